@@ -1,0 +1,62 @@
+"""The words everything speaks: array aliases, batch entries, and the three doors by which a condition enters a network.
+
+Axes are always written `B T H W C` in this order: batch, time (frames), height, width, channels. Pixels are in [-1, 1]
+on the inside and uint8 at the edges; `h w` are the height and width of latents.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Array = jax.Array
+Params = Mapping[str, Any]
+"""A nested dict of arrays. Its leaves are named by '/'-joined paths such as `denoiser/conv_in/kernel`."""
+Batch = Mapping[str, Any]
+"""Arrays by name, all with the same leading batch axis. The names in use are the constants below."""
+
+# What a batch may hold. Each name has one meaning, whether it was measured on a clip or asked for by a person.
+VIDEO = "video"  # uint8 [B T H W 3]: the clip
+IMAGE = "image"  # uint8 [B H W 3]: the reference picture (the first frame of the clip, or the photo to animate)
+TEXT = "text"  # int32 [B L]: token ids of the caption
+LEVEL = "level"  # int32 [B], 1..10: LivePhoto's motion level
+FPS = "fps"  # float32 [B]: frames per second at which the clip was sampled
+
+
+class Condition(flax.struct.PyTreeNode):
+    """What a denoiser is told beside z_t and t. Conditions add up with `+`; an absent one is not there.
+
+    channels: concatenated to z_t on the channel axis, in order.  Each [B T h w c].
+    tokens:   sequences that a layer names and reads.             Each [B T L D], or [B 1 L D] when all frames share it.
+    vectors:  added to the time embedding.                        Each [B D].
+    """
+
+    channels: tuple[Array, ...] = ()
+    tokens: Mapping[str, Array] = dataclasses.field(default_factory=dict)
+    vectors: tuple[Array, ...] = ()
+
+    def __add__(self, other: Condition) -> Condition:
+        clash = set(self.tokens) & set(other.tokens)
+        if clash:
+            raise ValueError(f"Two conditions both bring the tokens {sorted(clash)}; each name can be used once.")
+        return Condition(
+            channels=(*self.channels, *other.channels),
+            tokens={**self.tokens, **other.tokens},
+            vectors=(*self.vectors, *other.vectors),
+        )
+
+
+def pixels_to_float(pixels: Array | np.ndarray) -> Array:
+    """uint8 0..255 to float32 in [-1, 1]."""
+    return jnp.asarray(pixels, jnp.float32) / 127.5 - 1.0
+
+
+def pixels_to_uint8(pixels: Array) -> Array:
+    """Floats in [-1, 1] (clipped) to uint8 0..255, rounded to the nearest."""
+    return jnp.round(jnp.clip(pixels * 127.5 + 127.5, 0.0, 255.0)).astype(jnp.uint8)
