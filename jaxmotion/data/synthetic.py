@@ -1,0 +1,288 @@
+"""Clips with known motion, made on the fly from real photographs.
+
+A clip is a view of a photograph under a camera that pans, zooms, rolls, shakes or stands still, with up to a few
+cut-outs of other photographs that move, turn, grow or wobble before it. Every clip is a function of (seed, split,
+index), or of the random generator that is given instead; `scene` and `motion` say how the numbers are defined.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmotion.data.captions import amount_word, describe_motion
+from jaxmotion.data.cutouts import SHAPES, Cutout, draw_cutout, draw_motion, moved_to
+from jaxmotion.data.motion import (
+    CAMERA_WAYS,
+    COMPASS,
+    OBJECT_WAYS,
+    Placement,
+    apply,
+    camera_step,
+    invert,
+    shaken,
+    steady_camera,
+)
+from jaxmotion.data.photos import WHEEL, PhotoSplit, read_photos
+from jaxmotion.data.scene import Scene, dense_flow, draw_tint, draw_tracks, draw_view, render, visible_boxes
+from jaxmotion.types import FPS, VIDEO
+
+CAPTION = "caption"
+SPLITS = ("train", "held_out")
+EDGE = 0.15
+"""An object starts, and where it can also ends, at least this share of the frame away from the edges."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Synthetic:
+    """Synthetic clips with known motion.
+
+    photos: `skimage` for the photographs in the scikit-image wheel, or a folder of images.
+    split: `train` or `held_out`; the two never show the same photo, neither as background nor as object.
+    held_out: names (without suffix) of the photos of the second split; empty for the usual ones.
+    clips: how many clips make one epoch.
+    frames, fps, size: length, frames per second, (height, width).
+    camera: what cameras do, one entry drawn per clip (repeat an entry to see it more often); `pan+zoom` does both.
+    camera_speed: range of a camera's speed, in diagonals per second.
+    object_counts: how many objects, one entry drawn per clip.
+    objects: what objects do, one entry drawn per object; `translate+rotate` does both.
+    object_speed: range of an object's speed, in diagonals per second.
+    object_size: range of an object's radius as a share of the shorter side.
+    shapes: outlines to draw from.
+    directions: where things may go, e.g. ("left", "right", "in", "clockwise"); a kind of motion none of whose
+        directions is listed may go anywhere.
+    direction_spread: degrees by which a direction may differ from its name, to either side.
+    speed_law: `log` draws the logarithm of a speed evenly from its range, `uniform` the speed itself.
+    view: range of the share of the photo that the frame covers.
+    tint: strength of the random colour change, 0 for none.
+    caption: what captions hold: `motion`, `amount` (slowly, fast), `scene` (what the photo shows).
+    truth: which known numbers come with a clip, see `TRUTHS`.
+    """
+
+    photos: str = WHEEL
+    split: str = "train"
+    held_out: tuple[str, ...] = ()
+    clips: int = 10_000
+    frames: int = 16
+    fps: float = 8.0
+    size: tuple[int, int] = (256, 256)
+    camera: tuple[str, ...] = ("static", "pan", "pan", "zoom", "zoom", "roll", "shake", "pan+zoom", "pan+shake")
+    camera_speed: tuple[float, float] = (0.005, 0.5)
+    object_counts: tuple[int, ...] = (0, 1, 1, 2)
+    objects: tuple[str, ...] = ("translate", "translate", "rotate", "scale", "wobble", "still", "translate+rotate")
+    object_speed: tuple[float, float] = (0.005, 0.5)
+    object_size: tuple[float, float] = (0.15, 0.32)
+    shapes: tuple[str, ...] = SHAPES
+    directions: tuple[str, ...] = ()
+    direction_spread: float = 15.0
+    speed_law: str = "log"
+    view: tuple[float, float] = (0.35, 1.0)
+    tint: float = 0.35
+    caption: tuple[str, ...] = ("motion",)
+    truth: tuple[str, ...] = ("camera_speed", "object_speed")
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        _check_words("camera", [part for kind in self.camera for part in kind.split("+")], CAMERA_WAYS)
+        _check_words("objects", [part for kind in self.objects for part in kind.split("+")], OBJECT_WAYS)
+        ways = [way for table in (CAMERA_WAYS, OBJECT_WAYS) for kind in table.values() for way in kind if way]
+        _check_words("directions", self.directions, ways)
+        _check_words("shapes", self.shapes, SHAPES)
+        _check_words("caption", self.caption, ("motion", "amount", "scene"))
+        _check_words("truth", self.truth, TRUTHS)
+        _check_words("split", (self.split,), SPLITS)
+        _check_words("speed_law", (self.speed_law,), ("log", "uniform"))
+        for name in ("camera_speed", "object_speed"):
+            low, high = getattr(self, name)
+            if not (0 <= low <= high < self.fps / 4) or (low == 0 and self.speed_law == "log"):
+                raise ValueError(
+                    f"{name} is ({low}, {high}) diagonals per second; it must be a range from small to large, below"
+                    f" {self.fps / 4} at {self.fps} frames per second, and above 0 under the speed law 'log'."
+                )
+        if self.frames < 1 or self.clips < 1 or min(self.size) < 8:
+            raise ValueError(f"frames={self.frames}, clips={self.clips}, size={self.size}: at least 1, 1 and 8 pixels.")
+
+    def open(self, report: Path | None = None) -> SyntheticSource:
+        """Reads the photos. `report` is there because all data sources have it; nothing can be broken here."""
+        del report
+        return SyntheticSource(self, read_photos(self.photos, self.held_out, self.split, 4 * max(128, *self.size)))
+
+
+class SyntheticSource:
+    """The clips of a `Synthetic` config: `source[i]` names one, `load` makes it, `example(i)` does both."""
+
+    def __init__(self, config: Synthetic, split: PhotoSplit):
+        self.config = config
+        self.photos = split.photos
+        self.other_photos = split.others
+
+    def __len__(self) -> int:
+        return self.config.clips
+
+    def __getitem__(self, index: int) -> int:
+        """The record of a clip: its index."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"Clip {index} is asked for; there are {len(self)}.")
+        return int(index)
+
+    def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """The clip of that index; see `load`."""
+        return self.load(self[index], rng)
+
+    def load(self, record: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """Makes a clip: `video` uint8 [T H W 3], `caption`, `fps`, `id`, and the known numbers the config names.
+
+        Given a generator the clip is drawn from that; without one the same index always gives the same clip.
+        """
+        config = self.config
+        if rng is None:
+            rng = np.random.default_rng((config.seed, SPLITS.index(config.split), record))
+        scene = self.draw(rng)
+        video, masks = render(scene)
+        drawn = Drawn(scene, masks, max(config.object_counts), rng)
+        example: dict[str, Any] = {VIDEO: video, FPS: np.float32(config.fps), "id": f"synthetic/{record}"}
+        example[CAPTION] = self._caption(scene)
+        for name in config.truth:
+            example[name] = TRUTHS[name](drawn)
+        return example
+
+    def draw(self, rng: np.random.Generator) -> Scene:
+        """The scene of a clip, before anything is rendered."""
+        config = self.config
+        height, width = config.size
+        camera, camera_moves = self._draw_camera(rng)
+        photo = self.photos[rng.integers(len(self.photos))]
+        view, level = draw_view(photo, camera, height, width, config.view, rng)
+        count = config.object_counts[rng.integers(len(config.object_counts))]
+        cutouts = tuple(self._draw_object(camera, photo.name, rng) for _ in range(count))
+        tints = tuple(draw_tint(config.tint, rng) for _ in range(count + 1))
+        return Scene(
+            height, width, config.frames, config.fps, photo, view, level, camera, camera_moves, cutouts, tints
+        )
+
+    def _draw_camera(self, rng: np.random.Generator) -> tuple[Placement, tuple[tuple[str, str], ...]]:
+        config = self.config
+        height, width = config.size
+        kinds = config.camera[rng.integers(len(config.camera))].split("+")
+        moves, steps, rms = [], [], 0.0
+        for kind in kinds:
+            ways = [way for way in CAMERA_WAYS[kind] if way in config.directions] or list(CAMERA_WAYS[kind])
+            way = ways[rng.integers(len(ways))]
+            speed = self._draw_speed(config.camera_speed, rng)
+            angle = np.radians(COMPASS.get(way, 0.0) + rng.uniform(-1, 1) * config.direction_spread)
+            if kind == "shake":
+                rms = speed
+            elif kind != "static":
+                steps.append(camera_step(kind, way, angle, speed, config.fps, height, width))
+            if kind != "static":
+                moves.append((kind, way))
+        camera = steady_camera(steps, config.frames)
+        return shaken(camera, rms, config.fps, height, width, rng), tuple(moves)
+
+    def _draw_object(self, camera: Placement, background: str, rng: np.random.Generator) -> Cutout:
+        config = self.config
+        height, width = config.size
+        others = [photo for photo in self.photos if photo.name != background] or list(self.photos)
+        photo = others[rng.integers(len(others))]
+        shape = config.shapes[rng.integers(len(config.shapes))]
+        radius = rng.uniform(*config.object_size) * min(height, width)
+        motions = tuple(
+            draw_motion(
+                kind, config.directions, self._draw_speed(config.object_speed, rng), config.direction_spread, rng
+            )
+            for kind in config.objects[rng.integers(len(config.objects))].split("+")
+        )
+        diagonal = float(np.hypot(height, width))
+        cutout = draw_cutout(photo, shape, radius, motions, config.frames, config.fps, diagonal, rng)
+        frame = np.array([width, height], np.float64)
+        path = apply(camera, (cutout.placement[:, :, 2] + frame / 2)[:, None])[:, 0]
+        return moved_to(cutout, invert(camera[:1])[0] @ [*_start(path, frame, rng), 1.0])
+
+    def _draw_speed(self, limits: tuple[float, float], rng: np.random.Generator) -> float:
+        if self.config.speed_law == "uniform":
+            return float(rng.uniform(*limits))
+        return float(np.exp(rng.uniform(*np.log(limits))))
+
+    def _caption(self, scene: Scene) -> str:
+        parts = []
+        if "scene" in self.config.caption:
+            parts.append(f"{scene.photo.noun}:")
+        if "motion" in self.config.caption:
+            parts.append(describe_motion(scene.camera_moves, scene.cutouts))
+        if "amount" in self.config.caption:
+            parts.append(amount_word(max(scene.camera_speeds()[0], *scene.object_speeds(), 0.0)))
+        return " ".join(part for part in parts if part)
+
+
+@dataclasses.dataclass(frozen=True)
+class Drawn:
+    """A scene with what rendering it found out, from which the known numbers are taken."""
+
+    scene: Scene
+    masks: np.ndarray
+    most_objects: int
+    rng: np.random.Generator
+
+    def per_object(self, values: np.ndarray) -> np.ndarray:
+        """The values of the objects that are there, followed by zeros for those that are not."""
+        absent = self.most_objects - len(values)
+        return np.pad(values, ((0, absent), *((0, 0),) * (values.ndim - 1)))
+
+
+def _mean_object_speed(drawn: Drawn) -> np.float32:
+    speeds = drawn.scene.object_speeds()
+    return np.float32(speeds.mean() if len(speeds) else 0.0)
+
+
+TRUTHS: Mapping[str, Callable[[Drawn], Any]] = {
+    "camera_speed": lambda drawn: np.float32(drawn.scene.camera_speeds()[0]),
+    "camera_rms": lambda drawn: np.float32(drawn.scene.camera_speeds()[1]),
+    "camera": lambda drawn: drawn.scene.camera.astype(np.float32),
+    "object_speed": _mean_object_speed,
+    "object_speeds": lambda drawn: drawn.per_object(drawn.scene.object_speeds().astype(np.float32)),
+    "masks": lambda drawn: drawn.per_object(drawn.masks),
+    "boxes": lambda drawn: drawn.per_object(visible_boxes(drawn.masks)),
+    "labels": lambda drawn: [cutout.name for cutout in drawn.scene.cutouts],
+    "tracks": lambda drawn: draw_tracks(drawn.scene, drawn.most_objects, _fork(drawn.rng))[0],
+    "track_visible": lambda drawn: draw_tracks(drawn.scene, drawn.most_objects, _fork(drawn.rng))[1],
+    "track_owner": lambda drawn: draw_tracks(drawn.scene, drawn.most_objects, _fork(drawn.rng))[2],
+    "flow": lambda drawn: dense_flow(drawn.scene, drawn.masks),
+}
+"""The known numbers. N is the largest of `object_counts`; where fewer objects are there, zeros follow.
+
+camera_speed, object_speed: float, diagonals per second; the second is the mean over objects, 0 without any.
+camera_rms: float; as camera_speed with the root of the mean square in place of the mean.
+camera [T 2 3]: takes a point of the first frame (x y in pixels) to its place in frame t.
+object_speeds [N]; masks [N T H W]; boxes [N T 4] of the visible part; labels: a list of as many names as objects.
+tracks [K T 2] (x y in [0, 1]), track_visible [K T], track_owner [K]: see `scene.draw_tracks`.
+flow [T-1 H W 2]: pixels that what a pixel shows moves until the next frame.
+"""
+
+
+def _fork(rng: np.random.Generator) -> np.random.Generator:
+    """A generator that starts where this one stands and leaves it there."""
+    copy = np.random.Generator(type(rng.bit_generator)())
+    copy.bit_generator.state = rng.bit_generator.state
+    return copy
+
+
+def _start(path: np.ndarray, frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """A place in the first frame from which the middle of an object that moves like `path` stays in the frame.
+
+    When no such place is there, the one near the edge it comes from.
+    """
+    travel = (path[-1] - path[0]) / frame
+    low, high = np.maximum(EDGE, EDGE - travel), np.minimum(1 - EDGE, 1 - EDGE - travel)
+    side = np.where(travel > 0, EDGE, 1 - EDGE)
+    low, high = np.where(low <= high, low, side), np.where(low <= high, high, side)
+    return rng.uniform(low, high) * frame
+
+
+def _check_words(field: str, given: Any, known: Any) -> None:
+    unknown = [word for word in given if word not in known]
+    if unknown or not (given or field == "directions" or field == "truth" or field == "caption"):
+        raise ValueError(f"{field} has {unknown or 'nothing'}; known are {', '.join(known)}.")

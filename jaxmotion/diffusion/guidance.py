@@ -1,0 +1,80 @@
+"""Guidance: several predictions of one network under different conditions, combined into one.
+
+Classifier-free guidance (arXiv:2207.12598) is the case of two conditions. With more, each step from one condition to
+the next has its own scale, as in InstructPix2Pix (arXiv:2211.09800, Eq. 3):
+
+    out = d(c_0) + sum_i s_i (d(c_i) - d(c_{i-1}))
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Array, Float, Int
+
+from jaxmotion.diffusion.sampler import Denoise
+
+Term = tuple[Any, float | Array]
+"""A condition (a tree of arrays with the batch on the leading axis) and its scale: a number, or one per sample [B]."""
+
+
+def guide(
+    denoise: Callable[[Float[Array, "B *rest"], Int[Array, "B"], Any], Float[Array, "B *rest"]],
+    terms: Sequence[Term],
+) -> Denoise:
+    """(z_t, t) -> guided prediction.
+
+    Args:
+        denoise: the network, (z_t, t, condition) -> prediction. It is called once on all conditions together when their
+            trees and shapes agree, else once for each.
+        terms: [(base condition, 1), (next condition, scale), ...]. One term alone is the plain conditional network.
+            Usual order: nothing, image, image + text.
+    """
+    if not terms:
+        raise ValueError("Guidance needs at least one (condition, scale).")
+    conditions, scales = zip(*terms, strict=True)
+    if isinstance(scales[0], int | float) and scales[0] != 1:
+        raise ValueError(
+            f"The first condition is the base that the others are measured from; its scale is 1, not {scales[0]}."
+        )
+    if len(terms) == 1:
+        return lambda zt, t: denoise(zt, t, conditions[0])
+    predict = _together if _agree(conditions) else _one_by_one
+
+    def guided(zt: Float[Array, "B *rest"], t: Int[Array, "B"]) -> Float[Array, "B *rest"]:
+        predictions = predict(denoise, zt, t, conditions)
+        out = predictions[0]
+        for scale, before, after in zip(scales[1:], predictions, predictions[1:], strict=False):
+            out = out + _per_sample(scale, zt.ndim) * (after - before)
+        return out.astype(predictions[0].dtype)
+
+    return guided
+
+
+def _agree(conditions: Sequence[Any]) -> bool:
+    def outline(condition: Any) -> tuple:
+        leaves, structure = jax.tree.flatten(condition)
+        return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
+
+    return all(outline(condition) == outline(conditions[0]) for condition in conditions[1:])
+
+
+def _together(denoise: Callable, zt: Array, t: Array, conditions: Sequence[Any]) -> list[Array]:
+    """One call on a batch of B x K. Copies of a sample stay neighbours, so that a sharded batch stays where it is."""
+    count = len(conditions)
+    merged = jax.tree.map(lambda *leaves: rearrange(jnp.stack(leaves, 1), "b k ... -> (b k) ..."), *conditions)
+    out = denoise(jnp.repeat(zt, count, axis=0), jnp.repeat(t, count, axis=0), merged)
+    return list(rearrange(out, "(b k) ... -> k b ...", k=count))
+
+
+def _one_by_one(denoise: Callable, zt: Array, t: Array, conditions: Sequence[Any]) -> list[Array]:
+    return [denoise(zt, t, condition) for condition in conditions]
+
+
+def _per_sample(scale: float | Array, ndim: int) -> Array:
+    scale = jnp.asarray(scale, jnp.float32)
+    return scale.reshape(scale.shape + (1,) * (ndim - scale.ndim)) if scale.ndim else scale

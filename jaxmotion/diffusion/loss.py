@@ -1,0 +1,72 @@
+"""The training loss: squared error of the prediction, unreduced, then weighted by time and averaged for each sample."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Protocol
+
+import jax.numpy as jnp
+from einops import reduce
+from jaxtyping import Array, Float, Int
+
+from jaxmotion.diffusion.process import Process
+
+
+class Weighting(Protocol):
+    """How much the error at each time counts."""
+
+    def weights(self, process: Process, t: Int[Array, "*lead"]) -> Float[Array, "*lead"]:
+        """The factor of the squared error at time t, in the terms of what the process predicts."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Uniform:
+    """Every time counts the same: the simple loss of DDPM (arXiv:2006.11239, Eq. 14), which LivePhoto trains on."""
+
+    def weights(self, process: Process, t: Int[Array, "*lead"]) -> Float[Array, "*lead"]:
+        """Ones."""
+        return jnp.ones(t.shape, jnp.float32)
+
+
+@dataclasses.dataclass(frozen=True)
+class MinSNR:
+    """The error of z_0 counts min(SNR, gamma). Source: arXiv:2303.09556, Sec. 3.4.
+
+    In other terms: an error e of eps is an error e / sqrt(SNR) of z_0, one of v is e / sqrt(SNR + 1).
+    """
+
+    gamma: float = 5.0
+
+    def __post_init__(self):
+        if self.gamma <= 0:
+            raise ValueError(f"MinSNR.gamma must be > 0 (the paper uses 5); got {self.gamma}.")
+
+    def weights(self, process: Process, t: Int[Array, "*lead"]) -> Float[Array, "*lead"]:
+        """min(SNR, gamma) over what turns an error of z_0 into one of the prediction."""
+        snr = process.snr(t)
+        if process.prediction == "eps":
+            return jnp.minimum(1.0, self.gamma / snr)
+        if process.prediction == "z0":
+            return jnp.minimum(snr, self.gamma)
+        return jnp.minimum(snr, self.gamma) / (snr + 1.0)
+
+
+def squared_error(prediction: Float[Array, "..."], target: Float[Array, "..."]) -> Float[Array, "..."]:
+    """(prediction - target)^2 in float32, unreduced."""
+    return jnp.square(prediction.astype(jnp.float32) - target.astype(jnp.float32))
+
+
+def diffusion_loss(
+    process: Process,
+    weighting: Weighting,
+    prediction: Float[Array, "B *rest"],
+    z0: Float[Array, "B *rest"],
+    eps: Float[Array, "B *rest"],
+    t: Int[Array, "B *lead"],
+) -> Float[Array, "B"]:
+    """The weighted mean squared error of each sample; `prediction` is what the network said of corrupt(z0, eps, t)."""
+    error = squared_error(prediction, process.target(z0, eps, t))
+    weights = weighting.weights(process, t)
+    weights = weights.reshape(weights.shape + (1,) * (error.ndim - weights.ndim))
+    return reduce(weights * error, "b ... -> b", "mean")

@@ -1,0 +1,208 @@
+"""Attention: one function, one table that says which kernel computes it.
+
+Queries, keys and values are [N S H D]: batch, positions, heads, features of a head. Softmax is in float32.
+"""
+
+from __future__ import annotations
+
+import math
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_kernel as splash_kernel
+from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_mask as splash_mask
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Bool, Float
+
+from jaxmotion.nn.linear import Linear
+
+KERNELS = ("xla", "xla_chunked", "cudnn", "splash")
+
+
+def select_kernel(backend: str, q_len: int, kv_len: int, head_dim: int, dtype, masked: bool) -> str:
+    """The kernel that computes attention of this shape on this backend.
+
+    Args:
+        backend: "cpu", "tpu", or "sm80", "sm90", ... for NVIDIA GPUs by compute capability (see `backend_name`).
+        masked: whether a mask is given.
+
+    Legality. cuDNN: 16-bit numbers, head_dim a multiple of 8, at most 128 (256 from sm90 on). Splash: no mask here.
+    Worth. Fused kernels pay from about 512 (GPU) or 1024 (TPU) positions; below them (time axis, text tokens) XLA's
+    plain products are faster. On CPU, scores that outgrow the caches are computed head by head.
+    """
+    if backend.startswith("sm"):
+        widest = 256 if int(backend[2:]) >= 90 else 128
+        legal = jnp.dtype(dtype).itemsize == 2 and head_dim % 8 == 0 and head_dim <= widest
+        return "cudnn" if legal and q_len >= 512 else "xla"
+    if backend == "tpu":
+        return "splash" if q_len >= 1024 and kv_len >= 1024 and not masked else "xla"
+    return "xla_chunked" if q_len * kv_len >= 512 * 512 else "xla"
+
+
+def backend_name() -> str:
+    """The default backend as `select_kernel` names it: "cpu", "tpu", or "sm90" for an NVIDIA GPU of capability 9.0."""
+    if jax.default_backend() != "gpu":
+        return jax.default_backend()
+    capability = getattr(jax.devices()[0], "compute_capability", "8.0")
+    return "sm" + str(capability).replace(".", "")
+
+
+def attend(
+    query: Float[Array, "N S H D"],
+    key: Float[Array, "N L H D"],
+    value: Float[Array, "N L H D"],
+    *,
+    kernel: str = "auto",
+    mask: Bool[Array, "#N #H S L"] | None = None,
+) -> Float[Array, "N S H D"]:
+    """softmax(query key^T / sqrt(D)) value for every head.
+
+    Source: "Attention is all you need" (arXiv:1706.03762), Eq. 1.
+
+    Args:
+        kernel: "auto" asks `select_kernel`; otherwise one of `KERNELS`.
+        mask: True where a query may look.
+    """
+    if kernel == "auto":
+        masked = mask is not None
+        kernel = select_kernel(backend_name(), query.shape[1], key.shape[1], query.shape[-1], query.dtype, masked)
+    if kernel not in KERNELS:
+        raise ValueError(f'Unknown attention kernel "{kernel}"; known are "auto" and {KERNELS}.')
+    return {"xla": _xla, "xla_chunked": _xla_chunked, "cudnn": _cudnn, "splash": _splash}[kernel](
+        query, key, value, mask
+    )
+
+
+class Attention(nn.Module):
+    """Multi-head attention of x to `source` (of x to itself when no source is given).
+
+    heads: number of heads; the width C of x is split among them.
+    bias: whether query, key and value have one. The projection `out` always has.
+    """
+
+    heads: int
+    bias: bool = False
+    kernel: str = "auto"
+
+    @nn.compact
+    def __call__(
+        self,
+        x: Float[Array, "... S C"],
+        source: Float[Array, "... L D"] | None = None,
+        mask: Bool[Array, "#N #H S L"] | None = None,
+    ) -> Float[Array, "... S C"]:
+        features = x.shape[-1]
+        if features % self.heads:
+            raise ValueError(f"{features} features cannot be split into {self.heads} heads.")
+        source = x if source is None else source
+
+        def project(name: str, tokens: Array) -> Array:
+            y = Linear(features, self.bias, name=name)(tokens)
+            return y.reshape(-1, y.shape[-2], self.heads, features // self.heads)
+
+        query, key, value = project("query", x), project("key", source), project("value", source)
+        y = attend(query, key, value, kernel=self.kernel, mask=mask)
+        return Linear(features, name="out")(y.reshape(x.shape))
+
+
+def _xla(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+    """Plain products on (N H) S D, exponentials normalised after the product with the values."""
+    N, S, H, D = query.shape
+    fold = lambda x: x.swapaxes(1, 2).reshape(N * H, x.shape[1], D)  # noqa: E731
+    if mask is not None:
+        mask = jnp.broadcast_to(mask, (N, H, S, key.shape[1])).reshape(N * H, S, -1)
+    y = _softmax_product(fold(query), fold(key), fold(value), mask)
+    return y.reshape(N, H, S, D).swapaxes(1, 2)
+
+
+def _xla_chunked(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+    """The same, one head of one sequence at a time, so that scores stay small; recomputed in the backward pass."""
+    N, S, H, D = query.shape
+    fold = lambda x: x.swapaxes(1, 2).reshape(N * H, 1, x.shape[1], D)  # noqa: E731
+    one = jax.checkpoint(lambda x: _softmax_product(*x))
+    folded = (fold(query), fold(key), fold(value))
+    if mask is None:
+        y = jax.lax.map(lambda x: one((*x, None)), folded)
+    else:
+        mask = jnp.broadcast_to(mask, (N, H, S, key.shape[1])).reshape(N * H, 1, S, -1)
+        y = jax.lax.map(one, (*folded, mask))
+    return y.reshape(N, H, S, D).swapaxes(1, 2)
+
+
+def _softmax_product(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+    """Attention of one head: [M S D], [M L D], [M L D] -> [M S D]."""
+    query = query * (query.shape[-1] ** -0.5)
+    batched = (((2,), (2,)), ((0,), (0,)))
+    scores = jax.lax.dot_general(query, key, batched, preferred_element_type=jnp.float32)
+    if mask is not None:
+        scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
+    weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
+    total = weights.sum(axis=-1, keepdims=True)
+    products = (((2,), (1,)), ((0,), (0,)))
+    y = jax.lax.dot_general(weights.astype(value.dtype), value, products, preferred_element_type=jnp.float32)
+    return (y / total).astype(value.dtype)
+
+
+def _cudnn(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+    if mask is not None:  # the kernel takes no broadcast over queries and keys
+        mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
+    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+
+
+def _splash(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+    """The splash kernel that JAX ships for TPU, in its interpreter elsewhere.
+
+    Positions are padded to a multiple of 128 and the padding is its own segment. Where a mesh is set, each device
+    computes its own part of the batch (over data and fsdp) and of the heads (over tensor).
+    """
+    if mask is not None:
+        raise ValueError('The attention kernel "splash" takes no mask; use "xla".')
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        return _splash_on_device(query, key, value)
+    N, _, H, _ = query.shape
+    batch = tuple(a for a in ("data", "fsdp") if a in mesh.axis_names)
+    batch = batch if N % math.prod(mesh.shape[a] for a in batch) == 0 else ()
+    heads = "tensor" if "tensor" in mesh.axis_names and H % mesh.shape["tensor"] == 0 else None
+    spec = P(batch or None, None, heads)
+    return jax.shard_map(_splash_on_device, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(query, key, value)
+
+
+def _splash_on_device(query: Array, key: Array, value: Array) -> Array:
+    S, H, D = query.shape[1:]
+    L = key.shape[1]
+
+    def pad(x: Array, length: int) -> Array:
+        return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, -length % 128), (0, 0)))
+
+    q, k, v = pad(query * D**-0.5, S), pad(key, L), pad(value, L)
+    q_len, kv_len = q.shape[2], k.shape[2]
+    segments = splash_kernel.SegmentIds(
+        q=(jnp.arange(q_len) >= S).astype(jnp.int32), kv=(jnp.arange(kv_len) >= L).astype(jnp.int32)
+    )
+    kernel = splash_kernel.make_splash_mha(
+        splash_mask.MultiHeadMask([splash_mask.FullMask((q_len, kv_len))] * H),
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=_splash_blocks(q_len, kv_len),
+        interpret=jax.default_backend() != "tpu",
+    )
+    y = jax.vmap(kernel, in_axes=(0, 0, 0, None))(q, k, v, segments)
+    return y[:, :, :S].swapaxes(1, 2).astype(query.dtype)
+
+
+def _splash_blocks(q_len: int, kv_len: int):
+    """The largest block sizes up to 512 that are multiples of 128 and divide the lengths."""
+    q = next(b for b in (512, 384, 256, 128) if q_len % b == 0)
+    kv = next(b for b in (512, 384, 256, 128) if kv_len % b == 0)
+    return splash_kernel.BlockSizes(
+        block_q=q,
+        block_kv=kv,
+        block_kv_compute=kv,
+        block_q_dkv=q,
+        block_kv_dkv=kv,
+        block_kv_dkv_compute=kv,
+        block_q_dq=q,
+        block_kv_dq=kv,
+    )

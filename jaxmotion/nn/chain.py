@@ -1,0 +1,86 @@
+"""Networks as lists of named layers, and what every layer of a video network is told."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+import flax.linen as nn
+import flax.struct
+import jax
+from jaxtyping import Array, Float
+
+Layer = Callable[..., nn.Module]
+"""Makes a layer when given its name: `functools.partial(CrossAttention, heads=8, reads="text")`.
+
+Layers learn the number of features from their input, so one such value serves all stages of a network."""
+
+
+class Context(flax.struct.PyTreeNode):
+    """What a layer may read beside its input.
+
+    time:   embedding of the diffusion time, condition vectors included.                   [B E]
+    tokens: sequences by name, per frame or (second axis 1) shared by all frames of a clip. Each [B T|1 L D].
+    """
+
+    time: Float[Array, "B E"]
+    tokens: Mapping[str, Float[Array, "B T L D"]]
+
+
+class Chain(nn.Module):
+    """Applies named layers in order. The names become the names of the parameters.
+
+    An inserted layer changes no name of the layers around it, so weights of the shorter chain load into the longer one.
+    """
+
+    layers: Mapping[str, Layer]
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*axes"], context: Context) -> Float[Array, "*axes"]:
+        for name, layer in self.layers.items():
+            x = layer(name=name)(x, context)
+        return x
+
+
+class Stack(nn.Module):
+    """Applies `depth` layers of one kind in order, compiled once: their parameters are stacked on a new first axis.
+
+    The layer is called with x and whatever else the stack is called with, the same for all layers.
+    """
+
+    layer: Layer
+    depth: int
+    remat: str = "none"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "*axes"], *rest) -> Float[Array, "*axes"]:
+        def step(layer: nn.Module, x: Array, _: None) -> tuple[Array, None]:
+            return layer(x, *rest), None
+
+        scan = nn.scan(
+            rematerialised(step, self.remat),
+            variable_axes={"params": 0},
+            split_rngs={"params": True},
+            length=self.depth,
+        )
+        x, _ = scan(self.layer(name="layers"), x, None)
+        return x
+
+
+def rematerialised(module: Callable, policy: str) -> Callable:
+    """The same module class, or function of a module, with its activations kept or computed again in the backward pass.
+
+    Args:
+        policy: "none" keeps every activation; "full" keeps only the inputs of the module; "dots" also keeps the results
+            of matrix products and convolutions, which are the expensive ones to compute again.
+    """
+    if policy == "none":
+        return module
+    if policy == "full":
+        return nn.remat(module)
+    if policy == "dots":
+        return nn.remat(module, policy=_keep_products)
+    raise ValueError(f'Unknown remat policy "{policy}"; known are "none", "full" and "dots".')
+
+
+def _keep_products(primitive, *_, **__) -> bool:
+    return primitive in (jax.lax.dot_general_p, jax.lax.conv_general_dilated_p)

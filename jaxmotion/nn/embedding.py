@@ -1,0 +1,46 @@
+"""Embeddings of numbers: diffusion time and positions."""
+
+from __future__ import annotations
+
+import flax.linen as nn
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Num
+
+from jaxmotion.nn.linear import Linear
+
+
+def time_sinusoid(t: Num[Array, " B"], features: int, period: float = 10000.0) -> Float[Array, "B features"]:
+    """Cosines, then sines, of t at `features / 2` frequencies from 1 down to (nearly) 1 / period, in float32.
+
+    Source: DDPM (arXiv:2006.11239) code, in the order of Stable Diffusion (`flip_sin_to_cos`, no frequency shift).
+    """
+    frequencies = np.exp(-np.log(period) * np.arange(features // 2) / (features // 2)).astype(np.float32)
+    angles = t.astype(jnp.float32)[:, None] * frequencies
+    return jnp.concatenate([jnp.cos(angles), jnp.sin(angles)], axis=-1)
+
+
+def position_sinusoid(length: int, features: int, period: float = 10000.0) -> Float[np.ndarray, "length features"]:
+    """Sine (even features) and cosine (odd features) of the positions 0 .. length - 1, in float32.
+
+    Source: "Attention is all you need" (arXiv:1706.03762), section 3.5.
+    """
+    angles = np.arange(length)[:, None] * np.exp(-np.log(period) * np.arange(0, features, 2) / features)
+    return np.stack([np.sin(angles), np.cos(angles)], axis=-1).reshape(length, -1)[:, :features].astype(np.float32)
+
+
+class TimeEmbedding(nn.Module):
+    """Diffusion time to a vector: sinusoid, linear, SiLU, linear; in float32 whatever the parameters' precision.
+
+    inputs: number of frequencies' features of the sinusoid.
+    features: width of the result.
+    """
+
+    inputs: int
+    features: int
+
+    @nn.compact
+    def __call__(self, t: Num[Array, " B"]) -> Float[Array, "B features"]:
+        x = time_sinusoid(t, self.inputs)
+        x = nn.silu(Linear(self.features, dtype=jnp.float32, name="linear_in")(x))
+        return Linear(self.features, dtype=jnp.float32, name="linear_out")(x)

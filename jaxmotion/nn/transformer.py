@@ -1,0 +1,164 @@
+"""The residual layers that transformers are lists of.
+
+Layers of sequences: x is [B G S C], `G` sequences of length `S` per clip that do not see each other (`nn/axes.py`).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from jaxmotion.nn.attention import Attention
+from jaxmotion.nn.axes import over_space
+from jaxmotion.nn.chain import Chain, Context, Layer
+from jaxmotion.nn.convolution import GroupNorm
+from jaxmotion.nn.embedding import position_sinusoid
+from jaxmotion.nn.feedforward import GatedMLP
+from jaxmotion.nn.linear import Linear
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with its moments in float32; the result has the precision of the input."""
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C"]:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
+        full = x.astype(jnp.float32)
+        centred = full - full.mean(-1, keepdims=True)
+        variance = jnp.square(centred).mean(-1, keepdims=True)
+        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+
+
+class SelfAttention(nn.Module):
+    """x + attention of each sequence to itself.
+
+    positions: if above 0, sines and cosines of the position are added to the attention's input, and this is the
+        greatest length that the layer accepts.
+    """
+
+    heads: int
+    positions: int = 0
+    kernel: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B G S C"], context: Context) -> Float[Array, "B G S C"]:
+        h = LayerNorm(name="norm")(x)
+        if self.positions:
+            if x.shape[2] > self.positions:
+                raise ValueError(
+                    f"A sequence of {x.shape[2]} is longer than the {self.positions} positions of a layer."
+                )
+            h = h + position_sinusoid(self.positions, x.shape[-1])[: x.shape[2]].astype(h.dtype)
+        return x + Attention(self.heads, kernel=self.kernel, name="attention")(h)
+
+
+class CrossAttention(nn.Module):
+    """x + attention to the tokens that the context has under the name `reads`.
+
+    Tokens shared by all frames, [B 1 L D], are projected once per clip. Tokens per sequence, [B G L D], are seen only
+    by their own sequence.
+    """
+
+    heads: int
+    reads: str
+    kernel: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B G S C"], context: Context) -> Float[Array, "B G S C"]:
+        return x + _attention_to_tokens(x, context, self.heads, self.reads, self.kernel)
+
+
+class GatedCrossAttention(nn.Module):
+    """x + tanh(gate) * attention to the tokens named `reads`. The gate starts at 0, so a new layer changes nothing.
+
+    Source: the gate of Flamingo (arXiv:2204.14198, section 2.2) and GLIGEN (arXiv:2301.07093, Eq. 8).
+    """
+
+    heads: int
+    reads: str
+    kernel: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B G S C"], context: Context) -> Float[Array, "B G S C"]:
+        gate = self.param("gate", nn.initializers.zeros, ())
+        return x + jnp.tanh(gate).astype(x.dtype) * _attention_to_tokens(
+            x, context, self.heads, self.reads, self.kernel
+        )
+
+
+class FeedForward(nn.Module):
+    """x + GEGLU of the normed x, `expansion` times as wide inside."""
+
+    expansion: int = 4
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... C"], context: Context) -> Float[Array, "... C"]:
+        h = LayerNorm(name="norm")(x)
+        return x + GatedMLP(self.expansion * x.shape[-1], name="mlp")(h)
+
+
+class EncoderLayer(nn.Module):
+    """Pre-norm transformer encoder layer on tokens: x + attention(norm(x)), then x + mlp(norm(x)).
+
+    Source: "On Layer Normalization in the Transformer Architecture" (arXiv:2002.04745), as in CLIP and DINOv2.
+    mlp: makes the feedforward layer, which keeps the width.
+    scaled: whether each of the two results is multiplied by a learned vector (LayerScale, arXiv:2103.17239) first.
+    """
+
+    heads: int
+    mlp: Layer
+    epsilon: float = 1e-5
+    scaled: bool = False
+    kernel: str = "auto"
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B L D"], mask: Bool[Array, "#B #H L L"] | None = None) -> Float[Array, "B L D"]:
+        h = LayerNorm(self.epsilon, name="norm_attention")(x)
+        h = Attention(self.heads, bias=True, kernel=self.kernel, name="attention")(h, mask=mask)
+        x = x + self._scale("scale_attention", h)
+        h = self.mlp(name="mlp")(LayerNorm(self.epsilon, name="norm_mlp")(x))
+        return x + self._scale("scale_mlp", h)
+
+    def _scale(self, name: str, x: Array) -> Array:
+        return x * self.param(name, nn.initializers.ones, x.shape[-1:]) if self.scaled else x
+
+
+class SpatialTransformer(nn.Module):
+    """x + the given layers of sequences over the pixels of each frame, between two linear layers.
+
+    Source: the spatial transformer of latent diffusion (arXiv:2112.10752, section 3.3), one block deep.
+    """
+
+    layers: Mapping[str, Layer]
+    groups: int = 32
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T H W C"], context: Context) -> Float[Array, "B T H W C"]:
+        h = GroupNorm(self.groups, epsilon=1e-6, name="norm")(x)
+        h = Linear(x.shape[-1], name="proj_in")(h)
+        h = over_space(Chain(self.layers, name="block"), h, context)
+        return x + Linear(x.shape[-1], name="proj_out")(h)
+
+
+def _attention_to_tokens(
+    x: Float[Array, "B G S C"], context: Context, heads: int, reads: str, kernel: str
+) -> Float[Array, "B G S C"]:
+    """Attention of normed x to the tokens named `reads`, as submodules `norm` and `attention` of the calling layer."""
+    if reads not in context.tokens:
+        raise ValueError(f'A layer reads the tokens "{reads}", but the condition has {sorted(context.tokens)}.')
+    tokens = context.tokens[reads].astype(x.dtype)
+    B, G, _, C = x.shape
+    if tokens.ndim != 4 or tokens.shape[0] != B or tokens.shape[1] not in (1, G):
+        raise ValueError(
+            f'The tokens "{reads}" are {list(tokens.shape)}; this layer needs [{B} {G} L D], '
+            f"or [{B} 1 L D] when all frames share them."
+        )
+    h = LayerNorm(name="norm")(x).reshape(B, tokens.shape[1], -1, C)
+    return Attention(heads, kernel=kernel, name="attention")(h, tokens).reshape(x.shape)

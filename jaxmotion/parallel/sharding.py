@@ -1,0 +1,131 @@
+"""Which part of which array lives on which device: rules from parameter paths to partition specs.
+
+A rule is (regular expression, PartitionSpec). The expression is searched in the '/'-joined path of a parameter, and the
+first rule that matches gives the spec. Modules know nothing of this; they may call `constrain` on activations.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+BATCH_AXES = ("data", "fsdp")
+"""The mesh axes over which the rows of a batch are split."""
+
+Rules = Sequence[tuple[str, P]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Placement:
+    """Where one array goes. `dropped` says which of the rule's mesh axes did not divide their dimension."""
+
+    spec: P
+    dropped: tuple[str, ...] = ()
+
+
+def paths(tree: Any) -> dict[str, Any]:
+    """The leaves of a tree by '/'-joined path, e.g. `denoiser/conv_in/kernel`."""
+    leaves = jax.tree_util.tree_leaves_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
+
+
+def place(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh | AbstractMesh) -> Placement | None:
+    """The placement of one array: that of the first rule that matches `path`, or None if no rule does.
+
+    A mesh axis that does not divide its dimension is left out for that dimension (the array is whole along it).
+    """
+    spec = next((spec for pattern, spec in rules if re.search(pattern, path)), None)
+    if spec is None:
+        return None
+    if len(spec) > len(shape):
+        raise ValueError(f"The sharding rule for {path!r} names {len(spec)} dimensions; the array has {len(shape)}.")
+    entries, dropped = [], []
+    for size, entry in zip(shape, spec, strict=False):
+        axes = (entry,) if isinstance(entry, str) else tuple(entry or ())
+        unknown = [axis for axis in axes if axis not in mesh.shape]
+        if unknown:
+            raise ValueError(
+                f"The sharding rule for {path!r} names the mesh axis {unknown[0]!r}; the mesh has {mesh.axis_names}."
+            )
+        if size % math.prod(mesh.shape[axis] for axis in axes):
+            dropped.append(f"{'+'.join(axes)} does not divide {size}")
+            axes = ()
+        entries.append(entry if axes else None)
+    return Placement(P(*entries), tuple(dropped))
+
+
+def placements(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> dict[str, Placement]:
+    """The placement of every leaf by path. Raises if a path matches no rule, naming all such paths."""
+    found = {path: place(path, leaf.shape, rules, mesh) for path, leaf in paths(tree).items()}
+    missing = [path for path, placement in found.items() if placement is None]
+    if missing:
+        shown = ", ".join(missing[:8]) + (f" and {len(missing) - 8} more" if len(missing) > 8 else "")
+        raise ValueError(
+            f"No sharding rule matches {shown}. End the table with a rule that catches the rest: ('.*', P())."
+        )
+    return {path: placement for path, placement in found.items() if placement is not None}
+
+
+def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
+    """`tree` with each leaf (anything with a `.shape`) replaced by its NamedSharding."""
+    found = placements(tree, rules, mesh)
+
+    def named(path: Any, _: Any) -> NamedSharding:
+        return NamedSharding(mesh, found[jax.tree_util.keystr(path, simple=True, separator="/")].spec)
+
+    return jax.tree_util.tree_map_with_path(named, tree)
+
+
+def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """Every device holds the whole array."""
+    return NamedSharding(mesh, P())
+
+
+def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
+    """Rows of a batch split over `data` and `fsdp`."""
+    return NamedSharding(mesh, P(BATCH_AXES))
+
+
+def batch_shards(mesh: Mesh | AbstractMesh) -> int:
+    """In how many parts a batch is split; the batch size must be a multiple of it."""
+    return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
+
+
+def constrain(x: jax.Array, *spec: str | tuple[str, ...] | None) -> jax.Array:
+    """`x`, laid out as `spec` says, one entry per dimension: `constrain(x, BATCH_AXES, "context", None, None, None)`.
+
+    Without a mesh (`jax.set_mesh`) there is nothing to lay out, and only then is `x` returned as it is.
+    """
+    if jax.sharding.get_abstract_mesh().empty:
+        return x
+    return jax.lax.with_sharding_constraint(x, P(*spec))
+
+
+def process_share(mesh: Mesh) -> tuple[int, int]:
+    """(index, count): which part of the global batch this process must load, of how many parts.
+
+    Usually the process index and count. Processes whose devices hold the same rows (a `tensor` or `context` axis that
+    crosses processes) load the same part.
+    """
+    processes = np.vectorize(lambda device: device.process_index)(mesh.devices).reshape(batch_shards(mesh), -1)
+    rows = {process: tuple(np.flatnonzero((processes == process).any(axis=1))) for process in np.unique(processes)}
+    parts = sorted(set(rows.values()))
+    if sum(map(len, parts)) != len(processes) or len({len(part) for part in parts}) != 1:
+        raise ValueError(
+            f"The mesh {dict(mesh.shape)} gives processes overlapping or unequal parts of the batch; use other sizes."
+        )
+    return parts.index(rows[jax.process_index()]), len(parts)
+
+
+def distribute(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """Global arrays of a batch of which each process holds its rows (`process_share`)."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}

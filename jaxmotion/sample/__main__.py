@@ -1,0 +1,52 @@
+"""`python -m jaxmotion.sample`: animates a photo with a trained run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from jaxmotion import commands, run
+from jaxmotion.sample.request import Request, parse_levels
+
+DESCRIPTION = """Animates a photo with a trained run, as much as asked.
+
+  python -m jaxmotion.sample --run runs/first --image cat.jpg --prompt "the camera pans left" --level 5 --out cat.mp4
+  python -m jaxmotion.sample --run runs/first --image cat.jpg --level 1,5,10 --out levels.gif --seed 3
+
+Several levels give one labelled grid, the photo first. The file's ending says the format: .mp4 or .gif."""
+
+
+def body(arguments: list[str]) -> None:
+    """Parses, samples, writes."""
+    parser = commands.parser("jaxmotion.sample", DESCRIPTION, config=False, run="the folder of a trained run")
+    parser.add_argument("-h", "--help", action="help", help="show this help and leave")
+    parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="the photo, of any size and mode")
+    parser.add_argument("--prompt", default="", metavar="TEXT", help="what moves, and how (default: nothing said)")
+    parser.add_argument("--level", default="5", metavar="N[,N...]", help="motion levels 1 (nearly still) to 10 (default 5)")
+    parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the clip to write: .mp4 or .gif")
+    parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same clip (default 0)")
+    parser.add_argument("--steps", type=int, help="denoising steps (default: the run's)")
+    parser.add_argument("--guidance", type=float, help="classifier-free guidance scale on the text (default: the run's)")
+    parser.add_argument(
+        "--prior", type=float, nargs=2, metavar=("FIRST", "LAST"), help="prior inversion strength on the first and last frame"
+    )
+    parser.add_argument("--fps", type=float, help="frames per second of the file (default: the run's)")
+    parser.add_argument("--weights", choices=("ema", "live"), default="ema", help="averaged or latest weights (default ema)")
+    parser.set_defaults(run=None)
+    options = parser.parse_args(arguments)
+    if options.run is None:
+        parser.error("--run DIR is needed: the folder of a trained run")
+    request = Request(
+        image=options.image,
+        prompt=options.prompt,
+        levels=parse_levels(options.level),
+        seed=options.seed,
+        steps=options.steps,
+        guidance=options.guidance,
+        prior=options.prior and tuple(options.prior),
+        fps=options.fps,
+    )
+    print(run.open_run(options.run, options.weights).animate(request, options.out))
+
+
+if __name__ == "__main__":
+    commands.command(body)

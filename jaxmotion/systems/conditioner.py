@@ -1,0 +1,175 @@
+"""Conditioners: what turns entries of a batch into a `Condition` for the denoiser.
+
+A conditioner is a frozen dataclass, so it is its own config. It reads the same batch entry whether that entry was
+measured on a training clip or asked for by a person, and it knows nothing about training: dropping a condition is an
+edit of the batch (`drop`, `null`), made by `Droppable`.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Protocol
+
+import jax
+import jax.numpy as jnp
+from einops import rearrange, repeat
+from jaxtyping import Float
+
+from jaxmotion.models.clip import CLIPText, CLIPTextSizes
+from jaxmotion.types import IMAGE, TEXT, Array, Batch, Condition, Params, pixels_to_float
+
+
+class Codec(Protocol):
+    """Pixels to latents and back. Implementations are in `models/autoencoder.py`."""
+
+    @property
+    def latent_channels(self) -> int:
+        """C of the latents."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """How many pixels one latent position spans, in height and in width."""
+        ...
+
+    def init(self, key: Array) -> Params:
+        """Random parameters; an empty dict when there are none."""
+        ...
+
+    def encode(self, params: Params, x: Float[Array, "B T H W 3"]) -> Float[Array, "B T h w C"]:
+        """Latents of pixels in [-1, 1], scaled to about unit variance."""
+        ...
+
+    def decode(self, params: Params, z: Float[Array, "B T h w C"]) -> Float[Array, "B T H W 3"]:
+        """Pixels in [-1, 1] of latents."""
+        ...
+
+
+@dataclasses.dataclass(frozen=True)
+class Canvas:
+    """The clip that is being denoised: how many frames, how large its latents are, and the codec between."""
+
+    codec: Codec
+    frames: int
+    height: int
+    width: int
+
+    def encode(self, params: Params, pixels: Array) -> Float[Array, "B T h w C"]:
+        """Latents of a uint8 clip [B T H W 3]; `params` is the whole tree."""
+        return self.codec.encode(params.get("codec", {}), pixels_to_float(pixels))
+
+
+class Conditioner:
+    """Base of all conditioners; the defaults describe one that has no weights, brings nothing and drops nothing."""
+
+    def init(self, key: Array, canvas: Canvas) -> Params:
+        """Parameters of the parts this conditioner owns, by part name (a top-level key of the parameter tree)."""
+        return {}
+
+    def sharding(self) -> Mapping[str, tuple]:
+        """For each part that `init` makes, its table of (path pattern, PartitionSpec)."""
+        return {}
+
+    def channels(self, codec: Codec) -> int:
+        """How many channels it puts beside z_t."""
+        return 0
+
+    def tokens(self) -> Mapping[str, int]:
+        """The token sequences it brings and their feature sizes."""
+        return {}
+
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
+        """The condition of a batch. `params` is the whole parameter tree."""
+        raise NotImplementedError(f"{type(self).__name__} must say what condition it makes.")
+
+    def drop(self, batch: Batch, key: Array) -> Batch:
+        """The batch as training should see it: with some of this conditioner's entries replaced by `null`."""
+        return batch
+
+    def null(self, batch: Batch) -> Batch:
+        """The batch with this conditioner's entries replaced by 'nothing was asked for'."""
+        return batch
+
+
+@dataclasses.dataclass(frozen=True)
+class ReferenceLatent(Conditioner):
+    """The latent of the reference picture, repeated over the frames, as channels.
+
+    Source: LivePhoto (arXiv:2312.02928), Sec. 3.2 and Fig. 2.
+    """
+
+    def channels(self, codec: Codec) -> int:  # noqa: D102
+        return codec.latent_channels
+
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+        latent = canvas.encode(params, batch[IMAGE][:, None])
+        return Condition(channels=(repeat(latent, "B 1 h w C -> B T h w C", T=canvas.frames),))
+
+
+@dataclasses.dataclass(frozen=True)
+class TextTokens(Conditioner):
+    """The last hidden state of CLIP's text encoder, shared by all frames, as tokens `text`. Null: the empty caption."""
+
+    encoder: CLIPTextSizes
+
+    def init(self, key: Array, canvas: Canvas) -> Params:  # noqa: D102
+        ids = jnp.zeros((1, self.encoder.length), jnp.int32)
+        return {"text_encoder": CLIPText(self.encoder).init(key, ids)["params"]}
+
+    def sharding(self) -> Mapping[str, tuple]:  # noqa: D102
+        return {"text_encoder": CLIPText.SHARDING}
+
+    def tokens(self) -> Mapping[str, int]:  # noqa: D102
+        return {"text": self.encoder.features}
+
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+        hidden = CLIPText(self.encoder).apply({"params": params["text_encoder"]}, batch[TEXT])
+        return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
+
+    def null(self, batch: Batch) -> Batch:  # noqa: D102
+        start, end = self.encoder.start_token, self.encoder.end_token
+        empty = jnp.full((self.encoder.length,), end, jnp.int32).at[0].set(start)
+        return {**batch, TEXT: jnp.broadcast_to(empty, batch[TEXT].shape)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Droppable(Conditioner):
+    """Another conditioner whose entries are replaced by its null with a probability, clip by clip, while training."""
+
+    of: Conditioner
+    probability: float
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.probability <= 1.0:
+            raise ValueError(f"A drop probability lies in [0, 1]; got {self.probability}.")
+
+    def init(self, key: Array, canvas: Canvas) -> Params:  # noqa: D102
+        return self.of.init(key, canvas)
+
+    def sharding(self) -> Mapping[str, tuple]:  # noqa: D102
+        return self.of.sharding()
+
+    def channels(self, codec: Codec) -> int:  # noqa: D102
+        return self.of.channels(codec)
+
+    def tokens(self) -> Mapping[str, int]:  # noqa: D102
+        return self.of.tokens()
+
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+        return self.of.condition(params, batch, canvas)
+
+    def drop(self, batch: Batch, key: Array) -> Batch:  # noqa: D102
+        nulled = self.of.null(batch)
+        changed = [name for name in batch if nulled[name] is not batch[name]]
+        rows = batch[changed[0]].shape[0]
+        dropped = jax.random.bernoulli(key, self.probability, (rows,))
+
+        def choose(name: str) -> Array:
+            mask = dropped.reshape((rows,) + (1,) * (batch[name].ndim - 1))
+            return jnp.where(mask, nulled[name], batch[name])
+
+        return {**batch, **{name: choose(name) for name in changed}}
+
+    def null(self, batch: Batch) -> Batch:  # noqa: D102
+        return self.of.null(batch)

@@ -1,0 +1,57 @@
+"""The content encoder: patch tokens of the reference picture, read by gated cross-attention in every block.
+
+Source: LivePhoto (arXiv:2312.02928), Sec. 3.3 and Fig. 2: frozen DINOv2, patch tokens, one learnable linear layer.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+from einops import rearrange
+from jax.sharding import PartitionSpec as P
+
+from jaxmotion.models.dinov2 import DINOv2, DINOv2Sizes, normalise
+from jaxmotion.systems.conditioner import Canvas, Conditioner
+from jaxmotion.types import IMAGE, Array, Batch, Condition, Params, pixels_to_float
+
+
+@dataclasses.dataclass(frozen=True)
+class ContentTokens(Conditioner):
+    """DINOv2 patch tokens through a linear layer, shared by all frames, as tokens `content`.
+
+    Unsaid there, chosen here: ViT-B/14 at 224 px; the picture is resized without keeping its aspect; no class token
+    ("patch tokens" only); the same tokens for all frames; never dropped.
+    """
+
+    encoder: DINOv2Sizes
+    features: int
+    """Width of the tokens that the cross-attention layers read."""
+
+    def init(self, key: Array, canvas: Canvas) -> Params:  # noqa: D102
+        encoder_key, linear_key = jax.random.split(key)
+        size = self.encoder.image_size
+        pixels = jnp.zeros((1, size, size, 3))
+        return {
+            "content_encoder": DINOv2(self.encoder).init(encoder_key, pixels)["params"],
+            "content": nn.Dense(self.features).init(linear_key, jnp.zeros((1, self.encoder.features)))["params"],
+        }
+
+    def sharding(self) -> Mapping[str, tuple]:  # noqa: D102
+        return {"content_encoder": DINOv2.SHARDING, "content": ((r"kernel$", P("fsdp", "tensor")), (r"bias$", P()))}
+
+    def tokens(self) -> Mapping[str, int]:  # noqa: D102
+        return {"content": self.features}
+
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+        images, size = pixels_to_float(batch[IMAGE]), self.encoder.image_size
+        images = jax.image.resize(images, (images.shape[0], size, size, 3), "bicubic", antialias=True)
+        weights = params["content_encoder"]
+        images = normalise(images).astype(jax.tree.leaves(weights)[0].dtype)
+        hidden = DINOv2(self.encoder).apply({"params": weights}, images)
+        patches = hidden[:, 1 + self.encoder.registers :]
+        content = nn.Dense(self.features).apply({"params": params["content"]}, patches)
+        return Condition(tokens={"content": rearrange(content, "B L D -> B 1 L D")})

@@ -1,0 +1,119 @@
+"""LivePhoto: a photo, a caption and a motion level become a clip.
+
+Source: LivePhoto (arXiv:2312.02928). A frozen Stable Diffusion 1.5 U-Net with AnimateDiff-style motion modules; what
+the paper adds enters as conditions: reference latent, frame map and level map as channels beside the noise latent
+(4 + 4 + 1 + 1), DINOv2 content as tokens, and re-weighted text. The rows of its ablation tables are this list of
+conditioners with one left out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any, Self
+
+from jaxtyping import UInt8
+
+from jaxmotion.diffusion.loss import MinSNR, Uniform
+from jaxmotion.diffusion.process import Process
+from jaxmotion.models.autoencoder import KLCodec, SpaceToDepth
+from jaxmotion.models.animatediff import MotionModule
+from jaxmotion.models.stable_diffusion import SHARDING, stable_diffusion_unet, transformer_layers
+from jaxmotion.models.unet import UNet, UNetSizes
+from jaxmotion.nn.transformer import GatedCrossAttention
+from jaxmotion.systems.conditioner import Canvas, Conditioner
+from jaxmotion.systems.livephoto.intensity import LevelMap, level_of, ssim_intensity
+from jaxmotion.systems.system import System, VideoDiffusion
+from jaxmotion.types import IMAGE, LEVEL, VIDEO, Array, Batch
+
+
+@dataclasses.dataclass(frozen=True)
+class LivePhoto(System):
+    """The sizes and ingredients of a LivePhoto model."""
+
+    unet: UNetSizes
+    """The denoiser; its condition channels and content layers follow from the conditioners."""
+    codec: KLCodec | SpaceToDepth
+    conditioners: dict[str, Conditioner]
+    """What the denoiser is told, by name; the ones that bring channels stand in the order of the channels."""
+    process: Process = Process()
+    weighting: Uniform | MinSNR = Uniform()
+    frames: int = 16
+    size: tuple[int, int] = (256, 256)
+    """Height and width in pixels."""
+
+    def build(self) -> VideoDiffusion:
+        """The model. Raises ValueError when the size does not fit the codec."""
+        factor = self.codec.factor * self.unet.stride
+        for name, pixels in zip(("height", "width"), self.size, strict=True):
+            if pixels % factor:
+                below, above = pixels // factor * factor, -(-pixels // factor) * factor
+                fitting = f"{below} or {above}" if below else f"{above}"
+                raise ValueError(
+                    f"Clips have a {name} of {pixels} px; this model needs a multiple of {factor}, e.g. {fitting}."
+                )
+        channels = sum(c.channels(self.codec) for c in self.conditioners.values())
+        tokens = [name for c in self.conditioners.values() for name in c.tokens()]
+        unet = livephoto_unet(dataclasses.replace(self.unet, condition_channels=channels), tokens, self.frames)
+        measures = {IMAGE: first_frame}
+        if isinstance(self.level, LevelMap):
+            measures[LEVEL] = self._measured_level
+        height, width = (pixels // self.codec.factor for pixels in self.size)
+        canvas = Canvas(self.codec, self.frames, height, width)
+        return VideoDiffusion(
+            canvas=canvas,
+            conditioners=self.conditioners,
+            denoiser=unet,
+            process=self.process,
+            weighting=self.weighting,
+            measures=measures,
+            denoiser_sharding=SHARDING,
+        )
+
+    @property
+    def level(self) -> Conditioner:
+        """The conditioner named `level`; one that does nothing when the motion level is ablated."""
+        return self.conditioners.get(LEVEL, Conditioner())
+
+    def _measured_level(self, batch: Batch) -> Array:
+        if not self.level.edges:
+            raise ValueError("The edges between the motion levels are not measured yet; call calibrate on training clips.")
+        return level_of(ssim_intensity(batch[VIDEO]), self.level.edges)
+
+    def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
+        """The edges between the levels, measured on training clips."""
+        if not isinstance(self.level, LevelMap) or self.level.edges:
+            return {}
+        return {"level_edges": self.level.measured(clips)}
+
+    def calibrated(self, measured: Mapping[str, Any]) -> Self:
+        """This model with the measured edges in its level map."""
+        if "level_edges" not in measured:
+            return self
+        level = dataclasses.replace(self.conditioners[LEVEL], edges=tuple(measured["level_edges"]))
+        return dataclasses.replace(self, conditioners={**self.conditioners, LEVEL: level})
+
+
+def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int) -> UNet:
+    """Stable Diffusion's U-Net with gated cross-attention to the tokens it does not know and motion modules in all stages.
+
+    Source: Sec. 3.2 (motion modules "at each stage", aligned with AnimateDiff) and Sec. 3.3 (new cross-attention).
+    Unsaid there, chosen here: the new cross-attention stands before the one to the text and starts behind a closed
+    gate, tanh(0); motion modules follow every block of the way down and up, as in AnimateDiff's first and third
+    weights, and not the middle.
+    """
+    plain = transformer_layers(sizes)
+    added = {
+        name: partial(GatedCrossAttention, sizes.heads, reads=name, kernel=sizes.attention_kernel)
+        for name in tokens
+        if name not in plain
+    }
+    transformer = {"space": plain["space"], **added, "text": plain["text"], "feedforward": plain["feedforward"]}
+    motion = partial(MotionModule, sizes.heads, sizes.groups, frames=max(frames, 32))
+    return stable_diffusion_unet(sizes, transformer, after_block={"motion": motion})
+
+
+def first_frame(batch: Batch) -> UInt8[Array, "B H W 3"]:
+    """The reference picture of a training clip: its first frame. Source: Sec. 3.2."""
+    return batch[VIDEO][:, 0]

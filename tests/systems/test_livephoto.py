@@ -1,0 +1,231 @@
+"""LivePhoto: its conditions say what the paper says, a fresh one is its pretrained parts, and the full size is the published one."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmotion import experiment
+from jaxmotion.models.stable_diffusion import stable_diffusion_unet
+from jaxmotion.parallel import sharding
+from jaxmotion.systems.conditioner import Canvas, Conditioner, Droppable, TextTokens
+from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap, bin_edges, level_of, ssim_intensity
+from jaxmotion.systems.livephoto.prior import PriorInversion
+from jaxmotion.systems.system import Noise, VideoDiffusion
+from jaxmotion.types import IMAGE, LEVEL, TEXT, VIDEO, Condition
+
+EDGES = tuple(np.linspace(0.1, 0.8, 9).tolist())
+
+
+def load(root: Path, name: str) -> experiment.Experiment:
+    return experiment.load(f"{root / 'configs' / 'livephoto.py'}:{name}")
+
+
+@pytest.fixture(scope="module")
+def tiny(root: Path) -> VideoDiffusion:
+    """The tiny LivePhoto with level edges."""
+    return load(root, "tiny").system.calibrated({"level_edges": EDGES}).build()
+
+
+@pytest.fixture(scope="module")
+def params(tiny: VideoDiffusion) -> dict:
+    return jax.jit(tiny.init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def batch(tiny: VideoDiffusion) -> dict:
+    rng = np.random.default_rng(0)
+    return {
+        VIDEO: jnp.asarray(rng.integers(0, 256, (2, tiny.canvas.frames, 32, 32, 3), np.uint8)),
+        IMAGE: jnp.asarray(rng.integers(0, 256, (2, 32, 32, 3), np.uint8)),
+        TEXT: jnp.asarray([[1022, 5, 6, 7] + [1023] * 12, [1022, 9] + [1023] * 14], jnp.int32),
+        LEVEL: jnp.asarray([1, 10], jnp.int32),
+    }
+
+
+def test_channels_stand_in_the_order_reference_frame_level(tiny: VideoDiffusion, params: dict, batch: dict) -> None:
+    channels = jnp.concatenate(tiny.condition(params, batch).channels, axis=-1)
+    latent = tiny.canvas.encode(params, batch[IMAGE][:, None])
+    np.testing.assert_array_equal(channels[..., :12], np.repeat(latent, tiny.canvas.frames, axis=1))
+    ramp = np.arange(8) / 7  # n / (F - 1)
+    np.testing.assert_allclose(channels[0, :, 3, 5, 12], ramp, rtol=1e-6)
+    scale = tiny.conditioners["level"].scale
+    np.testing.assert_allclose(channels[..., 13], np.broadcast_to(np.array([1, 10])[:, None, None, None] * scale, (2, 8, 16, 16)), rtol=1e-6)
+
+
+def test_the_full_size_has_ten_channels_with_four_of_noise_first(root: Path) -> None:
+    system = load(root, "full").system
+    assert [c.channels(system.codec) for c in system.conditioners.values()] == [4, 1, 1, 0, 0]
+    unet = system.build().denoiser
+    assert (unet.sizes.in_channels, unet.sizes.condition_channels) == (4, 6)
+
+
+def test_a_fresh_model_is_the_plain_u_net(tiny: VideoDiffusion, params: dict, batch: dict) -> None:
+    """New channels start at zero, new attention behind a closed gate, motion modules at the identity."""
+    condition = tiny.condition(params, batch)
+    zt = jax.random.normal(jax.random.key(1), (2, 8, 16, 16, 12))
+    t = jnp.asarray([3, 700])
+    whole = jax.jit(tiny.predict)(params, zt, t, condition)
+    sizes = dataclasses.replace(tiny.denoiser.sizes, condition_channels=0)
+    plain = jax.jit(stable_diffusion_unet(sizes).apply)({"params": _without_new_parts(params["denoiser"])}, zt, t, Condition(tokens={"text": condition.tokens["text"]}))
+    np.testing.assert_array_equal(whole, plain)
+
+
+def _without_new_parts(tree: dict) -> dict:
+    new = ("motion", "content", "conv_condition")
+    return {k: _without_new_parts(v) if isinstance(v, dict) else v for k, v in tree.items() if k not in new}
+
+
+def test_a_still_clip_has_the_literal_intensity_and_noise_has_less() -> None:
+    still = np.repeat(np.random.default_rng(0).integers(0, 256, (1, 1, 32, 32, 3), np.uint8), 8, axis=1)
+    noise = np.random.default_rng(1).integers(0, 256, (1, 8, 32, 32, 3), np.uint8)
+    assert float(ssim_intensity(still)[0]) == pytest.approx(7 / 8, abs=1e-6)
+    assert float(ssim_intensity(noise)[0]) < 0.1
+
+
+def test_equal_count_edges_put_a_tenth_of_the_clips_in_each_level() -> None:
+    intensities = np.random.default_rng(0).beta(5, 2, 1000)
+    levels = np.asarray(level_of(jnp.asarray(intensities), bin_edges(intensities)))
+    counts = np.bincount(levels, minlength=11)[1:]
+    assert counts.sum() == 1000
+    assert np.all(np.abs(counts - 100) <= 1)
+    assert intensities[levels == 10].max() < intensities[levels == 1].min()
+
+
+def test_equal_width_edges_divide_the_range() -> None:
+    intensities = np.concatenate([[0.0, 1.0], np.full(50, 0.55)])
+    np.testing.assert_allclose(bin_edges(intensities, "equal-width"), np.arange(1, 10) / 10, atol=1e-9)
+
+
+def test_clips_that_all_move_alike_have_no_levels() -> None:
+    with pytest.raises(ValueError, match="coincide"):
+        bin_edges(np.full(100, 0.5))
+    with pytest.raises(ValueError, match="at least 10"):
+        bin_edges(np.linspace(0, 1, 9))
+
+
+def test_training_without_measured_edges_is_refused(root: Path, batch: dict) -> None:
+    model = load(root, "tiny").system.build()
+    with pytest.raises(ValueError, match="not measured"):
+        jax.eval_shape(model.loss, jax.eval_shape(model.init, jax.random.key(0)), batch, jax.random.key(0))
+
+
+def test_fresh_text_weights_are_one_half_and_trained_ones_differ_by_frame(tiny: VideoDiffusion, params: dict, batch: dict) -> None:
+    reweighted = tiny.conditioners["text"].of
+    plain = reweighted.of.condition(params, batch, tiny.canvas).tokens["text"]
+    fresh = reweighted.condition(params, batch, tiny.canvas).tokens["text"]
+    np.testing.assert_allclose(fresh, np.broadcast_to(0.5 * plain, fresh.shape), rtol=1e-6)
+    noisy = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape), params["reweighting"])
+    weights = reweighted._network(tiny.canvas).apply({"params": noisy}, plain[:, 0])
+    assert 0.0 < float(weights.min()) < float(weights.max()) < 1.0
+    assert float(jnp.abs(weights[:, 0] - weights[:, 7]).max()) > 1e-3
+
+
+def test_text_is_dropped_about_as_often_as_asked(root: Path) -> None:
+    text: Conditioner = Droppable(TextTokens(load(root, "full").system.conditioners["text"].of.of.encoder), 0.5)
+    rows = {TEXT: jnp.full((2000, 77), 7, jnp.int32), LEVEL: jnp.full((2000,), 3)}
+    dropped = text.drop(rows, jax.random.key(0))
+    empty = np.asarray(dropped[TEXT][:, 0] == 49406) & np.all(np.asarray(dropped[TEXT][:, 1:]) == 49407, axis=1)
+    untouched = np.all(np.asarray(dropped[TEXT]) == 7, axis=1)
+    assert np.all(empty | untouched)
+    assert 0.45 < empty.mean() < 0.55  # 4.5 standard deviations
+    np.testing.assert_array_equal(dropped[LEVEL], rows[LEVEL])
+
+
+def test_prior_inversion_is_the_printed_interpolation() -> None:
+    noise, inverted = jnp.ones((1, 3, 2, 2, 4)), jnp.full((1, 3, 2, 2, 4), 5.0)
+    start = PriorInversion().start(noise, lambda: inverted)
+    alpha = np.array([0.033, 0.0245, 0.016])
+    np.testing.assert_allclose(start[0, :, 0, 0, 0], alpha * 5 + (1 - alpha), rtol=1e-6)
+    np.testing.assert_array_equal(Noise().start(noise, lambda: pytest.fail("inverted for nothing")), noise)
+
+
+def test_the_loss_reads_the_level_of_the_clip_itself(tiny: VideoDiffusion, batch: dict) -> None:
+    still = jnp.repeat(batch[VIDEO][:, :1], 8, axis=1)
+    assert np.asarray(tiny.measures[LEVEL]({VIDEO: still})).tolist() == [1, 1]
+    assert np.asarray(tiny.measures[LEVEL](batch)).tolist() == [10, 10]
+    np.testing.assert_array_equal(tiny.measures[IMAGE](batch), batch[VIDEO][:, 0])
+
+
+def test_a_clip_does_not_depend_on_its_neighbours_in_the_batch(root: Path, tiny: VideoDiffusion, params: dict, batch: dict) -> None:
+    sampling = dataclasses.replace(load(root, "tiny").sampling, sampler=dataclasses.replace(load(root, "tiny").sampling.sampler, steps=2), inversion_steps=2)
+    noisy = jax.tree.map(lambda x: x + 0.02 * jax.random.normal(jax.random.key(2), x.shape), params)
+    keys = jax.random.split(jax.random.key(0), 2)
+    draw = jax.jit(lambda b, k: tiny.sample(noisy, b, k, sampling))
+    request = {name: batch[name] for name in (IMAGE, TEXT, LEVEL)}
+    both = draw(request, keys)
+    swapped = draw({name: value[::-1] for name, value in request.items()}, keys[::-1])
+    difference = np.abs(both.astype(jnp.int32) - swapped[::-1].astype(jnp.int32))
+    assert int(difference.max()) <= 1  # rounding to uint8 after sums in another order
+    assert both.dtype == jnp.uint8
+
+
+@pytest.mark.parametrize(("name", "gone"), [("without_intensity", "level"), ("reference_latent", "content")])
+def test_ablations_leave_one_condition_out(root: Path, name: str, gone: str) -> None:
+    for prefix in ("", "tiny_"):
+        system = load(root, prefix + name).system
+        assert gone not in system.conditioners
+        assert set(load(root, prefix.strip("_") or "full").system.conditioners) - set(system.conditioners) == {gone}
+
+
+def test_every_ablation_builds_and_its_trained_patterns_all_match(root: Path) -> None:
+    names = ["content_encoder", "prior_inversion", "reference_latent", "without_intensity", "without_reweighting"]
+    for each in [load(root, name) for name in ["full", *names]]:
+        paths = sharding.paths(jax.eval_shape(each.system.build().init, jax.random.key(0)))
+        for pattern in each.train.trained:
+            assert any(re.search(pattern, path) for path in paths), pattern
+
+
+def test_full_size_is_the_published_one(root: Path) -> None:
+    """Counts of the public checkpoints; the content attention is LivePhoto's own."""
+    full = load(root, "full")
+    model = full.system.build()
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    paths = {path: leaf.size for path, leaf in sharding.paths(params).items()}
+
+    def count(pattern: str) -> int:
+        return sum(size for path, size in paths.items() if re.search(pattern, path))
+
+    new = r"/(motion|content)/|conv_condition"
+    assert count(r"^denoiser/") - sum(size for path, size in paths.items() if path.startswith("denoiser/") and re.search(new, path)) == 859_520_964
+    assert count(r"^denoiser/.*/motion/") == 417_138_240 - 0
+    assert count(r"^denoiser/conv_condition/") == 3 * 3 * 6 * 320
+    assert count(r"^codec/") == 83_653_863
+    assert count(r"^text_encoder/") == 123_060_480
+    assert count(r"^content_encoder/") == 86_580_480
+    assert count(r"^content/") == 768 * 768 + 768
+    assert all(any(re.search(pattern, path) for pattern, _ in model.sharding) for path in paths)
+    trained = {path for path in paths if any(re.search(pattern, path) for pattern in full.train.trained)}
+    assert trained == {path for path in paths if re.search(rf"{new}|^(content|reweighting)/", path)}
+
+
+def test_sizes_that_do_not_fit_say_what_would_do(root: Path) -> None:
+    system = dataclasses.replace(load(root, "tiny").system, size=(32, 30))
+    with pytest.raises(ValueError, match="width of 30 px; this model needs a multiple of 4, e.g. 28 or 32"):
+        system.build()
+
+
+def test_maps_and_priors_refuse_what_makes_no_sense() -> None:
+    with pytest.raises(ValueError, match="nine ascending edges"):
+        LevelMap(edges=(0.5, 0.4))
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
+        PriorInversion(first=2.0)
+    with pytest.raises(ValueError, match=r"drop probability lies in \[0, 1\]"):
+        Droppable(FrameMap(), 1.5)
+
+
+def test_tokens_of_the_same_name_cannot_be_brought_twice() -> None:
+    once = Condition(tokens={"text": jnp.zeros((1, 1, 2, 3))})
+    with pytest.raises(ValueError, match="each name can be used once"):
+        once + once
+
+
+def test_canvas_needs_no_weights_for_a_codec_without_any(tiny: VideoDiffusion, batch: dict) -> None:
+    canvas: Canvas = tiny.canvas
+    assert canvas.encode({}, batch[VIDEO]).shape == (2, 8, 16, 16, 12)

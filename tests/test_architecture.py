@@ -1,0 +1,124 @@
+"""The house stands: floors import only lower floors, rooms and systems do not know each other, nothing goes in circles."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FLOORS = [
+    {"types"},
+    {"nn", "diffusion", "video", "parallel"},
+    {"models"},
+    {"systems"},
+    {"data", "train", "sample", "evaluate", "score", "convert", "plan"},
+    {"experiment", "run"},
+    {"__main__"},
+]
+FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}
+
+
+def _name(path: Path, root: Path) -> str:
+    parts = path.relative_to(root).with_suffix("").parts
+    return ".".join(part for part in parts if part != "__init__")
+
+
+def _imports(path: Path) -> set[str]:
+    """The jaxmotion modules that a file imports, also inside functions, but not under `if TYPE_CHECKING`."""
+    found: set[str] = set()
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import"
+            found |= {node.module or ""}
+            found |= {f"{node.module}.{alias.name}" for alias in node.names}
+    return {name for name in found if name == "jaxmotion" or name.startswith("jaxmotion.")}
+
+
+def _room(module: str) -> str:
+    """The part of the house that a module stands in; entry points are on the top floor."""
+    parts = module.split(".")
+    if parts[-1] == "__main__" or parts[1:] == ["quickstart"]:
+        return "__main__"
+    return parts[1] if len(parts) > 1 else "jaxmotion"
+
+
+@pytest.fixture(scope="module")
+def modules(root: Path) -> dict[str, set[str]]:
+    """Every module of the package and the modules of the package that it imports."""
+    files = {_name(path, root): path for path in sorted((root / "jaxmotion").rglob("*.py"))}
+    assert len(files) > 40
+    return {name: {found for found in _imports(path) if found in files} - {name} for name, path in files.items()}
+
+
+def test_every_module_stands_on_a_floor(modules: dict[str, set[str]]) -> None:
+    homeless = {name for name in modules if name != "jaxmotion" and _room(name) not in FLOOR}
+    assert not homeless
+
+
+def test_imports_go_down(modules: dict[str, set[str]]) -> None:
+    wrong = []
+    for name, imports in modules.items():
+        for target in imports - {"jaxmotion"}:
+            room, other = _room(name), _room(target)
+            if room != other and FLOOR[other] >= FLOOR[room]:
+                wrong.append(f"{name} (floor {FLOOR[room]}) imports {target} (floor {FLOOR[other]})")
+    assert not wrong, "\n".join(wrong)
+
+
+def test_systems_do_not_know_each_other(modules: dict[str, set[str]]) -> None:
+    def system(name: str) -> str | None:
+        parts = name.split(".")
+        return parts[2] if len(parts) > 3 and parts[1] == "systems" else None
+
+    wrong = [
+        f"{name} imports {target}"
+        for name, imports in modules.items()
+        for target in imports
+        if system(name) and system(target) and system(name) != system(target)
+    ]
+    assert not wrong
+
+
+def test_no_import_goes_in_circles(modules: dict[str, set[str]]) -> None:
+    done: set[str] = set()
+
+    def visit(name: str, path: tuple[str, ...]) -> None:
+        assert name not in path, " -> ".join((*path, name))
+        if name in done:
+            return
+        for target in modules[name] - {"jaxmotion"}:
+            visit(target, (*path, name))
+        done.add(name)
+
+    for name in modules:
+        visit(name, ())
+
+
+def test_importing_the_package_is_quick_and_touches_no_device() -> None:
+    program = (
+        "import time; start = time.perf_counter(); import jaxmotion; took = time.perf_counter() - start\n"
+        "import sys; assert 'jax' not in sys.modules; print(took)"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert float(out.stdout) < 0.5
+
+
+def test_no_module_touches_a_device_when_imported(modules: dict[str, set[str]]) -> None:
+    names = sorted(name for name in modules if _room(name) != "__main__")
+    program = (
+        f"import importlib\nfor name in {names}: importlib.import_module(name)\n"
+        "from jax._src import xla_bridge\nassert not xla_bridge.backends_are_initialized(), 'a backend was started'"
+    )
+    out = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert out.returncode == 0, out.stderr
+
+
+def test_ci_runs_the_test_command_of_the_readme(root: Path) -> None:
+    command = "python -m pytest"
+    assert command in (root / "README.md").read_text()
+    assert command in (root / ".ci" / "run").read_text()
