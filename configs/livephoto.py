@@ -26,7 +26,13 @@ from jaxmotion.systems.livephoto.reweighting import Reweighted
 from jaxmotion.systems.system import Noise, Sampling
 from jaxmotion.train.config import TrainConfig
 
-NEW_PARTS = (r"^denoiser/.*/motion/", r"^denoiser/.*/content/", r"^denoiser/conv_condition/", r"^content/", r"^reweighting/")
+NEW_PARTS = (
+    r"^denoiser/.*/motion/",
+    r"^denoiser/.*/content/",
+    r"^denoiser/conv_condition/",
+    r"^content/",
+    r"^reweighting/",
+)
 """What LivePhoto adds to Stable Diffusion and trains; everything else is frozen (Sec. 3.2, Fig. 2)."""
 
 full = Experiment(

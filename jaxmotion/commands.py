@@ -1,4 +1,4 @@
-"""What the command lines share: options that come before the overrides, and one clear message when something is wrong."""
+"""What the command lines share: their first options, and one clear message when something is wrong."""
 
 from __future__ import annotations
 
@@ -10,7 +10,9 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-EXPECTED = (ValueError, FileNotFoundError, FileExistsError, IsADirectoryError, NotADirectoryError, PermissionError, OSError)
+from jaxmotion.train.errors import NotFiniteError, SaveError
+
+EXPECTED = (ValueError, OSError, SaveError, NotFiniteError)
 """Errors that say what is wrong with the input or the machine; anything else is a defect and keeps its traceback."""
 
 
@@ -38,7 +40,9 @@ def parser(program: str, description: str, *, config: bool, run: str) -> argpars
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     if config:
-        made.add_argument("--config", metavar="FILE[:NAME]", help="a Python file with experiments, and which (default full)")
+        made.add_argument(
+            "--config", metavar="FILE[:NAME]", help="a Python file with experiments, and which (default full)"
+        )
     made.add_argument("--run", type=Path, metavar="DIR", help=run)
     return made
 

@@ -48,16 +48,25 @@ class Experiment:
     """How clips are sampled, in previews and afterwards."""
     mesh: MeshSizes = MeshSizes()
     """How the devices are arranged."""
+    prompts: tuple[str, ...] = ("",)
+    """What the control curve asks of its photos, in turn."""
+    workers: int = 0
+    """Processes that decode or make clips beside the training process; 0 uses its threads."""
 
     def __post_init__(self) -> None:
-        ours, theirs = self.system.clip_shape, (self.data.frames, *self.data.size)
+        ours, theirs = (self.system.frames, *self.system.size), (self.data.frames, *self.data.size)
         if ours != theirs:
             raise ValueError(
                 "The system and the data must agree on clips (frames, height, width): the system has "
-                f"{ours}, the data {theirs}. Set --system.frames and --data.frames, --system.size and --data.size alike."
+                f"{ours}, the data {theirs}. "
+                "Set --system.frames and --data.frames, --system.size and --data.size alike."
             )
-        if not self.tokenizer.fits(self.system.vocabulary, self.system.text_length):
-            raise ValueError("x")
+        captions = self.system.captions
+        if captions and captions != (self.tokenizer.vocabulary, self.tokenizer.length):
+            raise ValueError(
+                f"The text encoder reads {captions[1]} tokens of a vocabulary of {captions[0]}; the tokenizer makes "
+                f"{self.tokenizer.length} of {self.tokenizer.vocabulary}. They must be the same."
+            )
 
 
 def load(spec: str) -> Experiment:
@@ -114,7 +123,9 @@ def from_json(values: dict[str, Any]) -> Experiment:
         return _structure(values, Experiment)
     except (cattrs.BaseValidationError, KeyError, TypeError, AttributeError) as error:
         reason = "; ".join(cattrs.transform_error(error)) if isinstance(error, Exception) else str(error)
-        raise ValueError(f"The saved configuration does not describe an experiment of this version: {reason}") from error
+        raise ValueError(
+            f"The saved configuration does not describe an experiment of this version: {reason}"
+        ) from error
 
 
 def read(path: Path) -> Experiment:

@@ -23,14 +23,19 @@ from rich.console import Console
 from tqdm import tqdm
 
 from jaxmotion import experiment as experiments
+from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.loader import batches
-from jaxmotion.data.synthetic import CAPTION
+from jaxmotion.data.photos import HELD_OUT, SUFFIXES, WHEEL, read_photos
+from jaxmotion.evaluate.control import measure_control, summary, write
+from jaxmotion.evaluate.measures import MEASURES
+from jaxmotion.evaluate.plot import plot_control
+from jaxmotion.evaluate.report import Row, write_report
 from jaxmotion.experiment import Experiment
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import process_share
 from jaxmotion.sample.generate import generate
-from jaxmotion.sample.request import Request, load_photo
-from jaxmotion.sample.write import grid, write_levels, write_mp4, writer_of
+from jaxmotion.sample.request import Request, fit, load_photo
+from jaxmotion.sample.write import grid, write_clip, write_levels, write_mp4, writer_of
 from jaxmotion.systems.system import Sampling, VideoDiffusion
 from jaxmotion.train import checkpoint, loop
 from jaxmotion.train.estimate import estimate
@@ -63,6 +68,8 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
 def describe(experiment: Experiment) -> None:
     """Prints the resolved config, the table of parameters and the memory a run would need; allocates nothing large."""
     console = Console()
+    if not console.is_terminal:
+        console = Console(width=120)  # the tables need that much, and files and pipes have no width
     console.print_json(data=experiments.to_json(experiment))
     task = experiment.system.build()
     for table in estimate(task, experiment.train, make_mesh(experiment.mesh)).tables():
@@ -119,6 +126,33 @@ class TrainedRun:
         out.parent.mkdir(parents=True, exist_ok=True)
         return write_levels(out, photo, by_level, fps, prompt=request.prompt)
 
+    def photos(self, images: Path | None = None, count: int = 6) -> dict[str, tuple[UInt8[np.ndarray, "H W 3"], str]]:
+        """(picture, prompt) by name, for the control curve: pictures of a folder, or photos training never saw.
+
+        Without a folder these are the held-out photos of scikit-image's wheel, of which no synthetic training clip is
+        made: each whole and in closer views, until there are `count`. Prompts are the experiment's, in turn.
+
+        Raises:
+            ValueError: no picture is in the folder.
+        """
+        if images is not None:
+            if not images.is_dir():
+                raise FileNotFoundError(f"There is no folder {images}; give a folder of pictures.")
+            files = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
+            if not files:
+                raise ValueError(f"{images} holds no picture; looked for {', '.join(SUFFIXES)}.")
+            found = {path.stem: load_photo(path, self.experiment.system.size) for path in files}
+        else:
+            whole = [photo.levels[0] for photo in read_photos(WHEEL, HELD_OUT, "held_out", 1024).photos]
+            found = {}
+            for index in range(count):
+                name, picture = HELD_OUT[index % len(HELD_OUT)], whole[index % len(HELD_OUT)]
+                found[f"{name} {index // len(HELD_OUT) + 1}"] = fit(
+                    _closer(picture, index // len(HELD_OUT)), self.experiment.system.size
+                )
+        prompts = self.experiment.prompts
+        return {name: (picture, prompts[i % len(prompts)]) for i, (name, picture) in enumerate(found.items())}
+
 
 def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> TrainedRun:
     """The newest checkpoint of a run.
@@ -129,13 +163,60 @@ def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> Traine
     """
     config, calibration = directory / CONFIG, directory / CALIBRATION
     if not config.is_file():
-        raise FileNotFoundError(f"{directory} holds no run ({CONFIG} is missing); train one with jaxmotion.train --run.")
+        raise FileNotFoundError(
+            f"{directory} holds no run ({CONFIG} is missing); train one with jaxmotion.train --run."
+        )
     experiment = experiments.read(config)
     if calibration.is_file():
         measured = json.loads(calibration.read_text())
         experiment = dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
     params = checkpoint.restore_params(directory, weights=weights)
     return TrainedRun(directory, experiment, experiment.system.build(), params)
+
+    def control(
+        self,
+        images: Path | None = None,
+        *,
+        levels: Sequence[int] = tuple(range(1, 11)),
+        seeds: Sequence[int] = (0, 1),
+        count: int = 6,
+    ) -> dict[str, Any]:
+        """Measures whether clips move as much as asked; writes control.json and its plot, and returns the numbers."""
+        photos = self.photos(images, count)
+
+        def make(pictures: Any, prompts: list[str], asked: Sequence[int], seed: int) -> Any:
+            return self.generate(pictures, prompts, asked, seed, same_noise=True)
+
+        fps = self.experiment.data.fps
+        numbers = summary(measure_control(make, photos, levels=levels, seeds=seeds, fps=fps))
+        write(numbers, self.directory)
+        plot_control(numbers, self.directory)
+        return numbers
+
+    def report(self, images: Path | None = None, *, count: int = 6, seed: int = 0) -> Path:
+        """Animates photos at three levels and writes report.html: the clips, the control curve, the loss."""
+        rows, fps = [], self.experiment.data.fps
+        folder = self.directory / "samples"
+        folder.mkdir(exist_ok=True)
+        for name, (picture, prompt) in self.photos(images, count).items():
+            asked = len(PREVIEW_LEVELS)
+            clips = self.generate(np.stack([picture] * asked), [prompt] * asked, PREVIEW_LEVELS, seed, same_noise=True)
+            speeds = MEASURES["flow"](clips, fps)
+            paths = {level: folder / f"{name.replace(' ', '_')}_level{level:02d}.mp4" for level in PREVIEW_LEVELS}
+            for path, clip in zip(paths.values(), clips, strict=True):
+                write_clip(path, clip, fps)
+            motion = {level: float(speed) for level, speed in zip(PREVIEW_LEVELS, speeds, strict=True)}
+            rows.append(Row(picture, paths, prompt, name, motion))
+        return write_report(self.directory, rows)
+
+
+def _closer(picture: UInt8[np.ndarray, "H W 3"], times: int) -> UInt8[np.ndarray, "h w 3"]:
+    """A part of a picture, 0.65 of the one before in height and width, to the left and to the right in turn."""
+    for turn in range(times):
+        height, width = (round(0.65 * side) for side in picture.shape[:2])
+        top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) * (turn % 2)
+        picture = picture[top : top + height, left : left + width]
+    return picture
 
 
 def _loader(experiment: Experiment, mesh: Mesh, source: Any) -> Any:
@@ -156,7 +237,9 @@ def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path
     """The experiment with what its system measures on the training clips; measured once for a run."""
     path = directory / CALIBRATION
     if not path.exists():
-        clips = (batch[VIDEO] for batch in tqdm(_loader(experiment, mesh, source), desc="measuring the clips", unit="batch"))
+        clips = (
+            batch[VIDEO] for batch in tqdm(_loader(experiment, mesh, source), desc="measuring the clips", unit="batch")
+        )
         measured = experiment.system.calibrate(clips)
         write_whole(path, json.dumps(measured, indent=2) + "\n")
     return dataclasses.replace(experiment, system=experiment.system.calibrated(json.loads(path.read_text())))

@@ -1,4 +1,4 @@
-"""The house stands: floors import only lower floors, rooms and systems do not know each other, nothing goes in circles."""
+"""The house stands: floors import lower floors only, rooms and systems do not know each other, nothing is circular."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def _imports(path: Path) -> set[str]:
 def _room(module: str) -> str:
     """The part of the house that a module stands in; entry points are on the top floor."""
     parts = module.split(".")
-    if parts[-1] == "__main__" or parts[1:] == ["quickstart"]:
+    if parts[-1] == "__main__" or parts[1:] in (["quickstart"], ["commands"]):
         return "__main__"
     return parts[1] if len(parts) > 1 else "jaxmotion"
 

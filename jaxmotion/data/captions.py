@@ -6,6 +6,8 @@ from collections.abc import Iterable, Sequence
 
 from jaxmotion.data.cutouts import Cutout
 
+CAPTION = "caption"
+"""Under this name an example holds its caption; a batch holds the token ids instead."""
 STILL = "nothing moves"
 CAMERA_VERBS = {"pan": "pans", "zoom": "zooms", "roll": "rolls", "shake": "shakes"}
 OBJECT_VERBS = {"translate": "moves", "rotate": "turns", "scale": "", "wobble": "wobbles"}

@@ -51,7 +51,7 @@ class Cutout:
 
     name: str
     radius: float
-    outline: Float[np.ndarray, "D"]
+    outline: Float[np.ndarray, " D"]
     softness: float
     texture: Float[np.ndarray, "2 3"]
     level: np.ndarray
@@ -91,16 +91,14 @@ class Cutout:
     def colour(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
         """The photo's colour (0..255) at the object's own coordinates."""
         a = self.texture.astype(np.float32)
-        return sample_photo(
-            self.level, a[0, 0] * u + a[0, 1] * v + a[0, 2], a[1, 0] * u + a[1, 1] * v + a[1, 2]
-        )
+        return sample_photo(self.level, a[0, 0] * u + a[0, 1] * v + a[0, 2], a[1, 0] * u + a[1, 1] * v + a[1, 2])
 
     def inside(self, rng: np.random.Generator, count: int) -> Float[np.ndarray, "N 2"]:
         """Points spread evenly at random over the object's area."""
         return _spread(self.outline, rng.random(count), rng.random(count))
 
 
-def draw_outline(shape: str, rng: np.random.Generator) -> Float[np.ndarray, "D"]:
+def draw_outline(shape: str, rng: np.random.Generator) -> Float[np.ndarray, " D"]:
     """The outline of a named shape, at most 1 and reaching 1: round, cornered, star-shaped or rugged."""
     theta = np.arange(DIRECTIONS) * (2 * np.pi / DIRECTIONS)
     turn = rng.uniform(0, 2 * np.pi)
@@ -162,14 +160,16 @@ def draw_cutout(
     )
 
 
-def moved_to(cutout: Cutout, start: Float[np.ndarray, "2"]) -> Cutout:
+def moved_to(cutout: Cutout, start: Float[np.ndarray, 2]) -> Cutout:
     """The cut-out with its middle at that place of the scene in the first frame."""
     placement = cutout.placement.copy()
     placement[..., 2] += start - placement[0, :, 2]
     return dataclasses.replace(cutout, placement=placement)
 
 
-def draw_motion(kind: str, directions: tuple[str, ...], speed: float, spread: float, rng: np.random.Generator) -> Motion:
+def draw_motion(
+    kind: str, directions: tuple[str, ...], speed: float, spread: float, rng: np.random.Generator
+) -> Motion:
     """One motion of that kind, going one of the directions the kind knows (any of them, if none is listed)."""
     ways = [way for way in OBJECT_WAYS[kind] if way in directions] or list(OBJECT_WAYS[kind])
     way = ways[rng.integers(len(ways))]
@@ -177,7 +177,7 @@ def draw_motion(kind: str, directions: tuple[str, ...], speed: float, spread: fl
     return Motion(kind, way, float(angle), 0.0 if kind == "still" else speed)
 
 
-def spread_points(outline: Float[np.ndarray, "D"]) -> Float[np.ndarray, "N 2"]:
+def spread_points(outline: Float[np.ndarray, " D"]) -> Float[np.ndarray, "N 2"]:
     """Points spread evenly over the area within an outline, always the same ones (Fibonacci's spiral, stretched)."""
     golden = (np.arange(POINTS) * 0.6180339887498949) % 1.0
     return _spread(outline, golden, (np.arange(POINTS) + 0.5) / POINTS)

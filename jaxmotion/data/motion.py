@@ -46,7 +46,8 @@ CAMERA_WAYS: Mapping[str, Sequence[str]] = {
     "roll": tuple(TURNS),
     "shake": ("",),
 }
-"""The kinds of camera motion, and the ways each can go. A pan goes where the camera turns: the picture goes the other way."""
+"""The kinds of camera motion, and the ways each can go. A pan goes where the camera turns; the picture goes the other.
+"""
 OBJECT_WAYS: Mapping[str, Sequence[str]] = {
     "still": ("",),
     "translate": tuple(COMPASS),
@@ -98,8 +99,8 @@ def corners(height: int, width: int) -> Float[np.ndarray, "4 2"]:
 def camera_step(kind: str, way: str, angle: float, speed: float, fps: float, height: int, width: int) -> np.ndarray:
     """The map [2 3] from one frame to the next of a steady camera whose corners move at `speed`.
 
-    A corner is half a diagonal from the middle. So a zoom by the factor 1 + 2 speed/fps moves it by speed/fps diagonals,
-    and so does a roll by 2 arcsin(speed/fps); a pan does by definition.
+    A corner is half a diagonal from the middle. So a zoom by the factor 1 + 2 speed/fps moves it by speed/fps
+    diagonals, and so does a roll by 2 arcsin(speed/fps); a pan does by definition.
     `angle` (radians) is where a pan goes; the other kinds go `way`.
     """
     per_frame = speed / fps

@@ -1,8 +1,8 @@
 """Photographs as textures: read once, kept at several sizes so that any view of them can be sampled without aliasing.
 
 The photographs are those that the scikit-image wheel carries (read from its folder; nothing is downloaded) or those of
-any folder. Positions on a photo are in its own pixels: x to the right, y down, the photo covers [0, width] x [0, height],
-and the centre of the first pixel lies at (0.5, 0.5).
+any folder. Positions on a photo are in its own pixels: x to the right, y down; it covers [0, width] x [0, height], and
+the centre of the first pixel lies at (0.5, 0.5).
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ def read_photos(source: str, held_out: tuple[str, ...], split: str, shorter_side
 def sample_photo(
     level: UInt8[np.ndarray, "h w 3"], x: Float[np.ndarray, "*P"], y: Float[np.ndarray, "*P"]
 ) -> Float[np.ndarray, "*P 3"]:
-    """Bilinear samples (float32, 0..255) at positions in pixels of this level; beyond the edges the photo is mirrored."""
+    """Bilinear samples (float32, 0..255) at positions in pixels of this level; beyond its edges it is mirrored."""
     height, width = level.shape[:2]
     x0, x1, fx = _neighbours(x, width)
     y0, y1, fy = _neighbours(y, height)
@@ -192,19 +192,23 @@ def _read(path: Path, shorter_side: int) -> Image.Image:
         raise ValueError(f"{path} cannot be read as a photo: {error}.") from error
     shrink = shorter_side / min(image.size)
     if shrink < 1:
-        image = image.resize(tuple(max(1, round(side * shrink)) for side in image.size), Image.Resampling.LANCZOS)
+        image = image.resize(_shrunk(image, shrink), Image.Resampling.LANCZOS)
     return image
 
 
 def _levels(image: Image.Image) -> tuple[np.ndarray, ...]:
     levels, shrink = [], 1.0
     while True:
-        size = tuple(max(1, round(side * shrink)) for side in image.size)
+        size = _shrunk(image, shrink)
         resized = image if size == image.size else image.resize(size, Image.Resampling.LANCZOS)
         levels.append(np.asarray(resized, np.uint8))
         shrink /= 2 ** (1 / LEVELS_PER_OCTAVE)
         if min(image.size) * shrink < SMALLEST_SIDE:
             return tuple(levels)
+
+
+def _shrunk(image: Image.Image, shrink: float) -> tuple[int, int]:
+    return max(1, round(image.width * shrink)), max(1, round(image.height * shrink))
 
 
 def _detail(levels: Sequence[np.ndarray]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""One synthetic clip before it is drawn: a view of a photograph, a camera, objects; and everything that follows from them.
+"""One synthetic clip before it is drawn: a view of a photograph, a camera, objects; and all that follows from them.
 
 Every number here (speeds, boxes, masks, tracks, flow) comes from the same maps that place the pixels, so it is exact.
 """
@@ -44,7 +44,7 @@ class Scene:
         """Mean and root mean square speed of the camera; see `motion`."""
         return camera_speeds(self.camera, self.fps, self.height, self.width)
 
-    def object_speeds(self) -> Float[np.ndarray, "N"]:
+    def object_speeds(self) -> Float[np.ndarray, " N"]:
         """The speed of every object; see `motion`."""
         places = [cutout.to_scene(spread_points(cutout.outline)) for cutout in self.cutouts]
         return np.array([object_speed(place, self.fps, self.height, self.width) for place in places])
@@ -76,12 +76,12 @@ def draw_view(
 
 
 def draw_tint(strength: float, rng: np.random.Generator) -> Float[np.ndarray, "3 4"]:
-    """A random change of colour: saturation, a gain per colour, contrast about mid-grey and brightness."""
-    wild = rng.uniform(-1, 1, 6) * strength
+    """A random change of colour: saturation, a gain per colour, contrast about mid-grey, brightness and cast."""
+    wild = rng.uniform(-1, 1, 9) * strength
     saturation = np.eye(3) * (1 + wild[0]) - wild[0] * LUMA[None, :]
     gain = np.exp(wild[1:4] * 0.5) * np.exp(wild[4] * 0.5)
     linear = gain[:, None] * saturation
-    return np.concatenate([linear, (128 - linear @ np.full(3, 128.0) + 60 * wild[5])[:, None]], -1)
+    return np.concatenate([linear, (128 - linear @ np.full(3, 128.0) + 60 * wild[5] + 40 * wild[6:])[:, None]], -1)
 
 
 def render(scene: Scene) -> tuple[UInt8[np.ndarray, "T H W 3"], Bool[np.ndarray, "N T H W"]]:
@@ -115,13 +115,8 @@ def render(scene: Scene) -> tuple[UInt8[np.ndarray, "T H W 3"], Bool[np.ndarray,
 
 def visible_boxes(masks: Bool[np.ndarray, "N T H W"]) -> Float[np.ndarray, "N T 4"]:
     """The box (x0 y0 x1 y1 in [0, 1]) around the visible part of every object; zeros where nothing of it is seen."""
-    boxes = []
-    for axis in (-2, -1):  # columns hold x, then rows hold y
-        seen = masks.any(axis)
-        size = seen.shape[-1]
-        first, last = seen.argmax(-1), size - seen[..., ::-1].argmax(-1)
-        boxes.append(np.where(seen.any(-1, keepdims=True), np.stack([first, last], -1) / size, 0.0))
-    return np.stack([boxes[0][..., 0], boxes[1][..., 0], boxes[0][..., 1], boxes[1][..., 1]], -1).astype(np.float32)
+    x, y = _extent(np.any(masks, -2)), _extent(np.any(masks, -1))
+    return np.stack([x[..., 0], y[..., 0], x[..., 1], y[..., 1]], -1).astype(np.float32)
 
 
 def draw_tracks(
@@ -168,6 +163,13 @@ def dense_flow(scene: Scene, masks: Bool[np.ndarray, "N T H W"]) -> Float[np.nda
         of_object = apply(scene.camera[1:], moved) - pixels
         flow = np.where(mask[:-1].reshape(scene.frames - 1, -1, 1), of_object, flow)
     return flow.reshape(scene.frames - 1, scene.height, scene.width, 2).astype(np.float32)
+
+
+def _extent(seen: Bool[np.ndarray, "*N L"]) -> Float[np.ndarray, "*N 2"]:
+    """Where along an axis of length 1 the first seen pixel begins and the last one ends; zeros if none is seen."""
+    size = seen.shape[-1]
+    first, last = seen.argmax(-1), size - seen[..., ::-1].argmax(-1)
+    return np.where(seen.any(-1, keepdims=True), np.stack([first, last], -1) / size, 0.0)
 
 
 def _positions(placement: Placement, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:

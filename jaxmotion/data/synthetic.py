@@ -2,19 +2,20 @@
 
 A clip is a view of a photograph under a camera that pans, zooms, rolls, shakes or stands still, with up to a few
 cut-outs of other photographs that move, turn, grow or wobble before it. Every clip is a function of (seed, split,
-index), or of the random generator that is given instead; `scene` and `motion` say how the numbers are defined.
+index) and, if one is given, of a random generator; `scene` and `motion` say how the numbers are defined.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
-from jaxmotion.data.captions import amount_word, describe_motion
+from jaxmotion.data.captions import CAPTION, amount_word, describe_motion
 from jaxmotion.data.cutouts import SHAPES, Cutout, draw_cutout, draw_motion, moved_to
 from jaxmotion.data.motion import (
     CAMERA_WAYS,
@@ -31,7 +32,6 @@ from jaxmotion.data.photos import WHEEL, PhotoSplit, read_photos
 from jaxmotion.data.scene import Scene, dense_flow, draw_tint, draw_tracks, draw_view, render, visible_boxes
 from jaxmotion.types import FPS, VIDEO
 
-CAPTION = "caption"
 SPLITS = ("train", "held_out")
 EDGE = 0.15
 """An object starts, and where it can also ends, at least this share of the frame away from the edges."""
@@ -39,52 +39,53 @@ EDGE = 0.15
 
 @dataclasses.dataclass(frozen=True)
 class Synthetic:
-    """Synthetic clips with known motion.
-
-    photos: `skimage` for the photographs in the scikit-image wheel, or a folder of images.
-    split: `train` or `held_out`; the two never show the same photo, neither as background nor as object.
-    held_out: names (without suffix) of the photos of the second split; empty for the usual ones.
-    clips: how many clips make one epoch.
-    frames, fps, size: length, frames per second, (height, width).
-    camera: what cameras do, one entry drawn per clip (repeat an entry to see it more often); `pan+zoom` does both.
-    camera_speed: range of a camera's speed, in diagonals per second.
-    object_counts: how many objects, one entry drawn per clip.
-    objects: what objects do, one entry drawn per object; `translate+rotate` does both.
-    object_speed: range of an object's speed, in diagonals per second.
-    object_size: range of an object's radius as a share of the shorter side.
-    shapes: outlines to draw from.
-    directions: where things may go, e.g. ("left", "right", "in", "clockwise"); a kind of motion none of whose
-        directions is listed may go anywhere.
-    direction_spread: degrees by which a direction may differ from its name, to either side.
-    speed_law: `log` draws the logarithm of a speed evenly from its range, `uniform` the speed itself.
-    view: range of the share of the photo that the frame covers.
-    tint: strength of the random colour change, 0 for none.
-    caption: what captions hold: `motion`, `amount` (slowly, fast), `scene` (what the photo shows).
-    truth: which known numbers come with a clip, see `TRUTHS`.
-    """
+    """Synthetic clips with known motion. A tuple of kinds is drawn from evenly; repeat a kind to see it more often."""
 
     photos: str = WHEEL
-    split: str = "train"
+    """`skimage` for the photographs in the scikit-image wheel, or a folder of images."""
+    split: Literal["train", "held_out"] = "train"
+    """The two splits never show the same photo, neither as background nor as object."""
     held_out: tuple[str, ...] = ()
+    """Names, without suffix, of the photos of the second split; empty for the usual ones."""
     clips: int = 10_000
+    """How many clips make one epoch."""
     frames: int = 16
+    """Length of a clip."""
     fps: float = 8.0
+    """Frames per second."""
     size: tuple[int, int] = (256, 256)
+    """(height, width)."""
     camera: tuple[str, ...] = ("static", "pan", "pan", "zoom", "zoom", "roll", "shake", "pan+zoom", "pan+shake")
+    """What cameras do: static, pan, zoom, roll, shake; `pan+zoom` does both."""
     camera_speed: tuple[float, float] = (0.005, 0.5)
+    """Range of a camera's speed, in diagonals per second."""
     object_counts: tuple[int, ...] = (0, 1, 1, 2)
+    """How many objects a clip has."""
     objects: tuple[str, ...] = ("translate", "translate", "rotate", "scale", "wobble", "still", "translate+rotate")
+    """What objects do: still, translate, rotate, scale, wobble; `translate+rotate` does both."""
     object_speed: tuple[float, float] = (0.005, 0.5)
+    """Range of an object's speed, in diagonals per second."""
     object_size: tuple[float, float] = (0.15, 0.32)
+    """Range of an object's radius, as a share of the shorter side."""
     shapes: tuple[str, ...] = SHAPES
+    """Outlines of objects."""
     directions: tuple[str, ...] = ()
+    """Where things may go: left, right, up, down, "up and to the left", ..., in, out, clockwise, counterclockwise,
+    grows, shrinks. A kind of motion none of whose directions is listed may go anywhere."""
     direction_spread: float = 15.0
-    speed_law: str = "log"
+    """Degrees by which a direction may differ from its name, to either side."""
+    speed_law: Literal["log", "uniform"] = "log"
+    """`log` draws the logarithm of a speed evenly from its range, `uniform` the speed itself."""
     view: tuple[float, float] = (0.35, 1.0)
+    """Range of the share of the photo that the frame covers, where 1 is as much as fits."""
     tint: float = 0.35
-    caption: tuple[str, ...] = ("motion",)
+    """Strength of the random colour change, 0 for none."""
+    caption: tuple[Literal["scene", "motion", "amount"], ...] = ("motion",)
+    """What captions hold: what the photo shows, what moves and where to, how fast (slowly, fast)."""
     truth: tuple[str, ...] = ("camera_speed", "object_speed")
+    """Which known numbers come with a clip, see `TRUTHS`."""
     seed: int = 0
+    """Another seed, other clips."""
 
     def __post_init__(self) -> None:
         _check_words("camera", [part for kind in self.camera for part in kind.split("+")], CAMERA_WAYS)
@@ -136,11 +137,11 @@ class SyntheticSource:
     def load(self, record: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
         """Makes a clip: `video` uint8 [T H W 3], `caption`, `fps`, `id`, and the known numbers the config names.
 
-        Given a generator the clip is drawn from that; without one the same index always gives the same clip.
+        The same index always gives the same clip, or, with a generator, another one for every state of that.
         """
         config = self.config
-        if rng is None:
-            rng = np.random.default_rng((config.seed, SPLITS.index(config.split), record))
+        again = [] if rng is None else [int(rng.integers(2**32))]
+        rng = np.random.default_rng([config.seed, SPLITS.index(config.split), record, *again])
         scene = self.draw(rng)
         video, masks = render(scene)
         drawn = Drawn(scene, masks, max(config.object_counts), rng)
@@ -160,9 +161,7 @@ class SyntheticSource:
         count = config.object_counts[rng.integers(len(config.object_counts))]
         cutouts = tuple(self._draw_object(camera, photo.name, rng) for _ in range(count))
         tints = tuple(draw_tint(config.tint, rng) for _ in range(count + 1))
-        return Scene(
-            height, width, config.frames, config.fps, photo, view, level, camera, camera_moves, cutouts, tints
-        )
+        return Scene(height, width, config.frames, config.fps, photo, view, level, camera, camera_moves, cutouts, tints)
 
     def _draw_camera(self, rng: np.random.Generator) -> tuple[Placement, tuple[tuple[str, str], ...]]:
         config = self.config
@@ -227,6 +226,11 @@ class Drawn:
     most_objects: int
     rng: np.random.Generator
 
+    @functools.cached_property
+    def tracks(self) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Points that stay on the background or an object; see `scene.draw_tracks`."""
+        return draw_tracks(self.scene, self.most_objects, self.rng)
+
     def per_object(self, values: np.ndarray) -> np.ndarray:
         """The values of the objects that are there, followed by zeros for those that are not."""
         absent = self.most_objects - len(values)
@@ -247,9 +251,9 @@ TRUTHS: Mapping[str, Callable[[Drawn], Any]] = {
     "masks": lambda drawn: drawn.per_object(drawn.masks),
     "boxes": lambda drawn: drawn.per_object(visible_boxes(drawn.masks)),
     "labels": lambda drawn: [cutout.name for cutout in drawn.scene.cutouts],
-    "tracks": lambda drawn: draw_tracks(drawn.scene, drawn.most_objects, _fork(drawn.rng))[0],
-    "track_visible": lambda drawn: draw_tracks(drawn.scene, drawn.most_objects, _fork(drawn.rng))[1],
-    "track_owner": lambda drawn: draw_tracks(drawn.scene, drawn.most_objects, _fork(drawn.rng))[2],
+    "tracks": lambda drawn: drawn.tracks[0],
+    "track_visible": lambda drawn: drawn.tracks[1],
+    "track_owner": lambda drawn: drawn.tracks[2],
     "flow": lambda drawn: dense_flow(drawn.scene, drawn.masks),
 }
 """The known numbers. N is the largest of `object_counts`; where fewer objects are there, zeros follow.
@@ -261,13 +265,6 @@ object_speeds [N]; masks [N T H W]; boxes [N T 4] of the visible part; labels: a
 tracks [K T 2] (x y in [0, 1]), track_visible [K T], track_owner [K]: see `scene.draw_tracks`.
 flow [T-1 H W 2]: pixels that what a pixel shows moves until the next frame.
 """
-
-
-def _fork(rng: np.random.Generator) -> np.random.Generator:
-    """A generator that starts where this one stands and leaves it there."""
-    copy = np.random.Generator(type(rng.bit_generator)())
-    copy.bit_generator.state = rng.bit_generator.state
-    return copy
 
 
 def _start(path: np.ndarray, frame: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -32,7 +32,7 @@ class HashTokenizer:
     def __post_init__(self) -> None:
         if self.vocabulary < 3 or self.length < 2:
             raise ValueError(
-                f"A tokenizer needs at least 3 ids and 2 tokens; got vocabulary {self.vocabulary}, length {self.length}."
+                f"A tokenizer needs 3 ids and 2 tokens or more; got vocabulary {self.vocabulary}, length {self.length}."
             )
 
     def __call__(self, captions: Sequence[str]) -> Int[np.ndarray, "B L"]:
@@ -79,6 +79,7 @@ def _clip_tokenizer(source: str) -> Any:
         ) from error
     if len(tokenizer) < 49408:
         raise ValueError(
-            f"The tokenizer in {source!r} has {len(tokenizer)} ids; CLIP's has 49408. Are vocab.json and merges.txt whole?"
+            f"The tokenizer in {source!r} has {len(tokenizer)} ids; CLIP's has 49408. "
+            "Are vocab.json and merges.txt whole?"
         )
     return tokenizer

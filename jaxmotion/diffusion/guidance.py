@@ -6,8 +6,6 @@ the next has its own scale, as in InstructPix2Pix (arXiv:2211.09800, Eq. 3):
     out = d(c_0) + sum_i s_i (d(c_i) - d(c_{i-1}))
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable, Sequence
 from typing import Any
 

@@ -4,8 +4,6 @@ Source: the reverse of arXiv:2010.02502, Eq. 12, as in diffusers' DDIMInverseSch
 the next is made with the network's prediction at the upper time.
 """
 
-from __future__ import annotations
-
 from collections.abc import Callable
 from typing import Literal
 

@@ -1,7 +1,5 @@
 """The training loss: squared error of the prediction, unreduced, then weighted by time and averaged for each sample."""
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Protocol
 

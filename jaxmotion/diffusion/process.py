@@ -6,8 +6,6 @@ Every place that needs z_0 or eps of a prediction goes through `split`. Times t 
 sample [B], or one for each frame [B T]: `t` has the leading axes of `z`. Arithmetic is in float32.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from typing import Literal
 

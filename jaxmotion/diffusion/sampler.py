@@ -9,8 +9,6 @@ So a sampler is a frozen value whose `plan` is the table of these numbers, compu
 its paper; `step` applies one row; `sample` scans over the rows.
 """
 
-from __future__ import annotations
-
 import dataclasses
 from collections.abc import Callable
 from typing import Literal, NamedTuple, Protocol
@@ -163,7 +161,7 @@ def sample(
     process: Process,
     denoise: Denoise,
     z_start: Float[Array, "B *rest"],
-    key: Key[Array, ""],
+    key: Key[Array, "*B"],
     on_step: Callable[[int], None] | None = None,
 ) -> Float[Array, "B *rest"]:
     """The clean latent that the sampler reaches from `z_start` (Gaussian noise; no scaling is needed).
@@ -171,7 +169,8 @@ def sample(
     Args:
         denoise: the network with its conditions and guidance. It sees z in the dtype of z_start; the steps themselves
             are in float32.
-        key: for the noise that the steps add; step i draws from fold_in(key, i). Unused by deterministic samplers.
+        key: for the noise that the steps add; step i draws from fold_in(key, i). With one key for each sample [B], what
+            a sample becomes does not depend on its neighbours in the batch. Unused by deterministic samplers.
         on_step: called on the host with the number of each finished step, 0..steps-1 (for progress bars).
     """
     return follow(sampler.plan(process), process.prediction, denoise, z_start, key, on_step)
@@ -182,7 +181,7 @@ def follow(
     prediction: Prediction,
     denoise: Denoise,
     z_start: Float[Array, "B *rest"],
-    key: Key[Array, ""] | None = None,
+    key: Key[Array, "*B"] | None = None,
     on_step: Callable[[int], None] | None = None,
 ) -> Float[Array, "B *rest"]:
     """Takes every step of a plan in one `lax.scan` and returns where it ends."""
@@ -262,7 +261,12 @@ def _noise(plan: Plan, key: Array | None, shape: tuple[int, ...]) -> Callable[[A
         return lambda index: None
     if key is None:
         raise ValueError("This plan adds noise, so it needs a random key.")
-    return lambda index: jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)
+    if key.ndim == 0:
+        return lambda index: jax.random.normal(jax.random.fold_in(key, index), shape, jnp.float32)
+    if key.shape != shape[:1]:
+        raise ValueError(f"There is one random key or one for each of the {shape[0]} samples; got {key.shape}.")
+    alone = jax.vmap(lambda one, index: jax.random.normal(jax.random.fold_in(one, index), shape[1:]), in_axes=(0, None))
+    return lambda index: alone(key, index)
 
 
 def _check_steps(steps: int) -> None:

@@ -132,9 +132,9 @@ def _xla_chunked(query: Array, key: Array, value: Array, mask: Array | None) -> 
 
 def _softmax_product(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
     """Attention of one head: [M S D], [M L D], [M L D] -> [M S D]."""
-    query = query * (query.shape[-1] ** -0.5)
     batched = (((2,), (2,)), ((0,), (0,)))
     scores = jax.lax.dot_general(query, key, batched, preferred_element_type=jnp.float32)
+    scores = scores * query.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))

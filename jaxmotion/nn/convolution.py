@@ -33,8 +33,11 @@ class GroupNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, (C,))
         bias = self.param("bias", nn.initializers.zeros, (C,))
         full = x.astype(jnp.float32)
-        mean = full.mean(self.axes, keepdims=True)
-        variance = jnp.maximum(jnp.square(full).mean(self.axes, keepdims=True) - jnp.square(mean), 0.0)
+        first = tuple(slice(1) if axis - x.ndim in self.axes else slice(None) for axis in range(x.ndim))
+        shift = jax.lax.stop_gradient(full[first])  # keeps the squares small; the result does not depend on it
+        offset = (full - shift).mean(self.axes, keepdims=True)
+        mean = shift + offset
+        variance = jnp.maximum(jnp.square(full - shift).mean(self.axes, keepdims=True) - jnp.square(offset), 0.0)
 
         def per_group(y: Array) -> Array:
             grouped = y.reshape(*y.shape[:-1], self.groups, C // self.groups)

@@ -13,7 +13,7 @@ from jaxmotion.nn.linear import Linear
 
 def exact_gelu(x: Array) -> Array:
     """GELU with the error function, as in the public networks (not its tanh approximation)."""
-    return nn.gelu(x, approximate=False)
+    return 0.5 * x * (1.0 + jax.lax.erf(x * 2**-0.5))
 
 
 def quick_gelu(x: Array) -> Array:

@@ -1,7 +1,8 @@
-"""Linear layers, and how the weights of a network start."""
+"""Linear layers and layer norms, and how the weights of a network start."""
 
 from __future__ import annotations
 
+import functools
 import math
 
 import flax.linen as nn
@@ -36,5 +37,79 @@ class Linear(nn.Module):
         kernel = self.param("kernel", kernel_init, (x.shape[-1], *features), jnp.float32)
         bias = self.param("bias", ZEROS, features) if self.bias else None
         x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+        y = _product(x, kernel)
         return y if bias is None else y + bias
+
+
+class LayerNorm(nn.Module):
+    """Layer normalisation with its moments in float32; the result has the precision of the input.
+
+    Source: "Layer Normalization" (arXiv:1607.06450), Eq. 3-4.
+    """
+
+    epsilon: float = 1e-5
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C"]:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        bias = self.param("bias", ZEROS, x.shape[-1:])
+        full, scale, bias = (a.astype(jnp.float32) for a in (x, scale, bias))
+        return _normed(full, scale, bias, self.epsilon).astype(x.dtype)
+
+
+@jax.custom_vjp
+def _product(x: Float[Array, "... C"], kernel: Float[Array, C * D]) -> Float[Array, ... * D]:
+    return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
+
+
+def _product_forward(x: Array, kernel: Array):
+    return _product(x, kernel), (x, kernel)
+
+
+def _product_backward(saved, gradient: Array):
+    x, kernel = saved
+    x, gradient = _settled(x), _settled(gradient)
+    outputs = kernel.ndim - 1
+    last = tuple(range(gradient.ndim - outputs, gradient.ndim))
+    rows = tuple(range(x.ndim - 1))
+    return (
+        jax.lax.dot_general(gradient, kernel, ((last, tuple(range(1, kernel.ndim))), ((), ()))),
+        jax.lax.dot_general(x, gradient, ((rows, rows), ((), ()))),
+    )
+
+
+_product.defvjp(_product_forward, _product_backward)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
+def _normed(x: Float[Array, "... C"], scale: Array, bias: Array, epsilon: float) -> Float[Array, "... C"]:
+    """x with mean 0 and variance 1 over the last axis, times scale, plus bias."""
+    return _normed_forward(x, scale, bias, epsilon)[0]
+
+
+def _normed_forward(x: Array, scale: Array, bias: Array, epsilon: float):
+    mean = x.mean(-1, keepdims=True)
+    inverse = jax.lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + epsilon)
+    return (x - mean) * inverse * scale + bias, (x, mean, inverse, scale)
+
+
+def _normed_backward(epsilon: float, saved, gradient: Array):
+    x, mean, inverse, scale = saved
+    gradient = _settled(gradient)
+    y = (x - mean) * inverse
+    scaled = gradient * scale
+    along = (scaled * y).mean(-1, keepdims=True)
+    rows = tuple(range(x.ndim - 1))
+    return (
+        inverse * (scaled - scaled.mean(-1, keepdims=True) - y * along),
+        (gradient * y).sum(rows),
+        gradient.sum(rows),
+    )
+
+
+_normed.defvjp(_normed_forward, _normed_backward)
+
+
+def _settled(x: Array) -> Array:
+    """x, on CPU computed once: the compiler there would compute it again, in an unhandy order, in each of its uses."""
+    return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x

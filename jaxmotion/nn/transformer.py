@@ -8,7 +8,6 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
@@ -18,22 +17,7 @@ from jaxmotion.nn.chain import Chain, Context, Layer
 from jaxmotion.nn.convolution import GroupNorm
 from jaxmotion.nn.embedding import position_sinusoid
 from jaxmotion.nn.feedforward import GatedMLP
-from jaxmotion.nn.linear import Linear
-
-
-class LayerNorm(nn.Module):
-    """Layer normalisation with its moments in float32; the result has the precision of the input."""
-
-    epsilon: float = 1e-5
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C"]:
-        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
-        bias = self.param("bias", nn.initializers.zeros, x.shape[-1:])
-        full = x.astype(jnp.float32)
-        centred = full - full.mean(-1, keepdims=True)
-        variance = jnp.square(centred).mean(-1, keepdims=True)
-        return (centred * jax.lax.rsqrt(variance + self.epsilon) * scale + bias).astype(x.dtype)
+from jaxmotion.nn.linear import LayerNorm, Linear
 
 
 class SelfAttention(nn.Module):

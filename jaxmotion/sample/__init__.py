@@ -1,0 +1,1 @@
+"""From a request (photo, prompt, levels) to files of clips."""

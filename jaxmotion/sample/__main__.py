@@ -21,16 +21,26 @@ def body(arguments: list[str]) -> None:
     parser.add_argument("-h", "--help", action="help", help="show this help and leave")
     parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="the photo, of any size and mode")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what moves, and how (default: nothing said)")
-    parser.add_argument("--level", default="5", metavar="N[,N...]", help="motion levels 1 (nearly still) to 10 (default 5)")
+    parser.add_argument(
+        "--level", default="5", metavar="N[,N...]", help="motion levels 1 (nearly still) to 10 (default 5)"
+    )
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the clip to write: .mp4 or .gif")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same clip (default 0)")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the run's)")
-    parser.add_argument("--guidance", type=float, help="classifier-free guidance scale on the text (default: the run's)")
     parser.add_argument(
-        "--prior", type=float, nargs=2, metavar=("FIRST", "LAST"), help="prior inversion strength on the first and last frame"
+        "--guidance", type=float, help="classifier-free guidance scale on the text (default: the run's)"
+    )
+    parser.add_argument(
+        "--prior",
+        type=float,
+        nargs=2,
+        metavar=("FIRST", "LAST"),
+        help="prior inversion strength on the first and last frame",
     )
     parser.add_argument("--fps", type=float, help="frames per second of the file (default: the run's)")
-    parser.add_argument("--weights", choices=("ema", "live"), default="ema", help="averaged or latest weights (default ema)")
+    parser.add_argument(
+        "--weights", choices=("ema", "live"), default="ema", help="averaged or latest weights (default ema)"
+    )
     parser.set_defaults(run=None)
     options = parser.parse_args(arguments)
     if options.run is None:

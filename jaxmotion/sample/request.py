@@ -32,7 +32,7 @@ class Request:
     What is left `None` is taken from the `Sampling` of the experiment.
     """
 
-    image: Path
+    image: str | Path
     """The photo: JPEG, PNG, WebP, TIFF, GIF (its first frame), of any size and mode."""
     prompt: str = ""
     """What moves, and how."""
@@ -46,16 +46,15 @@ class Request:
     """Classifier-free guidance scale on the text."""
     prior: tuple[float, float] | None = None
     """Prior inversion's strength on the first and on the last frame, each in [0, 1]; (0, 0) switches it off."""
-    fps: float = 8.0
-    """Frames per second the clip is written at."""
+    fps: float | None = None
+    """Frames per second the clip is written at; the model's own motion per frame stays as it is."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "image", Path(self.image))
         object.__setattr__(self, "levels", checked_levels(self.levels))
         seed = _whole(self.seed)
         if seed is None or not 0 <= seed < SEEDS:
             raise ValueError(f"A seed is a whole number from 0 to {SEEDS - 1}; got {self.seed!r}.")
-        if not 0.0 < self.fps <= 240.0:
+        if self.fps is not None and not 0.0 < self.fps <= 240.0:
             raise ValueError(f"Frames per second must be above 0 and at most 240; got {self.fps}.")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"Sampling takes at least one step; got {self.steps}.")
@@ -122,8 +121,9 @@ def load_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         raise ValueError(f"{path} is empty (0 bytes); give a JPEG, PNG, WebP, TIFF, BMP or GIF file.")
     try:
         with warnings.catch_warnings():
-            # Between Pillow's limit and twice the limit it only warns: 90 to 180 megapixels are large, but they fit.
-            warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+            # Pillow warns of odd metadata, and of pictures between its limit and twice the limit: 90 to 180 megapixels
+            # are large, but they fit.
+            warnings.simplefilter("ignore")
             with Image.open(path) as picture:
                 picture.load()
                 return _rgb(ImageOps.exif_transpose(picture))

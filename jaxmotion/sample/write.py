@@ -1,12 +1,13 @@
-"""Clips as files that people can watch: mp4 (H.264, plays in every browser), gif, and a labelled grid of several levels.
+"""Clips as files to watch: mp4 (H.264, plays in every browser), gif, and a labelled grid of several levels.
 
 Files appear whole or not at all: they are written beside their place and moved there at the end.
 """
 
 from __future__ import annotations
 
+import bisect
 import os
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from fractions import Fraction
 from pathlib import Path
@@ -215,9 +216,8 @@ def _line(
     font = ImageFont.load_default(size)
     text = " ".join(text.split())
     if draw.textlength(text, font) > width:
-        while text and draw.textlength(text + "...", font) > width:
-            text = text[:-1]
-        text = text.rstrip() + "..."
+        fits = bisect.bisect(range(len(text)), width, key=lambda end: draw.textlength(text[:end] + "...", font))
+        text = text[: max(fits - 1, 0)].rstrip() + "..."
     draw.text(corner, text, font=font, fill=colour)
 
 

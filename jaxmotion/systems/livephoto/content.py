@@ -31,7 +31,7 @@ class ContentTokens(Conditioner):
     features: int
     """Width of the tokens that the cross-attention layers read."""
 
-    def init(self, key: Array, canvas: Canvas) -> Params:  # noqa: D102
+    def init(self, key: Array, canvas: Canvas) -> Params:
         encoder_key, linear_key = jax.random.split(key)
         size = self.encoder.image_size
         pixels = jnp.zeros((1, size, size, 3))
@@ -40,13 +40,13 @@ class ContentTokens(Conditioner):
             "content": nn.Dense(self.features).init(linear_key, jnp.zeros((1, self.encoder.features)))["params"],
         }
 
-    def sharding(self) -> Mapping[str, tuple]:  # noqa: D102
+    def sharding(self) -> Mapping[str, tuple]:
         return {"content_encoder": DINOv2.SHARDING, "content": ((r"kernel$", P("fsdp", "tensor")), (r"bias$", P()))}
 
-    def tokens(self) -> Mapping[str, int]:  # noqa: D102
+    def tokens(self) -> Mapping[str, int]:
         return {"content": self.features}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         images, size = pixels_to_float(batch[IMAGE]), self.encoder.image_size
         images = jax.image.resize(images, (images.shape[0], size, size, 3), "bicubic", antialias=True)
         weights = params["content_encoder"]

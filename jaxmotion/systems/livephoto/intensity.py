@@ -69,10 +69,10 @@ def level_of(intensity: Float[Array, " B"], edges: tuple[float, ...]) -> Int[Arr
 class FrameMap(Conditioner):
     """One channel that holds n/(T-1) all over frame n: 0 on the first frame, 1 on the last. Source: Sec. 3.2."""
 
-    def channels(self, codec: Codec) -> int:  # noqa: D102
+    def channels(self, codec: Codec) -> int:
         return 1
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         ramp = jnp.linspace(0.0, 1.0, canvas.frames)
         rows = next(iter(batch.values())).shape[0]
         return Condition(channels=(repeat(ramp, "T -> B T h w 1", B=rows, h=canvas.height, w=canvas.width),))
@@ -95,10 +95,10 @@ class LevelMap(Conditioner):
         if self.edges and (len(self.edges) != LEVELS - 1 or any(np.diff(self.edges) <= 0)):
             raise ValueError(f"Ten levels have nine ascending edges; got {self.edges}.")
 
-    def channels(self, codec: Codec) -> int:  # noqa: D102
+    def channels(self, codec: Codec) -> int:
         return 1
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         level = batch[LEVEL].astype(jnp.float32) * self.scale
         shape = {"T": canvas.frames, "h": canvas.height, "w": canvas.width}
         return Condition(channels=(repeat(level, "B -> B T h w 1", **shape),))

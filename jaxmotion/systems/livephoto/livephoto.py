@@ -17,8 +17,8 @@ from jaxtyping import UInt8
 
 from jaxmotion.diffusion.loss import MinSNR, Uniform
 from jaxmotion.diffusion.process import Process
-from jaxmotion.models.autoencoder import KLCodec, SpaceToDepth
 from jaxmotion.models.animatediff import MotionModule
+from jaxmotion.models.autoencoder import KLCodec, SpaceToDepth
 from jaxmotion.models.stable_diffusion import SHARDING, stable_diffusion_unet, transformer_layers
 from jaxmotion.models.unet import UNet, UNetSizes
 from jaxmotion.nn.transformer import GatedCrossAttention
@@ -76,9 +76,14 @@ class LivePhoto(System):
         """The conditioner named `level`; one that does nothing when the motion level is ablated."""
         return self.conditioners.get(LEVEL, Conditioner())
 
+    @property
+    def captions(self) -> tuple[int, int] | None:
+        """(vocabulary, length) of the text encoder's token ids."""
+        return next((c.captions for c in self.conditioners.values() if c.captions), None)
+
     def _measured_level(self, batch: Batch) -> Array:
         if not self.level.edges:
-            raise ValueError("The edges between the motion levels are not measured yet; call calibrate on training clips.")
+            raise ValueError("The edges between the levels are not measured yet; call calibrate on training clips.")
         return level_of(ssim_intensity(batch[VIDEO]), self.level.edges)
 
     def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:

@@ -62,24 +62,28 @@ class Reweighted(Conditioner):
     layers: int = 3
     heads: int = 8
 
+    @property
+    def captions(self) -> tuple[int, int] | None:
+        return self.of.captions
+
     def _network(self, canvas: Canvas) -> TextReweighting:
         return TextReweighting(frames=canvas.frames, layers=self.layers, heads=self.heads)
 
-    def init(self, key: Array, canvas: Canvas) -> Params:  # noqa: D102
+    def init(self, key: Array, canvas: Canvas) -> Params:
         of_key, own_key = jax.random.split(key)
         text = jnp.zeros((1, 1, self.of.tokens()["text"]))
         return {**self.of.init(of_key, canvas), "reweighting": self._network(canvas).init(own_key, text)["params"]}
 
-    def sharding(self) -> Mapping[str, tuple]:  # noqa: D102
+    def sharding(self) -> Mapping[str, tuple]:
         return {**self.of.sharding(), "reweighting": SHARDING}
 
-    def tokens(self) -> Mapping[str, int]:  # noqa: D102
+    def tokens(self) -> Mapping[str, int]:
         return self.of.tokens()
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:  # noqa: D102
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         text = self.of.condition(params, batch, canvas).tokens["text"]
         weights = self._network(canvas).apply({"params": params["reweighting"]}, rearrange(text, "B 1 L D -> B L D"))
         return Condition(tokens={"text": weights[..., None].astype(text.dtype) * text})
 
-    def null(self, batch: Batch) -> Batch:  # noqa: D102
+    def null(self, batch: Batch) -> Batch:
         return self.of.null(batch)

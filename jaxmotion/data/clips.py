@@ -1,0 +1,163 @@
+"""Clips from video files, with their captions. Bad files are named once, with the reason, and skipped."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import os
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxmotion.data.bad_clips import BadClips
+from jaxmotion.data.captions import CAPTION
+from jaxmotion.data.decode import BadClipError, latest_time, read_clip, read_timeline
+from jaxmotion.data.listing import LOOKED_FOR, ClipFile, Listing, list_clips
+from jaxmotion.types import FPS, VIDEO
+
+SHOWN = 5
+"""So many bad clips are named in an error message; the report names all."""
+MOST_SUBSTITUTES = 32
+"""After so many clips in a row that cannot be decoded something else is wrong."""
+log = logging.getLogger(__name__)
+
+
+@dataclasses.dataclass(frozen=True)
+class Clips:
+    """Clips from video files.
+
+    A file too short for a clip counts as one that cannot be used.
+    """
+
+    path: str
+    """A folder or a list file; `listing` says in which forms."""
+    root: str = ""
+    """Where the names in a list start; empty looks around the list."""
+    frames: int = 16
+    """Length of a clip."""
+    fps: float = 8.0
+    """Frames per second at which frames are taken, by time. Above a file's own rate, frames repeat."""
+    size: tuple[int, int] = (256, 256)
+    """(height, width); frames are cropped about the middle and resized."""
+    on_bad: Literal["skip", "stop"] = "skip"
+    """What a file that cannot be used does: it is skipped, or stops the run."""
+    probe: bool = True
+    """Looks into all files first. Without that, a bad file is found when its turn comes; the next takes its place."""
+
+    def __post_init__(self) -> None:
+        if self.frames < 1 or not self.fps > 0 or min(self.size) < 1:
+            raise ValueError(
+                f"frames={self.frames}, fps={self.fps}, size={self.size}: a clip needs at least 1 frame, a rate above 0"
+                " and at least 1 pixel."
+            )
+
+    def open(self, report: Path | None = None) -> ClipsSource:
+        """Lists and probes the clips. Those that cannot be used are added to the file `report` (JSON lines).
+
+        Raises:
+            FileNotFoundError: there is no such path.
+            ValueError: no list of clips and no clip there; none can be used; one cannot, and `on_bad` is "stop".
+        """
+        listing = list_clips(Path(self.path), Path(self.root) if self.root else None)
+        bad = BadClips(report)
+        reasons = dict(_probed(listing.files, self)) if self.probe else {}
+        for file in listing.files:
+            if file.id in reasons:
+                bad.add(file, reasons[file.id])
+        self._check(listing, reasons)
+        usable = tuple(file for file in listing.files if file.id not in reasons)
+        if reasons:
+            where = f", named in {report}" if report else ""
+            log.warning(
+                "%s (%s): %d clips can be used, %d cannot%s.", self.path, listing.form, len(usable), len(reasons), where
+            )
+        return ClipsSource(self, usable, bad)
+
+    def _check(self, listing: Listing, reasons: dict[str, str]) -> None:
+        if len(reasons) == len(listing.files):
+            raise ValueError(
+                f"None of the {len(reasons)} clips in {self.path} can be used. {_named(listing.files, reasons)} "
+                f"Looked for {LOOKED_FOR}; found {listing.form}."
+            )
+        if reasons and self.on_bad == "stop":
+            raise ValueError(
+                f"{len(reasons)} of {len(listing.files)} clips in {self.path} cannot be used. "
+                f"{_named(listing.files, reasons)} To go on without them, set on_bad to 'skip'."
+            )
+
+
+class ClipsSource:
+    """The clips of a `Clips` config: `source[i]` names one, `load` reads it, `example(i)` does both."""
+
+    def __init__(self, config: Clips, files: tuple[ClipFile, ...], bad: BadClips):
+        self.config = config
+        self.files = files
+        self.bad = bad
+
+    def __len__(self) -> int:
+        return len(self.files)
+
+    def __getitem__(self, index: int) -> int:
+        """The record of a clip: its index."""
+        if not 0 <= index < len(self):
+            raise IndexError(f"Clip {index} is asked for; there are {len(self)}.")
+        return int(index)
+
+    def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """The clip of that index; see `load`."""
+        return self.load(self[index], rng)
+
+    def load(self, record: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
+        """Reads a clip: `video` uint8 [T H W 3], `caption`, `fps`, `id`.
+
+        It starts at a random time, or without a generator at the first frame. When it cannot be read, the next that can
+        is read instead, so the same record and generator give the same clip as long as the files do not change.
+
+        Raises:
+            BadClipError: a clip cannot be read and `on_bad` is "stop", or none of the next ones can be read either.
+        """
+        config = self.config
+        where = 0.0 if rng is None else float(rng.random())
+        for step in range(min(MOST_SUBSTITUTES, len(self))):
+            file = self.files[(record + step) % len(self)]
+            try:
+                video = read_clip(file.path, config.frames, config.fps, config.size, where)
+            except BadClipError as error:
+                self.bad.add(file, str(error))
+                if config.on_bad == "stop":
+                    raise BadClipError(f"{file.path}: {error}. To go on without it, set on_bad to 'skip'.") from error
+                continue
+            return {VIDEO: video, CAPTION: file.caption, FPS: np.float32(config.fps), "id": file.id}
+        raise BadClipError(
+            f"{self.files[record].path} and {min(MOST_SUBSTITUTES, len(self)) - 1} clips after it cannot be read. "
+            f"{_named(self.files, self.bad.reasons)}"
+        )
+
+
+def _probed(files: Iterable[ClipFile], config: Clips) -> Iterable[tuple[str, str]]:
+    """Ids of the files that cannot be used, with the reasons."""
+    files = list(files)
+
+    def reason(file: ClipFile) -> str | None:
+        try:
+            latest_time(read_timeline(file.path), config.frames, config.fps)
+        except BadClipError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as threads:
+        reasons = tqdm(threads.map(reason, files), "looking at the clips", len(files), unit="clip", leave=False)
+        for file, why in zip(files, reasons, strict=True):
+            if why is not None:
+                yield file.id, why
+
+
+def _named(files: Iterable[ClipFile], reasons: dict[str, str]) -> str:
+    """Some of the bad clips with their reasons."""
+    bad = [f"{Path(file.path).name}: {reasons[file.id].rstrip('.')}." for file in files if file.id in reasons]
+    more = f" And {len(bad) - SHOWN} more." if len(bad) > SHOWN else ""
+    return " ".join(bad[:SHOWN]) + more
