@@ -3,8 +3,8 @@
     python -m jaxmotion.train --config configs/livephoto.py --run runs/full --data.path CLIPS --dry-run
     python -m jaxmotion.train --config configs/livephoto.py:tiny --run runs/tiny --data.path CLIPS
 
-Values: `full`, `tiny`; Table 1: `reference_latent`, `content_encoder`, `prior_inversion` (= full); Table 2:
-`without_intensity`, `without_reweighting`. Each ablation also has a tiny form, e.g. `tiny_without_intensity`.
+Values: `full`, `tiny`; Table 1, row by row: `reference_latent`, `content_encoder`, `prior_inversion` (= full); Table 2:
+`without_intensity`, `without_reweighting`. Each ablation has a tiny form too, such as `tiny_without_intensity`.
 """
 
 import dataclasses
@@ -17,7 +17,7 @@ from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
 from jaxmotion.experiment import Experiment
 from jaxmotion.models import autoencoder, clip, dinov2, stable_diffusion
 from jaxmotion.models.unet import UNetSizes
-from jaxmotion.systems.conditioner import Droppable, ReferenceLatent, TextTokens
+from jaxmotion.systems.conditioner import Conditioner, Droppable, ReferenceLatent, TextTokens
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
@@ -26,114 +26,110 @@ from jaxmotion.systems.livephoto.reweighting import Reweighted
 from jaxmotion.systems.system import Noise, Sampling
 from jaxmotion.train.config import TrainConfig
 
-NEW_PARTS = (
-    r"^denoiser/.*/motion/",
-    r"^denoiser/.*/content/",
-    r"^denoiser/conv_condition/",
-    r"^content/",
-    r"^reweighting/",
-)
+Conditioners = dict[str, Conditioner]
+PRIOR = PriorInversion()
+
+MOTION, CONTENT = r"^denoiser/.*/motion/", r"^denoiser/.*/content/|^content/"
+CHANNELS, REWEIGHTING = r"^denoiser/conv_condition/", r"^reweighting/"
+NEW_PARTS = (MOTION, CONTENT, CHANNELS, REWEIGHTING)
 """What LivePhoto adds to Stable Diffusion and trains; everything else is frozen (Sec. 3.2, Fig. 2)."""
 
-full = Experiment(
-    system=LivePhoto(
-        unet=dataclasses.replace(stable_diffusion.FULL, remat="full"),
-        codec=autoencoder.KLCodec(autoencoder.FULL, frames_at_once=16),
-        conditioners={
-            "reference": ReferenceLatent(),
-            "frame": FrameMap(),
-            "level": LevelMap(),
-            "content": ContentTokens(dinov2.BASE, features=768),
-            "text": Droppable(Reweighted(TextTokens(clip.FULL)), probability=0.5),
-        },
-        process=Process(linear(0.00085, 0.012), "eps"),  # the schedule AnimateDiff's motion modules were trained on
-        frames=16,
-        size=(256, 256),
-    ),
-    data=Clips(path="data/webvid", frames=16, fps=8.0, size=(256, 256)),
-    tokenizer=ClipTokenizer("openai/clip-vit-large-patch14"),
-    train=TrainConfig(
-        steps=100_000,
-        batch_size=64,
-        learning_rate=1e-4,
-        warmup_steps=1000,
-        ema_decay=0.9999,
-        precision="bfloat16",
-        trained=NEW_PARTS,
-        save_every=2000,
-        sample_every=2000,
-        log_every=20,
-    ),
-    sampling=Sampling(DDIM(25), guidance=7.5, start=PriorInversion()),
-)
+FULL_PARTS: Conditioners = {
+    "reference": ReferenceLatent(),
+    "frame": FrameMap(),
+    "level": LevelMap(),
+    "content": ContentTokens(dinov2.BASE, features=768),
+    "text": Droppable(Reweighted(TextTokens(clip.FULL)), probability=0.5),
+}
+FULL_PLAIN_TEXT: Conditioners = {"text": Droppable(TextTokens(clip.FULL), probability=0.5)}
 
-tiny = Experiment(
-    system=LivePhoto(
-        unet=UNetSizes(
-            12, 12, features=(32, 64), blocks_per_stage=1, attention_stages=(False, True), heads=4, groups=8
+TINY_PARTS: Conditioners = {
+    "reference": ReferenceLatent(),
+    "frame": FrameMap(),
+    "level": LevelMap(scale=0.5),
+    "content": ContentTokens(dinov2.TINY, features=64),
+    "text": Droppable(Reweighted(TextTokens(clip.TINY), heads=4), probability=0.1),
+}
+TINY_PLAIN_TEXT: Conditioners = {"text": Droppable(TextTokens(clip.TINY), probability=0.1)}
+
+
+def without(parts: Conditioners, name: str) -> Conditioners:
+    """The conditioners but one."""
+    return {key: part for key, part in parts.items() if key != name}
+
+
+def full_size(parts: Conditioners, trained: tuple[str, ...] = NEW_PARTS, start: Noise | PriorInversion = PRIOR):
+    """LivePhoto at the published size with these conditioners, trained parts and start of sampling."""
+    return Experiment(
+        system=LivePhoto(
+            unet=dataclasses.replace(stable_diffusion.FULL, remat="full"),
+            codec=autoencoder.KLCodec(autoencoder.FULL, frames_at_once=16),
+            conditioners=parts,
+            process=Process(linear(0.00085, 0.012), "eps"),  # what AnimateDiff's motion modules were trained on
+            frames=16,
+            size=(256, 256),
         ),
-        codec=autoencoder.SpaceToDepth(factor=2),
-        conditioners={
-            "reference": ReferenceLatent(),
-            "frame": FrameMap(),
-            "level": LevelMap(scale=0.1),
-            "content": ContentTokens(dinov2.TINY, features=64),
-            "text": Droppable(Reweighted(TextTokens(clip.TINY), heads=4), probability=0.1),
-        },
-        process=Process(zero_terminal_snr(snr_shift(linear(0.00085, 0.012), 3.0)), "v"),
-        frames=8,
-        size=(32, 32),
-    ),
-    data=Clips(path="data/clips", frames=8, fps=8.0, size=(32, 32)),
-    tokenizer=HashTokenizer(vocabulary=clip.TINY.vocabulary, length=clip.TINY.length),
-    train=TrainConfig(
-        steps=1000,
-        batch_size=8,
-        learning_rate=2e-3,
-        warmup_steps=50,
-        decay="cosine",
-        ema_decay=0.99,
-        save_every=100,
-        sample_every=250,
-    ),
-    sampling=Sampling(DDIM(10, spacing="trailing", final="clean"), guidance=1.5, start=PriorInversion()),
-)
-
-
-def without(experiment: Experiment, *names: str) -> Experiment:
-    """The experiment with conditioners left out."""
-    kept = {name: each for name, each in experiment.system.conditioners.items() if name not in names}
-    return dataclasses.replace(experiment, system=dataclasses.replace(experiment.system, conditioners=kept))
-
-
-def plain_text(experiment: Experiment) -> Experiment:
-    """The experiment with CLIP's text tokens as they are, the same on every frame."""
-    text = experiment.system.conditioners["text"]
-    kept = {**experiment.system.conditioners, "text": dataclasses.replace(text, of=text.of.of)}
-    trained = tuple(pattern for pattern in experiment.train.trained if "reweighting" not in pattern)
-    return dataclasses.replace(
-        experiment,
-        system=dataclasses.replace(experiment.system, conditioners=kept),
-        train=dataclasses.replace(experiment.train, trained=trained),
+        data=Clips(path="data/webvid", frames=16, fps=8.0, size=(256, 256)),
+        tokenizer=ClipTokenizer("openai/clip-vit-large-patch14"),
+        train=TrainConfig(
+            steps=100_000,
+            batch_size=64,
+            learning_rate=1e-4,
+            warmup_steps=1000,
+            ema_decay=0.9999,
+            precision="bfloat16",
+            trained=trained,
+            save_every=2000,
+            sample_every=2000,
+            log_every=20,
+        ),
+        sampling=Sampling(DDIM(25), guidance=7.5, start=start),
+        workers=8,
     )
 
 
-def without_content(experiment: Experiment) -> Experiment:
-    """The experiment with the reference latent as its only view of the photo, started from plain noise."""
-    trained = tuple(pattern for pattern in experiment.train.trained if "content" not in pattern)
-    smaller = without(experiment, "content")
-    return dataclasses.replace(from_noise(smaller), train=dataclasses.replace(smaller.train, trained=trained))
+def tiny_size(parts: Conditioners, start: Noise | PriorInversion = PRIOR):
+    """The same classes at a size that trains on two CPU cores; all of it is trained, for there is nothing to load."""
+    return Experiment(
+        system=LivePhoto(
+            unet=UNetSizes(
+                48, 48, features=(64, 96), blocks_per_stage=1, attention_stages=(False, True), heads=4, groups=2
+            ),
+            codec=autoencoder.SpaceToDepth(factor=4),
+            conditioners=parts,
+            process=Process(zero_terminal_snr(snr_shift(linear(0.00085, 0.012), 6.0)), "z0"),
+            frames=8,
+            size=(32, 32),
+        ),
+        data=Clips(path="data/clips", frames=8, fps=8.0, size=(32, 32)),
+        tokenizer=HashTokenizer(clip.TINY.vocabulary, clip.TINY.length),
+        train=TrainConfig(
+            steps=1000,
+            batch_size=8,
+            learning_rate=2e-3,
+            warmup_steps=50,
+            decay="cosine",
+            betas=(0.9, 0.99),
+            ema_decay=0.99,
+            save_every=100,
+            sample_every=250,
+        ),
+        sampling=Sampling(DDIM(6, spacing="trailing", steps_offset=0, final="clean"), guidance=1.0, start=start),
+    )
 
 
-def from_noise(experiment: Experiment) -> Experiment:
-    """The experiment sampled from plain noise, without prior inversion."""
-    return dataclasses.replace(experiment, sampling=dataclasses.replace(experiment.sampling, start=Noise()))
+full, tiny = full_size(FULL_PARTS), tiny_size(TINY_PARTS)
 
+# Table 1. Prior inversion belongs to sampling, so its row and the one before share their training.
+reference_latent = full_size(without(FULL_PARTS, "content"), (MOTION, CHANNELS, REWEIGHTING), Noise())
+content_encoder = full_size(FULL_PARTS, start=Noise())
+prior_inversion = full
+tiny_reference_latent = tiny_size(without(TINY_PARTS, "content"), Noise())
+tiny_content_encoder = tiny_size(TINY_PARTS, Noise())
+tiny_prior_inversion = tiny
 
-# Table 1, row by row. Prior inversion belongs to sampling, so the second and the third row share their training.
-reference_latent, tiny_reference_latent = without_content(full), without_content(tiny)
-content_encoder, tiny_content_encoder = from_noise(full), from_noise(tiny)
-prior_inversion, tiny_prior_inversion = full, tiny
 # Table 2.
-without_intensity, tiny_without_intensity = without(full, "level"), without(tiny, "level")
-without_reweighting, tiny_without_reweighting = plain_text(full), plain_text(tiny)
+without_intensity = full_size(without(FULL_PARTS, "level"))
+without_reweighting = full_size({**FULL_PARTS, **FULL_PLAIN_TEXT}, (MOTION, CONTENT, CHANNELS))
+tiny_without_intensity = tiny_size(without(TINY_PARTS, "level"))
+tiny_without_reweighting = tiny_size({**TINY_PARTS, **TINY_PLAIN_TEXT})

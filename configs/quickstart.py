@@ -1,6 +1,8 @@
 """The README's first command: a tiny LivePhoto on clips made on the fly from real photographs, in minutes on two cores.
 
-python -m jaxmotion.quickstart --run runs/quickstart
+    python -m jaxmotion.quickstart --run runs/quickstart
+
+`full` is the whole thing; `smoke` takes the same way in a minute, and its clips show nothing.
 """
 
 import dataclasses
@@ -27,18 +29,18 @@ FRAMES, SIZE = 8, (32, 32)
 
 full = Experiment(
     system=LivePhoto(
-        unet=UNetSizes(
-            48, 48, features=(64, 96), blocks_per_stage=1, attention_stages=(False, True), heads=4, groups=8
-        ),
+        unet=UNetSizes(48, 48, features=(64, 96), blocks_per_stage=1, attention_stages=(True, True), heads=4, groups=2),
         codec=SpaceToDepth(factor=4),
         conditioners={
             "reference": ReferenceLatent(),
             "frame": FrameMap(),
-            "level": LevelMap(scale=0.1),
+            "level": LevelMap(scale=0.5),
             "content": ContentTokens(dinov2.TINY, features=64),
             "text": Droppable(Reweighted(TextTokens(clip.TINY), heads=4), probability=0.1),
         },
-        process=Process(zero_terminal_snr(snr_shift(linear(0.00085, 0.012), 3.0)), "v"),
+        # Predicting z0 from a reference that shows most of it is the easiest task for a small network, and more noise
+        # makes it look at the conditions more often.
+        process=Process(zero_terminal_snr(snr_shift(linear(0.00085, 0.012), 6.0)), "z0"),
         frames=FRAMES,
         size=SIZE,
     ),
@@ -48,27 +50,38 @@ full = Experiment(
         camera=("pan", "zoom"),
         directions=("left", "right", "up", "down", "in", "out"),
         direction_spread=0.0,
-        camera_speed=(0.004, 0.2),
-        speed_law="uniform",
+        camera_speed=(0.015, 0.2),
         object_counts=(0,),
+        tint=1.0,
     ),
     tokenizer=HashTokenizer(clip.TINY.vocabulary, clip.TINY.length),
     train=TrainConfig(
-        steps=1000,
-        batch_size=8,
-        learning_rate=2e-3,
+        steps=1500,
+        batch_size=4,
+        learning_rate=3e-3,
         warmup_steps=50,
         decay="cosine",
         betas=(0.9, 0.99),
         ema_decay=0.99,
         save_every=250,
-        sample_every=500,
+        sample_every=750,
     ),
     sampling=Sampling(
-        DDIM(8, spacing="trailing", final="clean"), guidance=1.5, start=PriorInversion(), inversion_steps=4
+        DDIM(4, spacing="trailing", steps_offset=0, final="clean"),
+        guidance=1.0,
+        start=PriorInversion(),
+        inversion_steps=4,
+    ),
+    prompts=(
+        "the camera pans left",
+        "the camera zooms in",
+        "the camera pans up",
+        "the camera pans right",
+        "the camera zooms out",
+        "the camera pans down",
     ),
 )
-tiny = dataclasses.replace(
+
+smoke = dataclasses.replace(
     full, train=dataclasses.replace(full.train, steps=4, warmup_steps=1, save_every=2, sample_every=4)
 )
-"""The same in seconds, to see that everything works; its clips show nothing."""

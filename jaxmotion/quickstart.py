@@ -10,9 +10,9 @@ from rich.console import Console
 from jaxmotion import commands, experiment, run
 from jaxmotion.evaluate import control
 
-DESCRIPTION = """From nothing to a report: trains the tiny LivePhoto of configs/quickstart.py on synthetic clips, measures
-the control curve on photos it has never seen, animates
-them at levels 1, 5 and 10, and writes report.html.
+DESCRIPTION = """From nothing to a report: trains the tiny LivePhoto of configs/quickstart.py on clips made on the fly,
+measures whether photos it has never seen move as much as asked, animates them at levels 1, 5 and 10, and writes
+report.html.
 
   python -m jaxmotion.quickstart --run runs/quickstart
 

@@ -60,7 +60,9 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
     source = experiment.data.open(directory / BAD_CLIPS)
     calibrated = _calibrated(experiment, mesh, source, directory)
     task = calibrated.system.build()
-    preview = functools.partial(_write_preview, calibrated, task, source, directory)
+    preview = None
+    if isinstance(task, VideoDiffusion):
+        preview = functools.partial(_write_preview, calibrated, task, source, directory)
     loader = _loader(experiment, mesh, source)
     return loop.run(task, experiment.train, mesh, loader, directory, meta=meta, on_sample=preview)
 
@@ -153,26 +155,6 @@ class TrainedRun:
         prompts = self.experiment.prompts
         return {name: (picture, prompts[i % len(prompts)]) for i, (name, picture) in enumerate(found.items())}
 
-
-def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> TrainedRun:
-    """The newest checkpoint of a run.
-
-    Raises:
-        FileNotFoundError: the folder holds no run.
-        ValueError: the run has no complete checkpoint yet, or was made by another version.
-    """
-    config, calibration = directory / CONFIG, directory / CALIBRATION
-    if not config.is_file():
-        raise FileNotFoundError(
-            f"{directory} holds no run ({CONFIG} is missing); train one with jaxmotion.train --run."
-        )
-    experiment = experiments.read(config)
-    if calibration.is_file():
-        measured = json.loads(calibration.read_text())
-        experiment = dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
-    params = checkpoint.restore_params(directory, weights=weights)
-    return TrainedRun(directory, experiment, experiment.system.build(), params)
-
     def control(
         self,
         images: Path | None = None,
@@ -208,6 +190,28 @@ def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> Traine
             motion = {level: float(speed) for level, speed in zip(PREVIEW_LEVELS, speeds, strict=True)}
             rows.append(Row(picture, paths, prompt, name, motion))
         return write_report(self.directory, rows)
+
+
+def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> TrainedRun:
+    """The newest checkpoint of a run.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ValueError: the run has no complete checkpoint yet, or was made by another version.
+    """
+    config, calibration = directory / CONFIG, directory / CALIBRATION
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"{directory} holds no run ({CONFIG} is missing); train one with jaxmotion.train --run."
+        )
+    experiment = experiments.read(config)
+    if calibration.is_file():
+        measured = json.loads(calibration.read_text())
+        experiment = dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
+    model = experiment.system.build()
+    if not isinstance(model, VideoDiffusion):
+        raise ValueError(f"{directory} holds a run of {type(experiment.system).__name__}, which makes no clips.")
+    return TrainedRun(directory, experiment, model, checkpoint.restore_params(directory, weights=weights))
 
 
 def _closer(picture: UInt8[np.ndarray, "H W 3"], times: int) -> UInt8[np.ndarray, "h w 3"]:

@@ -15,7 +15,8 @@ FLOORS = [
     {"models"},
     {"systems"},
     {"data", "train", "sample", "evaluate", "score", "convert", "plan"},
-    {"experiment", "run"},
+    {"experiment"},
+    {"run"},
     {"__main__"},
 ]
 FLOOR = {room: number for number, rooms in enumerate(FLOORS) for room in rooms}

@@ -8,11 +8,11 @@ and keep their precision.
 
 from __future__ import annotations
 
-import collections
 import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -94,50 +94,30 @@ def under(torch: str, path: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
 
 def to_jax(
     rules: Rules, tensors: Mapping[str, np.ndarray], like: Params, ignored: Iterable[str] = ()
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Our parameters from a checkpoint.
 
     Args:
         like: nested dict of arrays or shapes that the result must have.
         ignored: patterns of torch names that are no parameters, such as buffers.
     """
-    found: dict[str, dict[int, dict[int, np.ndarray]]] = collections.defaultdict(lambda: collections.defaultdict(dict))
-    transforms: dict[str, tuple[Rule, dict[str, str]]] = {}
-    problems = []
-    for name, tensor in tensors.items():
-        if any(_regex(pattern).fullmatch(name) for pattern in ignored):
-            continue
-        matches = _matches(rules, name)
-        if len(matches) != 1:
-            problems.append(f"{name}: {'unexpected' if not matches else f'{len(matches)} rules match'}")
-            continue
-        rule, part, numbers = matches[0]
-        path, layer = rule.path.format(**numbers), int(numbers.get("stack", -1))
-        if part in found[path][layer] or transforms.setdefault(path, (rule, numbers))[0] != rule:
-            problems.append(f"{name}: {path} already has its values from another name")
-            continue
-        found[path][layer][part] = tensor
-
-    expected = {path: leaf.shape for path, leaf in flatten_dict(like, sep="/").items()}
+    found, problems = _sorted_by_path(rules, tensors, ignored)
+    flat: dict[str, Any] = flatten_dict(like, sep="/")  # pyright: ignore[reportAssignmentType]
     result = {}
-    for path in sorted(expected.keys() | found.keys()):
+    for path in sorted(flat.keys() | found.keys()):
         if path not in found:
             problems.append(f"{path}: missing in the checkpoint")
-        elif path not in expected:
+        elif path not in flat:
             problems.append(f"{path}: in the checkpoint, but the network has no such parameter")
         else:
-            rule = transforms[path][0]
-            parts = [found[path].get(layer, {}) for layer in range(min(found[path]), max(found[path]) + 1)]
-            if any(len(p) != len(rule.names) for p in parts):
-                problems.append(f"{path}: only some of its tensors {rule.names} are in the checkpoint")
-                continue
-            arrays = [rule.transform.to_jax(*(p[i] for i in range(len(p)))) for p in parts]
-            array = arrays[0] if -1 in found[path] else np.stack(arrays)
-            if array.shape != tuple(expected[path]):
-                problems.append(
-                    f"{path}: shape {array.shape} in the checkpoint, {tuple(expected[path])} in the network"
-                )
-            result[path] = array
+            try:
+                result[path] = array = found[path].join()
+            except (IndexError, ValueError) as error:
+                problems.append(f"{path}: {found[path]}: {error}")
+            else:
+                if array.shape != tuple(flat[path].shape):
+                    shapes = f"shape {array.shape} in the checkpoint, {tuple(flat[path].shape)} in the network"
+                    problems.append(f"{path}: {shapes}")
     _raise(problems)
     return unflatten_dict(result, sep="/")
 
@@ -163,6 +143,50 @@ def to_torch(rules: Rules, params: Params) -> dict[str, np.ndarray]:
                 result[name] = tensor
     _raise(problems)
     return result
+
+
+@dataclasses.dataclass
+class _Found:
+    """The tensors of one parameter: by layer (-1 when it is not stacked) and place in the rule."""
+
+    rule: Rule
+    tensors: dict[int, dict[int, np.ndarray]]
+
+    def __str__(self) -> str:
+        return " and ".join(f"{list(t.shape)}" for t in next(iter(self.tensors.values())).values())
+
+    def join(self) -> np.ndarray:
+        """The parameter. Raises ValueError when tensors are missing, or they do not fit the transform."""
+        layers = [self.tensors.get(layer, {}) for layer in range(min(self.tensors), max(self.tensors) + 1)]
+        if any(len(parts) != len(self.rule.names) for parts in layers):
+            raise ValueError(f"only some of {', '.join(self.rule.names)} are in the checkpoint")
+        arrays = [self.rule.transform.to_jax(*(parts[i] for i in range(len(parts)))) for parts in layers]
+        return arrays[0] if -1 in self.tensors else np.stack(arrays)
+
+
+def _sorted_by_path(
+    rules: Rules, tensors: Mapping[str, np.ndarray], ignored: Iterable[str]
+) -> tuple[dict[str, _Found], list[str]]:
+    """The tensors by the path they belong to, and the names that belong nowhere or where another one is."""
+    found: dict[str, _Found] = {}
+    problems = []
+    skip = [_regex(pattern) for pattern in ignored]
+    for name, tensor in tensors.items():
+        if any(pattern.fullmatch(name) for pattern in skip):
+            continue
+        matches = _matches(rules, name)
+        if len(matches) != 1:
+            problems.append(f"{name}: {'unexpected' if not matches else f'{len(matches)} rules match'}")
+            continue
+        rule, part, numbers = matches[0]
+        path = rule.path.format(**numbers)
+        place = found.setdefault(path, _Found(rule, {}))
+        parts = place.tensors.setdefault(int(numbers.get("stack", -1)), {})
+        if place.rule != rule or part in parts:
+            problems.append(f"{name}: {path} already has its values from another name")
+            continue
+        parts[part] = tensor
+    return found, problems
 
 
 def _matches(rules: Rules, name: str) -> list[tuple[Rule, int, dict[str, str]]]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -33,6 +33,7 @@ from jaxmotion.data.scene import Scene, dense_flow, draw_tint, draw_tracks, draw
 from jaxmotion.types import FPS, VIDEO
 
 SPLITS = ("train", "held_out")
+MAY_BE_EMPTY = ("directions", "caption", "truth")
 EDGE = 0.15
 """An object starts, and where it can also ends, at least this share of the frame away from the edges."""
 
@@ -104,6 +105,8 @@ class Synthetic:
                     f"{name} is ({low}, {high}) diagonals per second; it must be a range from small to large, below"
                     f" {self.fps / 4} at {self.fps} frames per second, and above 0 under the speed law 'log'."
                 )
+        if not self.object_counts or min(self.object_counts) < 0:
+            raise ValueError(f"object_counts is {self.object_counts}; it must hold one number or more, none below 0.")
         if self.frames < 1 or self.clips < 1 or min(self.size) < 8:
             raise ValueError(f"frames={self.frames}, clips={self.clips}, size={self.size}: at least 1, 1 and 8 pixels.")
 
@@ -279,7 +282,7 @@ def _start(path: np.ndarray, frame: np.ndarray, rng: np.random.Generator) -> np.
     return rng.uniform(low, high) * frame
 
 
-def _check_words(field: str, given: Any, known: Any) -> None:
+def _check_words(field: str, given: Sequence[str], known: Collection[str]) -> None:
     unknown = [word for word in given if word not in known]
-    if unknown or not (given or field == "directions" or field == "truth" or field == "caption"):
+    if unknown or (not given and field not in MAY_BE_EMPTY):
         raise ValueError(f"{field} has {unknown or 'nothing'}; known are {', '.join(known)}.")

@@ -38,9 +38,7 @@ class MotionModule(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "B T H W C"], context: Context) -> Float[Array, "B T H W C"]:
         if x.shape[1] > self.frames:
-            raise ValueError(
-                f"The clip has {x.shape[1]} frames; the motion modules were built for up to {self.frames}."
-            )
+            raise ValueError(f"The clip has {x.shape[1]} frames; the motion modules take up to {self.frames}.")
         time = {f"time_{i}": partial(SelfAttention, self.heads, positions=self.frames) for i in range(self.attentions)}
         layers = {**time, "feedforward": partial(FeedForward, self.expansion)}
         h = GroupNorm(self.groups, epsilon=1e-6, axes=self.norm_axes, name="norm")(x)

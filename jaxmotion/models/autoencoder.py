@@ -8,6 +8,8 @@ scaled to about unit variance.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -178,7 +180,7 @@ class KLCodec:
         """Scaled latents of pixels: their mean, or a sample when a key is given."""
         _check_pixels(x, self.factor)
 
-        def moments(frames: Array) -> tuple[Array, Array]:
+        def moments(frames: Array) -> Any:
             return AutoencoderKL(self.sizes).apply({"params": params}, frames, method="encode_moments")
 
         z, log_variance = self._frame_by_frame(moments, x)
@@ -189,12 +191,12 @@ class KLCodec:
     def decode(self, params: Params, z: Float[Array, "B T h w C"]) -> Float[Array, "B T H W 3"]:
         """Pixels of scaled latents."""
 
-        def pixels(frames: Array) -> Array:
+        def pixels(frames: Array) -> Any:
             return AutoencoderKL(self.sizes).apply({"params": params}, frames, method="decode")
 
         return self._frame_by_frame(pixels, z / self.sizes.scaling)
 
-    def _frame_by_frame(self, network, x: Array):
+    def _frame_by_frame(self, network: Callable[[Array], Any], x: Array) -> Any:
         B, T = x.shape[:2]
         if self.frames_at_once == 0 or self.frames_at_once >= B * T:
             return network(x)
@@ -258,7 +260,7 @@ class SpaceToDepth:
 
     def _basis(self) -> Float[np.ndarray, "f p"]:
         """Orthonormal rows: the two-dimensional cosines over a flattened block."""
-        dct = scipy.fft.dct(np.eye(self.factor), axis=0, norm="ortho")
+        dct = np.asarray(scipy.fft.dct(np.eye(self.factor), axis=0, norm="ortho"))
         return np.kron(dct, dct).astype(np.float32)
 
 

@@ -20,9 +20,10 @@ from jaxmotion.nn.transformer import EncoderLayer, LayerNorm
 
 SHARDING = (
     (r"/(query|key|value)/kernel$", P(None, "fsdp", "tensor")),
-    (r"/mlp/linear_in/kernel$", P(None, "fsdp", "tensor")),
+    (r"/mlp/linear_in/kernel$", P(None, "fsdp")),
     (r"/(out|linear_out)/kernel$", P(None, "tensor", "fsdp")),
-    (r"(^|/)patches/kernel$", P("fsdp", "tensor")),
+    (r"(^|/)patches/kernel$", P(None, "fsdp")),
+    (r"(^|/)positions$", P(None, "fsdp")),
     (r".*", P()),
 )
 
@@ -135,7 +136,7 @@ def bicubic_weights(old: int, new: int, antialias: bool) -> Float[np.ndarray, "n
     first = np.floor(centre).astype(int)
     for tap in range(-1, 3):
         source = np.clip(first + tap, 0, old - 1)
-        np.add.at(weights, (np.arange(new), source), _cubic(centre - (first + tap), -0.75))
+        weights[np.arange(new), source] += _cubic(centre - (first + tap), -0.75)
     return weights.astype(np.float32)
 
 

@@ -12,7 +12,7 @@ from functools import partial
 from jax.sharding import PartitionSpec as P
 
 from jaxmotion.models.unet import UNet, UNetSizes
-from jaxmotion.nn.chain import Layer
+from jaxmotion.nn.chain import Chain, Layer
 from jaxmotion.nn.convolution import ResBlock
 from jaxmotion.nn.transformer import CrossAttention, FeedForward, SelfAttention, SpatialTransformer
 
@@ -49,7 +49,7 @@ def stable_diffusion_unet(
         after_middle: the same between the transformer and the second resnet of the middle.
     """
     transformer = transformer_layers(sizes) if transformer is None else transformer
-    attention = partial(SpatialTransformer, transformer, sizes.groups)
+    attention = partial(SpatialTransformer, partial(Chain, transformer), sizes.groups)
 
     def blocks(stage: int) -> dict[str, Layer]:
         layers: dict[str, Layer] = {"resnet": partial(ResBlock, sizes.features[stage], sizes.groups)}
@@ -59,7 +59,7 @@ def stable_diffusion_unet(
 
     resnet = partial(ResBlock, sizes.features[-1], sizes.groups)
     middle = {"resnet_in": resnet, "transformer": attention, **(after_middle or {}), "resnet_out": resnet}
-    return UNet(sizes, blocks, middle)
+    return UNet(sizes, blocks, tuple(middle.items()))
 
 
 SHARDING = (

@@ -9,9 +9,10 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from jaxmotion.nn.chain import Chain, Context, Layer, rematerialised
+from jaxmotion.nn.chain import Chain, Context, Layer, Layers, rematerialised
 from jaxmotion.nn.convolution import Conv, Downsample, GroupNorm, Upsample
 from jaxmotion.nn.embedding import TimeEmbedding
+from jaxmotion.parallel.sharding import BATCH_AXES, constrain
 from jaxmotion.types import Condition
 
 Blocks = Callable[[int], Mapping[str, Layer]]
@@ -78,7 +79,7 @@ class UNet(nn.Module):
 
     sizes: UNetSizes
     blocks: Blocks
-    middle: Mapping[str, Layer]
+    middle: Layers
 
     @nn.compact
     def __call__(
@@ -99,18 +100,18 @@ class UNet(nn.Module):
         last = len(sizes.features) - 1
         for stage in range(last + 1):
             for i in range(sizes.blocks_per_stage):
-                x = block(self.blocks(stage), name=f"down_{stage}_block_{i}")(x, context)
+                x = _laid_out(block(self.blocks(stage), name=f"down_{stage}_block_{i}")(x, context))
                 skips.append(x)
             if stage < last:
                 x = Downsample(name=f"down_{stage}_downsample")(x)
                 skips.append(x)
 
-        x = block(self.middle, name="middle")(x, context)
+        x = _laid_out(block(self.middle, name="middle")(x, context))
 
         for up, stage in enumerate(reversed(range(last + 1))):
             for i in range(sizes.blocks_per_stage + 1):
                 x = jnp.concatenate([x, skips.pop()], axis=-1)
-                x = block(self.blocks(stage), name=f"up_{up}_block_{i}")(x, context)
+                x = _laid_out(block(self.blocks(stage), name=f"up_{up}_block_{i}")(x, context))
             if stage > 0:
                 x = Upsample(name=f"up_{up}_upsample")(x)
 
@@ -123,6 +124,11 @@ class UNet(nn.Module):
         for vector in condition.vectors:
             time = time + vector.astype(time.dtype)
         return time
+
+
+def _laid_out(x: Float[Array, "B T h w C"]) -> Float[Array, "B T h w C"]:
+    """Clips stay on the devices that hold their rows of the batch, from block to block."""
+    return constrain(x, BATCH_AXES, None, None, None, None)
 
 
 def _check_input(sizes: UNetSizes, zt: Array, condition: Condition) -> None:
@@ -142,6 +148,4 @@ def _check_input(sizes: UNetSizes, zt: Array, condition: Condition) -> None:
         )
     for c in condition.channels:
         if c.shape[:-1] != zt.shape[:-1]:
-            raise ValueError(
-                f"Condition channels are {list(c.shape)}; beside z_t they must be {list(zt.shape[:-1])} + c."
-            )
+            raise ValueError(f"Condition channels are {list(c.shape)}; they need {list(zt.shape[:-1])} and channels.")

@@ -188,7 +188,7 @@ def _splash_on_device(query: Array, key: Array, value: Array) -> Array:
         block_sizes=_splash_blocks(q_len, kv_len),
         interpret=jax.default_backend() != "tpu",
     )
-    y = jax.vmap(kernel, in_axes=(0, 0, 0, None))(q, k, v, segments)
+    y: Array = jax.vmap(kernel, in_axes=(0, 0, 0, None))(q, k, v, segments)  # pyright: ignore[reportAssignmentType]
     return y[:, :, :S].swapaxes(1, 2).astype(query.dtype)
 
 

@@ -14,6 +14,9 @@ Layer = Callable[..., nn.Module]
 
 Layers learn the number of features from their input, so one such value serves all stages of a network."""
 
+Layers = tuple[tuple[str, Layer], ...]
+"""Named layers as pairs. A module holds them so, because Flax sorts the keys of a dict when it transforms a module."""
+
 
 class Context(flax.struct.PyTreeNode):
     """What a layer may read beside its input.
@@ -32,11 +35,15 @@ class Chain(nn.Module):
     An inserted layer changes no name of the layers around it, so weights of the shorter chain load into the longer one.
     """
 
-    layers: Mapping[str, Layer]
+    layers: Mapping[str, Layer] | Layers
+
+    def __post_init__(self):
+        object.__setattr__(self, "layers", tuple(dict(self.layers).items()))
+        super().__post_init__()
 
     @nn.compact
     def __call__(self, x: Float[Array, "*axes"], context: Context) -> Float[Array, "*axes"]:
-        for name, layer in self.layers.items():
+        for name, layer in dict(self.layers).items():
             x = layer(name=name)(x, context)
         return x
 

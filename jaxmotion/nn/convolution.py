@@ -5,6 +5,7 @@ from __future__ import annotations
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen import dtypes
 from jaxtyping import Array, Float
 
 from jaxmotion.nn.chain import Context
@@ -15,7 +16,7 @@ class GroupNorm(nn.Module):
     """Group normalisation of each frame, or of each clip as a whole, in float32.
 
     Moments are taken per channel first and then joined per group, so the activation is read once for the moments and
-    once for one scale and shift, and never reshaped to [... groups, channels / groups].
+    once to shift and scale it, and never reshaped to [... groups, channels / groups].
 
     Source: "Group Normalization" (arXiv:1803.08494), Eq. 1-6.
     axes: the axes that are averaged over beside the channels of a group: (-3, -2) is H W, (-4, -3, -2) is T H W.
@@ -46,7 +47,7 @@ class GroupNorm(nn.Module):
         centre = per_group(mean)
         spread = per_group(variance + jnp.square(mean - centre))
         factor = scale * jax.lax.rsqrt(spread + self.epsilon)
-        return (full * factor + (bias - centre * factor)).astype(x.dtype)
+        return ((full - centre) * factor + bias).astype(x.dtype)
 
 
 class Conv(nn.Module):
@@ -67,7 +68,7 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=None)
+        x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=None)
         padding = (self.size // 2, self.size // 2) if self.padding is None else self.padding
         y = convolve(x, kernel, self.stride, padding)
         return y if bias is None else y + bias

@@ -8,6 +8,7 @@ import math
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+from flax.linen import dtypes
 from jaxtyping import Array, Float
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -36,7 +37,7 @@ class Linear(nn.Module):
 
         kernel = self.param("kernel", kernel_init, (x.shape[-1], *features), jnp.float32)
         bias = self.param("bias", ZEROS, features) if self.bias else None
-        x, kernel, bias = nn.dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
+        x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
         y = _product(x, kernel)
         return y if bias is None else y + bias
 
@@ -53,12 +54,14 @@ class LayerNorm(nn.Module):
     def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C"]:
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", ZEROS, x.shape[-1:])
-        full, scale, bias = (a.astype(jnp.float32) for a in (x, scale, bias))
-        return _normed(full, scale, bias, self.epsilon).astype(x.dtype)
+        full, scale, bias = dtypes.promote_dtype(x, scale, bias, dtype=jnp.float32)
+        y: Array = _normed(full, scale, bias, self.epsilon)
+        return y.astype(x.dtype)
 
 
 @jax.custom_vjp
-def _product(x: Float[Array, "... C"], kernel: Float[Array, C * D]) -> Float[Array, ... * D]:
+def _product(x: Array, kernel: Array) -> Array:
+    """x [... C] times kernel [C ...]."""
     return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())))
 
 

@@ -5,15 +5,13 @@ Layers of sequences: x is [B G S C], `G` sequences of length `S` per clip that d
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from jaxmotion.nn.attention import Attention
 from jaxmotion.nn.axes import over_space
-from jaxmotion.nn.chain import Chain, Context, Layer
+from jaxmotion.nn.chain import Context, Layer
 from jaxmotion.nn.convolution import GroupNorm
 from jaxmotion.nn.embedding import position_sinusoid
 from jaxmotion.nn.feedforward import GatedMLP
@@ -115,19 +113,19 @@ class EncoderLayer(nn.Module):
 
 
 class SpatialTransformer(nn.Module):
-    """x + the given layers of sequences over the pixels of each frame, between two linear layers.
+    """x + a layer of sequences, usually a chain, over the pixels of each frame, between two linear layers.
 
     Source: the spatial transformer of latent diffusion (arXiv:2112.10752, section 3.3), one block deep.
     """
 
-    layers: Mapping[str, Layer]
+    block: Layer
     groups: int = 32
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T H W C"], context: Context) -> Float[Array, "B T H W C"]:
         h = GroupNorm(self.groups, epsilon=1e-6, name="norm")(x)
         h = Linear(x.shape[-1], name="proj_in")(h)
-        h = over_space(Chain(self.layers, name="block"), h, context)
+        h = over_space(self.block(name="block"), h, context)
         return x + Linear(x.shape[-1], name="proj_out")(h)
 
 

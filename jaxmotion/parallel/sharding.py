@@ -102,11 +102,22 @@ def batch_shards(mesh: Mesh | AbstractMesh) -> int:
 def constrain(x: jax.Array, *spec: str | tuple[str, ...] | None) -> jax.Array:
     """`x`, laid out as `spec` says, one entry per dimension: `constrain(x, BATCH_AXES, "context", None, None, None)`.
 
-    Without a mesh (`jax.set_mesh`) there is nothing to lay out, and only then is `x` returned as it is.
+    Entries that do not divide their dimension are left out, as in `place`. Without a mesh (`jax.set_mesh`) there is
+    nothing to lay out, and only then is `x` returned as it is.
     """
-    if jax.sharding.get_abstract_mesh().empty:
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
         return x
-    return jax.lax.with_sharding_constraint(x, P(*spec))
+    entries = [
+        None if entry is None or size % _ways(entry, mesh) else entry
+        for size, entry in zip(x.shape, spec, strict=False)
+    ]
+    return jax.lax.with_sharding_constraint(x, P(*entries))
+
+
+def _ways(entry: str | tuple[str, ...], mesh: Mesh | AbstractMesh) -> int:
+    """In how many parts an entry of a spec splits its dimension."""
+    return math.prod(mesh.shape[axis] for axis in ((entry,) if isinstance(entry, str) else entry))
 
 
 def process_share(mesh: Mesh) -> tuple[int, int]:

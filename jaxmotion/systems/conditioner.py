@@ -17,6 +17,7 @@ from einops import rearrange, repeat
 from jaxtyping import Float
 
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes
+from jaxmotion.nn.apply import apply
 from jaxmotion.types import IMAGE, TEXT, Array, Batch, Condition, Params, pixels_to_float
 
 
@@ -133,7 +134,7 @@ class TextTokens(Conditioner):
         return {"text": self.encoder.features}
 
     def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
-        hidden = CLIPText(self.encoder).apply({"params": params["text_encoder"]}, batch[TEXT])
+        hidden = apply(CLIPText(self.encoder), params["text_encoder"], batch[TEXT])
         return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
 
     def null(self, batch: Batch) -> Batch:

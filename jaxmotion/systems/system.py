@@ -22,6 +22,7 @@ from jaxmotion.diffusion.loss import Weighting, diffusion_loss
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, sample
 from jaxmotion.models.autoencoder import SHARDING as CODEC_SHARDING
+from jaxmotion.nn.apply import apply
 from jaxmotion.systems.conditioner import Canvas, Conditioner
 from jaxmotion.types import IMAGE, VIDEO, Array, Batch, Condition, Params, pixels_to_uint8
 
@@ -156,8 +157,7 @@ class VideoDiffusion:
         """The denoiser's output in float32; the network itself computes in the type of its parameters."""
         dtype = jax.tree.leaves(params["denoiser"])[0].dtype
         zt, condition = jax.tree.map(lambda x: x.astype(dtype), (zt, condition))
-        output = self.denoiser.apply({"params": params["denoiser"]}, zt, t, condition)
-        return output.astype(jnp.float32)
+        return apply(self.denoiser, params["denoiser"], zt, t, condition).astype(jnp.float32)
 
     def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         """Mean weighted denoising error of a batch, and its parts at low and at high noise.

@@ -1,5 +1,10 @@
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -87,6 +92,44 @@ def test_softmax_is_in_float32():
 def test_large_scores_do_not_overflow():
     query, key, value = draw(*[(1, 4, 1, 8)] * 3, scale=100.0)
     np.testing.assert_allclose(attend(query, key, value), plain(query, key, value), rtol=1e-5)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(jax.default_backend() != "gpu", reason="needs an NVIDIA GPU")
+@pytest.mark.parametrize(("S", "L", "D"), [(1024, 1024, 40), (1024, 77, 80), (512, 512, 128)])
+def test_cudnn_computes_attention(S, L, D):
+    inputs = [x.astype(jnp.bfloat16) for x in draw((2, S, 8, D), (2, L, 8, D), (2, L, 8, D))]
+    loss = lambda kernel: lambda *x: (attend(*x, kernel=kernel).astype(jnp.float32) ** 2).sum()  # noqa: E731
+    ours, reference = (attend(*inputs, kernel=kernel).astype(jnp.float32) for kernel in ("cudnn", "xla"))
+    np.testing.assert_allclose(ours, reference, atol=2e-2)
+    gradients = [jax.jit(jax.grad(loss(k), (0, 1, 2)))(*inputs) for k in ("cudnn", "xla")]
+    for ours, reference in zip(*gradients, strict=True):
+        np.testing.assert_allclose(ours.astype(jnp.float32), reference.astype(jnp.float32), atol=5e-2)
+
+
+ON_A_MESH = """
+import jax, numpy as np
+from jax.sharding import AxisType
+from jaxmotion.nn.attention import attend
+
+mesh = jax.make_mesh((2, 2, 1, 2), ("data", "fsdp", "context", "tensor"), axis_types=(AxisType.Auto,) * 4)
+rng = np.random.default_rng(0)
+for N, H in ((4, 4), (3, 4), (4, 3)):  # divisible by the mesh, and not
+    inputs = rng.normal(size=(3, N, 140, H, 8)).astype(np.float32)
+    reference = attend(*inputs, kernel="xla")
+    with jax.set_mesh(mesh):
+        ours = jax.jit(lambda *x: attend(*x, kernel="splash"))(*inputs)
+    np.testing.assert_allclose(ours, reference, atol=2e-6)
+    assert len(ours.sharding.device_set) == 8
+"""
+
+
+def test_splash_on_a_mesh():
+    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    done = subprocess.run(
+        [sys.executable, "-c", ON_A_MESH], env=environment, capture_output=True, text=True, timeout=300
+    )
+    assert done.returncode == 0, done.stderr
 
 
 def test_wrong_requests_are_refused():

@@ -40,8 +40,10 @@ def test_an_inserted_layer_renames_nothing_and_may_change_nothing():
     )
 
 
-def test_layers_are_applied_in_order():
-    chain = Chain({"double": lambda name: lambda x, c: 2 * x, "add": lambda name: lambda x, c: x + 1})
+@pytest.mark.parametrize("remat", ["none", "full", "dots"])
+def test_layers_are_applied_in_the_order_given(remat):
+    """Also where Flax transforms the chain, which sorts the keys of dicts."""
+    chain = rematerialised(Chain, remat)({"z": lambda name: lambda x, c: 2 * x, "a": lambda name: lambda x, c: x + 1})
     np.testing.assert_array_equal(chain.apply({}, X, CONTEXT), 2 * X + 1)
 
 

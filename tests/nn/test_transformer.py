@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion.nn.chain import Context
+from jaxmotion.nn.chain import Chain, Context
 from jaxmotion.nn.feedforward import MLP
 from jaxmotion.nn.transformer import (
     CrossAttention,
@@ -81,7 +81,9 @@ def test_positions_do_not_depend_on_the_longest_length():
 
 def test_a_spatial_transformer_ignores_other_frames():
     x = jax.random.normal(KEYS[0], (B, T, 2, 3, C))
-    layer = SpatialTransformer({"space": partial(SelfAttention, 2), "feedforward": FeedForward}, groups=2)
+    layer = SpatialTransformer(
+        partial(Chain, {"space": partial(SelfAttention, 2), "feedforward": FeedForward}), groups=2
+    )
     params = layer.init(KEYS[3], x, context())
     changed = layer.apply(params, x, context()) != layer.apply(params, x.at[0, 1].multiply(2.0), context())
     expected = np.zeros((B, T), bool)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -20,7 +21,7 @@ from jaxmotion.convert.rules import stable_diffusion as rules
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet, transformer_layers
 from jaxmotion.models.unet import UNetSizes
-from jaxmotion.nn.chain import Context
+from jaxmotion.nn.chain import Chain, Context
 from jaxmotion.nn.convolution import ResBlock
 from jaxmotion.nn.transformer import SpatialTransformer
 from jaxmotion.types import Condition
@@ -53,7 +54,7 @@ def test_resnet(randomise, weights, distance, draw, features):
 def test_spatial_transformer(randomise, weights, distance, draw):
     theirs = randomise(Transformer2DModel(4, 4, in_channels=16, norm_num_groups=4, cross_attention_dim=D))
     x, text = draw(B, T, H, W, 16), draw(B, 1, L, D)
-    ours = SpatialTransformer(transformer_layers(SIZES), groups=4)
+    ours = SpatialTransformer(partial(Chain, transformer_layers(SIZES)), groups=4)
     context = Context(time=jnp.zeros((B, 0)), tokens={"text": jnp.asarray(text)})
     params = weights(rules.TRANSFORMER, theirs, ours, x, context)
     y = jax.jit(ours.apply)({"params": params}, x, context)
@@ -108,8 +109,10 @@ def test_unet(randomise, weights, distance, draw):
 
 @pytest.mark.parametrize("middle", [False, True], ids=["v1 and v3, without middle", "v2, with middle"])
 def test_unet_with_motion_modules(randomise, weights, distance, draw, middle):
+    sizes = dataclasses.replace(SIZES, features=(16, 32), blocks_per_stage=1, attention_stages=(True, False))
     adapter = MotionAdapter(
-        block_out_channels=SIZES.features,
+        block_out_channels=sizes.features,
+        motion_layers_per_block=1,
         motion_num_attention_heads=SIZES.heads,
         motion_norm_num_groups=SIZES.groups,
         motion_max_seq_length=8,
@@ -117,9 +120,10 @@ def test_unet_with_motion_modules(randomise, weights, distance, draw, middle):
     )
     theirs = randomise(
         UNetMotionModel(
-            block_out_channels=SIZES.features,
-            down_block_types=("CrossAttnDownBlockMotion", "CrossAttnDownBlockMotion", "DownBlockMotion"),
-            up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion", "CrossAttnUpBlockMotion"),
+            block_out_channels=sizes.features,
+            down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+            up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
+            layers_per_block=1,
             num_attention_heads=SIZES.heads,
             cross_attention_dim=D,
             norm_num_groups=SIZES.groups,
@@ -129,7 +133,7 @@ def test_unet_with_motion_modules(randomise, weights, distance, draw, middle):
         )
     )
     motion = {"motion": partial(MotionModule, SIZES.heads, SIZES.groups, frames=8)}
-    ours = stable_diffusion_unet(SIZES, after_block=motion, after_middle=motion if middle else {})
+    ours = stable_diffusion_unet(sizes, after_block=motion, after_middle=motion if middle else {})
     zt, t, text = draw(B, T, H, W, 4), np.array([3, 981], np.int32), draw(B, 1, L, D)
     condition = Condition(tokens={"text": jnp.asarray(text)})
     table = (*rules.UNET, *rules.MOTION)

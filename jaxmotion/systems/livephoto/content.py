@@ -15,6 +15,7 @@ from einops import rearrange
 from jax.sharding import PartitionSpec as P
 
 from jaxmotion.models.dinov2 import DINOv2, DINOv2Sizes, normalise
+from jaxmotion.nn.apply import apply
 from jaxmotion.systems.conditioner import Canvas, Conditioner
 from jaxmotion.types import IMAGE, Array, Batch, Condition, Params, pixels_to_float
 
@@ -51,7 +52,7 @@ class ContentTokens(Conditioner):
         images = jax.image.resize(images, (images.shape[0], size, size, 3), "bicubic", antialias=True)
         weights = params["content_encoder"]
         images = normalise(images).astype(jax.tree.leaves(weights)[0].dtype)
-        hidden = DINOv2(self.encoder).apply({"params": weights}, images)
+        hidden = apply(DINOv2(self.encoder), weights, images)
         patches = hidden[:, 1 + self.encoder.registers :]
-        content = nn.Dense(self.features).apply({"params": params["content"]}, patches)
+        content = apply(nn.Dense(self.features), params["content"], patches)
         return Condition(tokens={"content": rearrange(content, "B L D -> B 1 L D")})

@@ -13,7 +13,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
 from typing import Any, Self
 
-from jaxtyping import UInt8
+from jaxtyping import Int, UInt8
 
 from jaxmotion.diffusion.loss import MinSNR, Uniform
 from jaxmotion.diffusion.process import Process
@@ -56,9 +56,9 @@ class LivePhoto(System):
         channels = sum(c.channels(self.codec) for c in self.conditioners.values())
         tokens = [name for c in self.conditioners.values() for name in c.tokens()]
         unet = livephoto_unet(dataclasses.replace(self.unet, condition_channels=channels), tokens, self.frames)
-        measures = {IMAGE: first_frame}
-        if isinstance(self.level, LevelMap):
-            measures[LEVEL] = self._measured_level
+        level, measures = self.level, {IMAGE: first_frame}
+        if level is not None:
+            measures[LEVEL] = partial(_level_of_clip, level.edges)
         height, width = (pixels // self.codec.factor for pixels in self.size)
         canvas = Canvas(self.codec, self.frames, height, width)
         return VideoDiffusion(
@@ -72,36 +72,32 @@ class LivePhoto(System):
         )
 
     @property
-    def level(self) -> Conditioner:
-        """The conditioner named `level`; one that does nothing when the motion level is ablated."""
-        return self.conditioners.get(LEVEL, Conditioner())
+    def level(self) -> LevelMap | None:
+        """The conditioner that carries the motion level; None when it is ablated."""
+        return next((c for c in self.conditioners.values() if isinstance(c, LevelMap)), None)
 
     @property
     def captions(self) -> tuple[int, int] | None:
         """(vocabulary, length) of the text encoder's token ids."""
         return next((c.captions for c in self.conditioners.values() if c.captions), None)
 
-    def _measured_level(self, batch: Batch) -> Array:
-        if not self.level.edges:
-            raise ValueError("The edges between the levels are not measured yet; call calibrate on training clips.")
-        return level_of(ssim_intensity(batch[VIDEO]), self.level.edges)
-
     def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
         """The edges between the levels, measured on training clips."""
-        if not isinstance(self.level, LevelMap) or self.level.edges:
-            return {}
-        return {"level_edges": self.level.measured(clips)}
+        level = self.level
+        return {} if level is None or level.edges else {"level_edges": level.measured(clips)}
 
     def calibrated(self, measured: Mapping[str, Any]) -> Self:
         """This model with the measured edges in its level map."""
-        if "level_edges" not in measured:
+        level = self.level
+        if level is None or "level_edges" not in measured:
             return self
-        level = dataclasses.replace(self.conditioners[LEVEL], edges=tuple(measured["level_edges"]))
-        return dataclasses.replace(self, conditioners={**self.conditioners, LEVEL: level})
+        filled = dataclasses.replace(level, edges=tuple(measured["level_edges"]))
+        conditioners = {name: filled if each is level else each for name, each in self.conditioners.items()}
+        return dataclasses.replace(self, conditioners=conditioners)
 
 
 def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int) -> UNet:
-    """Stable Diffusion's U-Net with gated cross-attention to the tokens it does not know and motion modules in all stages.
+    """Stable Diffusion's U-Net with gated cross-attention to tokens it does not know, and motion modules in all stages.
 
     Source: Sec. 3.2 (motion modules "at each stage", aligned with AnimateDiff) and Sec. 3.3 (new cross-attention).
     Unsaid there, chosen here: the new cross-attention stands before the one to the text and starts behind a closed
@@ -122,3 +118,10 @@ def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int) -> UNet
 def first_frame(batch: Batch) -> UInt8[Array, "B H W 3"]:
     """The reference picture of a training clip: its first frame. Source: Sec. 3.2."""
     return batch[VIDEO][:, 0]
+
+
+def _level_of_clip(edges: tuple[float, ...], batch: Batch) -> Int[Array, " B"]:
+    """The motion level of a training clip. Source: Sec. 3.4."""
+    if not edges:
+        raise ValueError("The edges between the levels are not measured yet; call calibrate on training clips.")
+    return level_of(ssim_intensity(batch[VIDEO]), edges)

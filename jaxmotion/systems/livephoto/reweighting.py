@@ -17,6 +17,7 @@ from einops import rearrange
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float
 
+from jaxmotion.nn.apply import apply
 from jaxmotion.nn.chain import Chain, Context
 from jaxmotion.nn.transformer import FeedForward, LayerNorm, SelfAttention
 from jaxmotion.systems.conditioner import Canvas, Conditioner
@@ -82,7 +83,7 @@ class Reweighted(Conditioner):
 
     def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         text = self.of.condition(params, batch, canvas).tokens["text"]
-        weights = self._network(canvas).apply({"params": params["reweighting"]}, rearrange(text, "B 1 L D -> B L D"))
+        weights = apply(self._network(canvas), params["reweighting"], rearrange(text, "B 1 L D -> B L D"))
         return Condition(tokens={"text": weights[..., None].astype(text.dtype) * text})
 
     def null(self, batch: Batch) -> Batch:

@@ -1,0 +1,74 @@
+from __future__ import annotations
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import skimage.data
+
+from jaxmotion.models.autoencoder import TINY, AutoencoderKL, KLCodec, SpaceToDepth
+from jaxmotion.types import pixels_to_float
+
+X = jax.random.uniform(jax.random.key(0), (2, 3, 16, 24, 3), minval=-1.0)
+CODECS = [SpaceToDepth(2), SpaceToDepth(4), SpaceToDepth(8), KLCodec(TINY)]
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_latents_have_the_promised_size_and_frames_do_not_see_each_other(codec):
+    params = codec.init(jax.random.key(0))
+    encode = jax.jit(codec.encode)
+    z = encode(params, X)
+    assert z.shape == (2, 3, 16 // codec.factor, 24 // codec.factor, codec.latent_channels)
+    assert jax.eval_shape(codec.decode, params, z).shape == X.shape
+    changed = encode(params, X.at[:, 1].multiply(0.5)) != z
+    np.testing.assert_array_equal(changed.any((0, 2, 3, 4)), [False, True, False])
+
+
+@pytest.mark.parametrize("factor", [2, 4, 8])
+def test_space_to_depth_is_exact_and_orthonormal(factor):
+    codec = SpaceToDepth(factor)
+    z = codec.encode({}, X)
+    np.testing.assert_allclose(codec.decode({}, z), X, atol=2e-6)
+    np.testing.assert_allclose((z**2).sum(), codec.scale**2 * (X**2).sum(), rtol=1e-5)
+
+
+def test_the_first_latents_are_a_small_picture():
+    z = SpaceToDepth(4).encode({}, X)
+    small = X.reshape(2, 3, 4, 4, 6, 4, 3).mean((3, 5))
+    np.testing.assert_allclose(z[..., :3], 4 * 1.75 * small, atol=1e-5)
+
+
+def test_latents_of_photographs_have_about_unit_variance():
+    photos = [skimage.data.astronaut(), skimage.data.coffee(), skimage.data.chelsea(), skimage.data.rocket()]
+    clip = jnp.stack([pixels_to_float(photo[:256, :256]) for photo in photos])[None]
+    assert 0.5 < (SpaceToDepth(4).encode({}, clip) ** 2).mean() < 2.0
+
+
+def test_a_sample_is_the_mean_and_its_deviation():
+    codec = KLCodec(TINY)
+    params = codec.init(jax.random.key(0))
+    mean = codec.encode(params, X)
+    samples = jnp.stack([codec.encode(params, X, jax.random.key(i)) for i in range(64)])
+    z, log_variance = AutoencoderKL(TINY).apply({"params": params}, X, method="encode_moments")
+    deviation = TINY.scaling * jnp.exp(0.5 * log_variance)
+    np.testing.assert_allclose(mean, TINY.scaling * z, rtol=1e-6)
+    normal = (samples - mean) / deviation
+    assert abs(float(normal.mean())) < 0.02
+    assert abs(float(normal.std()) - 1) < 0.02
+
+
+@pytest.mark.parametrize("frames_at_once", [1, 4])
+def test_a_few_frames_at_once_give_the_same(frames_at_once):
+    whole, parts = KLCodec(TINY), KLCodec(TINY, frames_at_once)
+    params = whole.init(jax.random.key(0))
+    z = jax.jit(whole.encode)(params, X)
+    np.testing.assert_allclose(jax.jit(parts.encode)(params, X), z, atol=1e-6)
+    np.testing.assert_allclose(jax.jit(parts.decode)(params, z), jax.jit(whole.decode)(params, z), atol=1e-5)
+
+
+@pytest.mark.parametrize("codec", CODECS)
+def test_wrong_sizes_are_refused(codec):
+    with pytest.raises(ValueError, match=f"Frames are 15 px high; the codec needs a multiple of {codec.factor}"):
+        codec.encode({}, X[:, :, :15])
+    with pytest.raises(ValueError, match=r"a codec needs \[B T H W 3\]"):
+        codec.encode({}, X[0])
