@@ -121,11 +121,16 @@ def from_json(values: dict[str, Any]) -> Experiment:
     """
     try:
         return _structure(values, Experiment)
-    except (cattrs.BaseValidationError, KeyError, TypeError, AttributeError) as error:
-        reason = "; ".join(cattrs.transform_error(error)) if isinstance(error, Exception) else str(error)
+    except (cattrs.BaseValidationError, ValueError, TypeError, AttributeError) as error:
+        reason = "; ".join(cattrs.transform_error(error, format_exception=_said))
         raise ValueError(
             f"The saved configuration does not describe an experiment of this version: {reason}"
         ) from error
+
+
+def _said(error: BaseException, kind: type | None) -> str:
+    """An error of cattrs in its usual words, and ours in their own."""
+    return str(error) if type(error) is ValueError else cattrs.v.format_exception(error, kind)
 
 
 def read(path: Path) -> Experiment:

@@ -32,6 +32,8 @@ class CLIPTextSizes:
     length: longest text, in tokens.
     features, depth, heads, hidden: width, number of layers, attention heads, width inside the feedforward layers.
     start_token, end_token: ids before and after a text; the end token also fills the rest.
+    spread: standard deviation of fresh token vectors. CLIP starts at 0.02; a small encoder that is trained with all the
+        rest needs words that differ from the start.
     remat: which activations are kept for the backward pass (`nn/chain.py`), layer by layer.
     """
 
@@ -43,12 +45,13 @@ class CLIPTextSizes:
     hidden: int = 3072
     start_token: int = 49406
     end_token: int = 49407
+    spread: float = 0.02
     remat: str = "none"
 
 
 FULL = CLIPTextSizes()
 TINY = CLIPTextSizes(
-    vocabulary=1024, length=16, features=64, depth=2, heads=4, hidden=128, start_token=1022, end_token=1023
+    vocabulary=1024, length=16, features=64, depth=2, heads=4, hidden=128, start_token=1022, end_token=1023, spread=1.0
 )
 
 
@@ -63,9 +66,8 @@ class CLIPText(nn.Module):
         sizes, length = self.sizes, text.shape[-1]
         if length > sizes.length:
             raise ValueError(f"The text has {length} tokens; this encoder was built for up to {sizes.length}.")
-        initial = nn.initializers.normal(0.02)
-        tokens = self.param("tokens", initial, (sizes.vocabulary, sizes.features))
-        positions = self.param("positions", initial, (sizes.length, sizes.features))
+        tokens = self.param("tokens", nn.initializers.normal(sizes.spread), (sizes.vocabulary, sizes.features))
+        positions = self.param("positions", nn.initializers.normal(0.02), (sizes.length, sizes.features))
         x = jnp.take(tokens, text, axis=0, mode="clip") + positions[:length]
         before = jnp.tril(jnp.ones((length, length), bool))[None, None]
         layer = partial(EncoderLayer, sizes.heads, partial(MLP, sizes.hidden, quick_gelu))

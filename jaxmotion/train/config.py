@@ -63,8 +63,6 @@ class TrainConfig:
                 raise ValueError(f"{name} is {value}; it must be at least 0 and less than 1.")
         if self.batch_size % self.accumulate:
             raise ValueError(f"batch_size {self.batch_size} is no multiple of accumulate {self.accumulate}.")
-        if self.warmup_steps > self.steps:
-            raise ValueError(f"warmup_steps {self.warmup_steps} is more than steps {self.steps}.")
         for name, options in (("decay", ("constant", "cosine", "linear")), ("precision", ("float32", "bfloat16"))):
             if getattr(self, name) not in options:
                 raise ValueError(f"{name} is {getattr(self, name)!r}; it can be {', '.join(options)}.")

@@ -126,9 +126,8 @@ for N, H in ((4, 4), (3, 4), (4, 3)):  # divisible by the mesh, and not
 
 def test_splash_on_a_mesh():
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
-    done = subprocess.run(
-        [sys.executable, "-c", ON_A_MESH], env=environment, capture_output=True, text=True, timeout=300
-    )
+    command, folder = [sys.executable, "-c", ON_A_MESH], Path(__file__).parents[2]
+    done = subprocess.run(command, env=environment, cwd=folder, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stderr
 
 

@@ -46,7 +46,6 @@ def test_weight_decay_shrinks_matrices_and_leaves_biases_and_gates():
         ({"decay": "exponential"}, "constant, cosine, linear"),
         ({"precision": "float16"}, "float32, bfloat16"),
         ({"trained": ("(",)}, "no regular expression"),
-        ({"warmup_steps": 20, "steps": 10}, "warmup_steps 20 is more than steps 10"),
         ({"clip_norm": -1.0}, "clip_norm is -1.0"),
     ],
 )

@@ -1,0 +1,69 @@
+"""A training step of a small LivePhoto on 1 and on 8 fake devices; prints loss, gradients and shards' bytes as JSON."""
+
+import dataclasses
+import json
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+
+from jaxmotion import experiment
+from jaxmotion.parallel import sharding
+from jaxmotion.parallel.mesh import MeshSizes, make_mesh
+from jaxmotion.train.step import build_program, gradients
+
+MESHES = {
+    "one": (MeshSizes(), 1),
+    "data 2 x fsdp 2 x tensor 2": (MeshSizes(data=2, fsdp=2, tensor=2), 8),
+    "fsdp 8": (MeshSizes(data=1, fsdp=8), 8),
+}
+
+
+def small():
+    """The tiny LivePhoto with fewer and narrower stages, so that three meshes compile in a minute."""
+    root = Path(__file__).resolve().parents[2]
+    tiny = experiment.load(f"{root}/configs/livephoto.py:tiny")
+    unet = dataclasses.replace(tiny.system.unet, features=(16, 32), attention_stages=(False, True), heads=4, groups=2)
+    system = dataclasses.replace(tiny.system, unet=unet, frames=4)
+    system = system.calibrated({"level_edges": np.linspace(0.1, 0.7, 9).tolist()})
+    return system.build(), dataclasses.replace(tiny.train, batch_size=8)
+
+
+def held(tree):
+    """Bytes really held by the device that holds most, over all arrays."""
+    return sum(max(shard.data.nbytes for shard in leaf.addressable_shards) for leaf in jax.tree.leaves(tree))
+
+
+def main():
+    task, config = small()
+    rng = np.random.default_rng(0)
+    batch = {
+        "video": rng.integers(0, 256, (8, 4, 32, 32, 3), np.uint8),
+        "text": rng.integers(0, 1000, (8, 16), np.int32),
+    }
+    result = {}
+    for name, (sizes, count) in MESHES.items():
+        mesh = make_mesh(sizes, jax.devices()[:count])
+        with jax.set_mesh(mesh):
+            program = build_program(task, config, mesh)
+            state = program.initialise()
+            # Fresh parameters hide whole branches behind zeros; these do not.
+            state = state.replace(trained=jax.tree.map(lambda x: x + 0.02, state.trained))
+            layout = jax.tree.map(lambda x: x.sharding, program.abstract.trained)
+            found = jax.jit(lambda s, b: gradients(task, config, layout, s, b, jax.random.key(0)))  # noqa: B023
+            loss, _, grads = found(state, sharding.distribute(batch, mesh))
+            text = jax.jit(found).lower(state, sharding.distribute(batch, mesh)).as_text()
+        flat = {path: np.asarray(leaf, np.float64) for path, leaf in sharding.paths(grads).items()}
+        result[name] = {
+            "loss": float(loss),
+            "norm": float(np.sqrt(sum(np.sum(g**2) for g in flat.values()))),
+            "grads": {path: np.asarray(g, np.float32).ravel()[:50].tolist() for path, g in flat.items()},
+            "bytes": {part: held(getattr(state, part)) for part in ("trained", "ema", "optimizer")},
+            "constraints": text.count("sdy.sharding_constraint"),
+        }
+    json.dump(result, sys.stdout)
+
+
+if __name__ == "__main__":
+    main()

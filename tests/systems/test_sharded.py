@@ -1,0 +1,55 @@
+"""LivePhoto's training step on 8 devices is its step on one, and its parameters are really spread."""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+EIGHT = ["data 2 x fsdp 2 x tensor 2", "fsdp 8"]
+
+
+@pytest.fixture(scope="module")
+def results(root: Path) -> dict:
+    script = Path(__file__).with_name("sharded_livephoto.py")
+    environment = {
+        **os.environ,
+        "JAX_PLATFORMS": "cpu",
+        "PYTHONPATH": str(root),
+        "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
+        "JAX_DEFAULT_MATMUL_PRECISION": "highest",
+    }
+    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr[-2000:]
+    return json.loads(done.stdout)
+
+
+@pytest.mark.parametrize("mesh", EIGHT)
+def test_loss_and_gradients_are_those_of_one_device(results: dict, mesh: str) -> None:
+    """Sums over channels and rows are taken in another order; float32 then agrees to about 1e-6 of the largest."""
+    one, many = results["one"], results[mesh]
+    assert many["loss"] == pytest.approx(one["loss"], rel=2e-6)
+    assert many["norm"] == pytest.approx(one["norm"], rel=1e-5)
+    for path, values in one["grads"].items():
+        np.testing.assert_allclose(many["grads"][path], values, rtol=1e-3, atol=2e-6 * one["norm"], err_msg=path)
+
+
+@pytest.mark.parametrize(("mesh", "ways"), [(EIGHT[0], 4), (EIGHT[1], 8)])
+def test_the_state_is_really_spread(results: dict, mesh: str, ways: int) -> None:
+    """Most bytes are in kernels that are split `ways` ways; norms, biases and odd sizes are whole on every device."""
+    one, many = results["one"]["bytes"], results[mesh]["bytes"]
+    for part in ("trained", "ema", "optimizer"):
+        assert one[part] / ways <= many[part] < 0.5 * one[part], part
+    assert many["ema"] == many["trained"]
+    assert many["optimizer"] == pytest.approx(2 * many["trained"], rel=1e-3)  # two moments and two counters
+
+
+@pytest.mark.parametrize("mesh", EIGHT)
+def test_activations_are_laid_out_at_every_block(results: dict, mesh: str) -> None:
+    """Seven blocks, forward and backward, beside the constraints of the step itself."""
+    assert results[mesh]["constraints"] >= 2 * 7

@@ -1,0 +1,208 @@
+"""A whole run, small: train, stop, continue, sample, measure, report; and what the command lines say to bad input."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import av
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxmotion import experiment, run
+from jaxmotion.train.checkpoint import latest_step, restore_params
+
+SHAPE = [
+    "--system.frames", "4", "--data.frames", "4", "--system.size", "16", "16", "--data.size", "16", "16",
+    "--system.unet.features", "8", "16", "--system.unet.attention-stages", "False", "True", "--system.unet.groups", "2",
+    "--system.conditioners.level.clips", "40", "--train.sample-every", "0",
+]  # fmt: skip
+SMALL = [
+    *SHAPE, "--data.clips", "64",
+    "--train.decay", "constant", "--train.save-every", "2", "--train.log-every", "1",
+]  # fmt: skip
+STEPS = 6
+
+
+def overridden(root: Path, *more: str) -> experiment.Experiment:
+    asked = experiment.load(f"{root}/configs/quickstart.py:smoke")
+    return experiment.override(asked, [*SMALL, "--train.steps", str(STEPS), *more], "test", "")
+
+
+def start(root: Path, module: str, *arguments: str) -> subprocess.Popen:
+    return subprocess.Popen(
+        [sys.executable, "-m", f"jaxmotion.{module}", *arguments],
+        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    )  # fmt: skip
+
+
+def said(root: Path, module: str, *arguments: str) -> tuple[int, str]:
+    """(exit code, everything printed) of a command line."""
+    process = start(root, module, *arguments)
+    out, err = process.communicate(timeout=300)
+    return process.returncode, out + err
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    directory = tmp_path_factory.mktemp("run") / "whole"
+    result = run.train(overridden(root), directory)
+    assert (result.step, result.stopped) == (STEPS, False)
+    return directory
+
+
+@pytest.fixture(scope="module")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    path = tmp_path_factory.mktemp("photo") / "stripes.png"
+    rows = np.arange(40, dtype=np.uint8)[:, None, None] * 6
+    Image.fromarray(np.broadcast_to(rows, (40, 60, 3)).copy()).save(path)
+    return path
+
+
+def test_a_run_killed_twice_ends_as_one_never_interrupted(root: Path, trained: Path, tmp_path: Path) -> None:
+    """The real system, from the real command line: killed once after a checkpoint and once while compiling."""
+    directory = tmp_path / "killed"
+    command = ["--config", "configs/quickstart.py:smoke", "--run", str(directory), *SMALL, "--train.steps", str(STEPS)]
+    for wanted in (2, None):
+        process = start(root, "train", *command)
+        deadline = time.monotonic() + 240
+        while time.monotonic() < deadline and process.poll() is None:
+            if (latest_step(directory) or 0) >= wanted if wanted else (directory / "config.json").exists():
+                break
+            time.sleep(0.02)
+        process.send_signal(signal.SIGKILL)
+        process.communicate()
+    code, out = said(root, "train", *command)
+    assert code == 0, out
+    for weights in ("live", "ema"):
+        whole, again = restore_params(trained, weights=weights), restore_params(directory, weights=weights)
+        assert jax.tree.structure(whole) == jax.tree.structure(again)
+        for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
+            np.testing.assert_array_equal(one, other)
+
+    def rows(folder: Path) -> list[tuple[int, float]]:
+        lines = (folder / "metrics.jsonl").read_text().splitlines()
+        return [(row["step"], row["loss"]) for row in map(json.loads, lines)]
+
+    assert rows(directory) == rows(trained)
+    assert (directory / "calibration.json").read_text() == (trained / "calibration.json").read_text()
+
+
+def test_a_changed_config_is_refused_and_named(root: Path, trained: Path) -> None:
+    with pytest.raises(ValueError, match=r"learning_rate was 0\.003 and is now 0\.5"):
+        run.train(overridden(root, "--train.learning-rate", "0.5"), trained)
+    assert latest_step(trained) == STEPS
+
+
+def test_levels_were_measured_and_kept_with_the_run(trained: Path) -> None:
+    edges = json.loads((trained / "calibration.json").read_text())["level_edges"]
+    assert len(edges) == 9
+    assert np.all(np.diff(edges) > 0)
+    level = run.open_run(trained).experiment.system.level  # pyright: ignore[reportAttributeAccessIssue]
+    assert level.edges == tuple(edges)
+
+
+def test_sampling_writes_a_grid_of_levels(root: Path, trained: Path, photo: Path, tmp_path: Path) -> None:
+    out = tmp_path / "clips" / "levels.mp4"
+    arguments = ["--run", str(trained), "--image", str(photo), "--prompt", "the camera pans left", "--level", "1,10"]
+    code, text = said(root, "sample", *arguments, "--out", str(out))
+    assert code == 0, text
+    with av.open(str(out)) as container:
+        assert sum(1 for _ in container.decode(video=0)) == 4
+    assert (tmp_path / "clips" / "levels-level10.mp4").exists()
+
+
+def test_the_same_seed_gives_the_same_clip_and_live_weights_another(trained: Path, photo: Path) -> None:
+    ema, live = (run.open_run(trained, weights) for weights in ("ema", "live"))
+    picture = np.asarray(Image.open(photo).resize((16, 16)))[None]
+    first, again = (ema.generate(picture, ["x"], [5], seed=3) for _ in range(2))
+    np.testing.assert_array_equal(first, again)
+    assert np.any(first != live.generate(picture, ["x"], [5], seed=3))
+    assert np.any(first != ema.generate(picture, ["x"], [5], seed=4))
+
+
+def test_control_and_report(root: Path, trained: Path) -> None:
+    opened = run.open_run(trained)
+    numbers = opened.control(levels=(1, 5, 10), seeds=(0,), count=3)
+    on_disk = json.loads((trained / "evaluate" / "control.json").read_text())
+    assert on_disk == json.loads(json.dumps(numbers))
+    assert {"spearman_ssim", "spearman_flow", "level1_over_level10", "curve"} <= set(on_disk)
+    assert (trained / "evaluate" / "control.png").stat().st_size > 5000
+    page = opened.report(count=2).read_text()
+    assert page.count("<video") == 6
+    assert "http://" not in page.replace("http://www.w3.org", "")
+    assert "https://" not in page
+
+
+def test_held_out_photos_are_never_in_the_training_split(trained: Path) -> None:
+    opened = run.open_run(trained)
+    seen = {photo.name for photo in opened.experiment.data.open().photos}  # pyright: ignore
+    shown = {name.split()[0] for name in opened.photos(count=6)}
+    assert shown
+    assert not seen & shown
+
+
+@pytest.mark.parametrize(
+    ("module", "arguments", "words"),
+    [
+        (
+            "train",
+            ["--config", "configs/livephoto.py:tinny", "--run", "{tmp}"],
+            "Did you mean configs/livephoto.py:tiny?",
+        ),
+        ("train", ["--config", "configs/none.py", "--run", "{tmp}"], "There is no config file 'configs/none.py'"),
+        ("train", ["--config", "configs/livephoto.py:tiny", "--run", "{tmp}", "--train.stepz", "3"], "--train.steps"),
+        ("train", ["--config", "configs/livephoto.py:tiny", "--run", "{tmp}", "--data.path", "{tmp}/no"], "{tmp}/no"),
+        ("train", ["--config", "configs/livephoto.py:tiny", "--run", "{tmp}", "--data.path", "{tmp}"], "{tmp}"),
+        ("sample", ["--run", "{tmp}", "--image", "{photo}", "--level", "11", "--out", "{tmp}/a.mp4"], "got '11'"),
+        ("sample", ["--run", "{tmp}", "--image", "{photo}", "--out", "{tmp}/a.mp4"], "holds no run"),
+        ("sample", ["--run", "{run}", "--image", "{tmp}/text.png", "--out", "{tmp}/a.mp4"], "is no picture"),
+        ("sample", ["--run", "{run}", "--image", "{tmp}/none.png", "--out", "{tmp}/a.mp4"], "There is no picture"),
+        ("sample", ["--run", "{run}", "--image", "{photo}", "--out", "{tmp}/a.avi"], "written as .mp4 or .gif"),
+    ],
+)
+def test_bad_input_gets_one_message(
+    root: Path, trained: Path, photo: Path, tmp_path: Path, module: str, arguments: list[str], words: str
+) -> None:
+    (tmp_path / "text.png").write_text("just some words\n")
+    places = {"tmp": tmp_path, "photo": photo, "run": trained}
+    code, text = said(root, module, *(argument.format(**places) for argument in arguments))
+    assert code == 2, text
+    assert words.format(**places) in text
+    assert "Traceback" not in text
+
+
+def test_a_dry_run_prints_the_table_and_makes_nothing(root: Path, tmp_path: Path) -> None:
+    directory = tmp_path / "dry"
+    arguments = ["--config", "configs/quickstart.py", "--run", str(directory), "--dry-run", "--train.steps", "7"]
+    code, text = said(root, "train", *arguments)
+    assert code == 0, text
+    for words in ('"steps": 7', "denoiser/", "trained", "optimiser", "EMA"):
+        assert words in text
+    assert not directory.exists()
+
+
+def test_help_teaches(root: Path) -> None:
+    code, text = said(root, "train", "--help")
+    assert code == 0
+    assert "--config" in text
+    code, text = said(root, "train", "--config", "configs/livephoto.py:tiny", "--help")
+    assert code == 0
+    assert "--train.learning-rate" in text
+    assert "Highest learning rate of AdamW" in text
+
+
+def test_the_tiny_config_trains_on_real_clips(root: Path, shared_data: Path, tmp_path: Path) -> None:
+    asked = experiment.load(f"{root}/configs/livephoto.py:tiny")
+    small = [*SHAPE, "--data.path", str(shared_data / "clips"), "--train.steps", "3"]
+    result = run.train(experiment.override(asked, small, "test", ""), tmp_path / "real")
+    assert result.step == 3
+    assert result.loss is not None
+    assert np.isfinite(result.loss)
