@@ -46,7 +46,7 @@ FULL_PLAIN_TEXT: Conditioners = {"text": Droppable(TextTokens(clip.FULL), probab
 TINY_PARTS: Conditioners = {
     "reference": ReferenceLatent(),
     "frame": FrameMap(),
-    "level": LevelMap(scale=0.5),
+    "level": LevelMap(),
     "content": ContentTokens(dinov2.TINY, features=64),
     "text": Droppable(Reweighted(TextTokens(clip.TINY), heads=4), probability=0.1),
 }
@@ -93,7 +93,14 @@ def tiny_size(parts: Conditioners, start: Noise | PriorInversion = PRIOR):
     return Experiment(
         system=LivePhoto(
             unet=UNetSizes(
-                48, 48, features=(64, 96), blocks_per_stage=1, attention_stages=(False, True), heads=4, groups=2
+                48,
+                48,
+                features=(64, 64),
+                blocks_per_stage=1,
+                attention_stages=(True, True),
+                heads=4,
+                groups=2,
+                expansion=2,
             ),
             codec=autoencoder.SpaceToDepth(factor=4),
             conditioners=parts,
@@ -105,8 +112,8 @@ def tiny_size(parts: Conditioners, start: Noise | PriorInversion = PRIOR):
         tokenizer=HashTokenizer(clip.TINY.vocabulary, clip.TINY.length),
         train=TrainConfig(
             steps=1000,
-            batch_size=8,
-            learning_rate=2e-3,
+            batch_size=4,
+            learning_rate=4e-3,
             warmup_steps=50,
             decay="cosine",
             betas=(0.9, 0.99),
@@ -114,7 +121,9 @@ def tiny_size(parts: Conditioners, start: Noise | PriorInversion = PRIOR):
             save_every=100,
             sample_every=250,
         ),
-        sampling=Sampling(DDIM(6, spacing="trailing", steps_offset=0, final="clean"), guidance=1.0, start=start),
+        sampling=Sampling(
+            DDIM(4, spacing="trailing", steps_offset=0, final="clean"), guidance=1.0, start=start, inversion_steps=4
+        ),
     )
 
 

@@ -29,12 +29,21 @@ FRAMES, SIZE = 8, (32, 32)
 
 full = Experiment(
     system=LivePhoto(
-        unet=UNetSizes(48, 48, features=(64, 96), blocks_per_stage=1, attention_stages=(True, True), heads=4, groups=2),
+        unet=UNetSizes(
+            48,
+            48,
+            features=(64, 64),
+            blocks_per_stage=1,
+            attention_stages=(True, True),
+            heads=4,
+            groups=2,
+            expansion=2,
+        ),
         codec=SpaceToDepth(factor=4),
         conditioners={
             "reference": ReferenceLatent(),
             "frame": FrameMap(),
-            "level": LevelMap(scale=0.5),
+            "level": LevelMap(),
             "content": ContentTokens(dinov2.TINY, features=64),
             "text": Droppable(Reweighted(TextTokens(clip.TINY), heads=4), probability=0.1),
         },
@@ -47,10 +56,10 @@ full = Experiment(
     data=Synthetic(
         frames=FRAMES,
         size=SIZE,
-        camera=("pan", "zoom"),
-        directions=("left", "right", "up", "down", "in", "out"),
+        camera=("pan",),
+        directions=("left", "right"),
         direction_spread=0.0,
-        camera_speed=(0.015, 0.2),
+        camera_speed=(0.008, 0.2),
         object_counts=(0,),
         tint=1.0,
     ),
@@ -58,7 +67,7 @@ full = Experiment(
     train=TrainConfig(
         steps=1500,
         batch_size=4,
-        learning_rate=3e-3,
+        learning_rate=4e-3,
         warmup_steps=50,
         decay="cosine",
         betas=(0.9, 0.99),
@@ -72,14 +81,7 @@ full = Experiment(
         start=PriorInversion(),
         inversion_steps=4,
     ),
-    prompts=(
-        "the camera pans left",
-        "the camera zooms in",
-        "the camera pans up",
-        "the camera pans right",
-        "the camera zooms out",
-        "the camera pans down",
-    ),
+    prompts=("the camera pans left", "the camera pans right"),
 )
 
 smoke = dataclasses.replace(

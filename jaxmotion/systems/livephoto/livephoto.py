@@ -111,7 +111,7 @@ def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int) -> UNet
         if name not in plain
     }
     transformer = {"space": plain["space"], **added, "text": plain["text"], "feedforward": plain["feedforward"]}
-    motion = partial(MotionModule, sizes.heads, sizes.groups, frames=max(frames, 32))
+    motion = partial(MotionModule, sizes.heads, sizes.groups, frames=max(frames, 32), expansion=sizes.expansion)
     return stable_diffusion_unet(sizes, transformer, after_block={"motion": motion})
 
 
