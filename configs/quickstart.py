@@ -65,7 +65,7 @@ full = Experiment(
     ),
     tokenizer=HashTokenizer(clip.TINY.vocabulary, clip.TINY.length),
     train=TrainConfig(
-        steps=1500,
+        steps=1800,
         batch_size=4,
         learning_rate=4e-3,
         warmup_steps=50,

@@ -21,7 +21,8 @@ from jaxmotion.train.checkpoint import latest_step, restore_params
 
 SHAPE = [
     "--system.frames", "4", "--data.frames", "4", "--system.size", "16", "16", "--data.size", "16", "16",
-    "--system.unet.features", "8", "16", "--system.unet.attention-stages", "False", "True", "--system.unet.groups", "2",
+    "--system.unet.features", "8", "16", "--system.unet.attention-stages", "False", "True",
+    "--system.unet.groups", "2",
     "--system.conditioners.level.clips", "40", "--train.sample-every", "0",
 ]  # fmt: skip
 SMALL = [
@@ -37,10 +38,9 @@ def overridden(root: Path, *more: str) -> experiment.Experiment:
 
 
 def start(root: Path, module: str, *arguments: str) -> subprocess.Popen:
-    return subprocess.Popen(
-        [sys.executable, "-m", f"jaxmotion.{module}", *arguments],
-        cwd=root, env={**os.environ, "PYTHONPATH": str(root)}, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    command = [sys.executable, "-m", f"jaxmotion.{module}", *arguments]
+    environment, pipe = {**os.environ, "PYTHONPATH": str(root)}, subprocess.PIPE
+    return subprocess.Popen(command, cwd=root, env=environment, stdout=pipe, stderr=pipe, text=True)
 
 
 def said(root: Path, module: str, *arguments: str) -> tuple[int, str]:
