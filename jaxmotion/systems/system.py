@@ -121,7 +121,7 @@ class VideoDiffusion:
         for conditioner in self.conditioners.values():
             tables.update(conditioner.sharding())
         return tuple(
-            (f"^{part}/(?:.*/)?(?:{pattern})", spec) for part, table in tables.items() for pattern, spec in table
+            (f"^{part}(?=/).*(?:{pattern})", spec) for part, table in tables.items() for pattern, spec in table
         )
 
     def init(self, key: Array) -> dict[str, Any]:
