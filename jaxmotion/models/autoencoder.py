@@ -206,9 +206,7 @@ class KLCodec:
 
 
 SHARDING = (
-    (r"/resnet\w*/conv_in/kernel$", P(None, None, "fsdp", "tensor")),
-    (r"_resnet_\d+/conv_in/kernel$", P(None, None, "fsdp", "tensor")),
-    (r"resnet\w*/conv_out/kernel$", P(None, None, "tensor", "fsdp")),
+    (r"resnet\w*/conv_(in|out)/kernel$", P(None, None, "fsdp", "tensor")),
     (r"/conv/kernel$", P(None, None, "fsdp", "tensor")),
     (r"/(query|key|value|shortcut)/kernel$", P("fsdp", "tensor")),
     (r"/out/kernel$", P("tensor", "fsdp")),

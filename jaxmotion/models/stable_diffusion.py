@@ -69,9 +69,9 @@ SHARDING = (
     (r"/mlp/linear_in/bias$", P(None, "tensor")),
     (r"/(out|linear_out|proj_out)/kernel$", P("tensor", "fsdp")),
     (r"/(proj_in|time|linear_in|shortcut)/kernel$", P("fsdp", "tensor")),
-    # Convolutions: the first of a resnet by output channel, the second by input channel.
-    (r"/resnet\w*/conv_in/kernel$", P(None, None, "fsdp", "tensor")),
-    (r"/resnet\w*/conv_out/kernel$", P(None, None, "tensor", "fsdp")),
+    # Convolutions by output channel. Summing over split input channels, as linear layers do, comes out wrong on CPU
+    # devices (jax 0.10.2) where a split shortcut is added.
+    (r"/resnet\w*/conv_(in|out)/kernel$", P(None, None, "fsdp", "tensor")),
     (r"(^|/)(conv_in|conv_condition|conv_out)/kernel$", P()),
     (r"/conv/kernel$", P(None, None, "fsdp", "tensor")),
     # Norms, biases, gates.
