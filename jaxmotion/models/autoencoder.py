@@ -206,9 +206,10 @@ class KLCodec:
 
 
 SHARDING = (
-    (r"resnet\w*/conv_(in|out)/kernel$", P(None, None, "fsdp", "tensor")),
-    (r"/conv/kernel$", P(None, None, "fsdp", "tensor")),
-    (r"/(query|key|value|shortcut)/kernel$", P("fsdp", "tensor")),
+    (r"resnet\w*/conv_(in|out)/kernel$", P(None, None, "fsdp")),
+    (r"/conv/kernel$", P(None, None, "fsdp")),
+    (r"/(query|key|value)/kernel$", P("fsdp", "tensor")),
+    (r"/shortcut/kernel$", P("fsdp")),
     (r"/out/kernel$", P("tensor", "fsdp")),
     (r".*", P()),
 )

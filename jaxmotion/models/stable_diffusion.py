@@ -68,12 +68,13 @@ SHARDING = (
     (r"/mlp/linear_in/kernel$", P("fsdp", None, "tensor")),
     (r"/mlp/linear_in/bias$", P(None, "tensor")),
     (r"/(out|linear_out|proj_out)/kernel$", P("tensor", "fsdp")),
-    (r"/(proj_in|time|linear_in|shortcut)/kernel$", P("fsdp", "tensor")),
-    # Convolutions by output channel. Summing over split input channels, as linear layers do, comes out wrong on CPU
-    # devices (jax 0.10.2) where a split shortcut is added.
-    (r"/resnet\w*/conv_(in|out)/kernel$", P(None, None, "fsdp", "tensor")),
+    (r"/(proj_in|linear_in)/kernel$", P("fsdp", "tensor")),
+    (r"/(time|shortcut)/kernel$", P("fsdp")),
+    # Convolutions, and what is added to them, over fsdp only: split over tensor as well, gradients come out wrong on
+    # CPU devices (jax 0.10.2).
+    (r"/resnet\w*/conv_(in|out)/kernel$", P(None, None, "fsdp")),
     (r"(^|/)(conv_in|conv_condition|conv_out)/kernel$", P()),
-    (r"/conv/kernel$", P(None, None, "fsdp", "tensor")),
+    (r"/conv/kernel$", P(None, None, "fsdp")),
     # Norms, biases, gates.
     (r".*", P()),
 )

@@ -55,7 +55,8 @@ def body(arguments: list[str]) -> None:
         prior=options.prior and tuple(options.prior),
         fps=options.fps,
     )
-    print(run.open_run(options.run, options.weights).animate(request, options.out))
+    for path in run.open_run(options.run, options.weights).animate(request, options.out):
+        print(path)
 
 
 if __name__ == "__main__":

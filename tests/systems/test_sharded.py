@@ -39,12 +39,12 @@ def test_loss_and_gradients_are_those_of_one_device(results: dict, mesh: str) ->
         np.testing.assert_allclose(many["grads"][path], values, rtol=1e-3, atol=2e-6 * one["norm"], err_msg=path)
 
 
-@pytest.mark.parametrize(("mesh", "ways"), [(EIGHT[0], 4), (EIGHT[1], 8)])
-def test_the_state_is_really_spread(results: dict, mesh: str, ways: int) -> None:
-    """Most bytes are in kernels that are split `ways` ways; norms, biases and odd sizes are whole on every device."""
+@pytest.mark.parametrize(("mesh", "least", "most"), [(EIGHT[0], 1 / 4, 0.6), (EIGHT[1], 1 / 8, 0.25)])
+def test_the_state_is_really_spread(results: dict, mesh: str, least: float, most: float) -> None:
+    """Convolutions lie over fsdp, linear layers over fsdp and tensor; norms, biases and the outermost are whole."""
     one, many = results["one"]["bytes"], results[mesh]["bytes"]
     for part in ("trained", "ema", "optimizer"):
-        assert one[part] / ways <= many[part] < 0.5 * one[part], part
+        assert least * one[part] <= many[part] < most * one[part], part
     assert many["ema"] == many["trained"]
     assert many["optimizer"] == pytest.approx(2 * many["trained"], rel=1e-3)  # two moments and two counters
 
