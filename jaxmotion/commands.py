@@ -50,7 +50,7 @@ def parser(program: str, description: str, *, config: bool, run: str) -> argpars
 def keep_memory() -> None:
     """Tells glibc to keep large temporaries instead of handing them back to the kernel after every step.
 
-    On CPU that halves the time of many training steps; elsewhere and on other C libraries it changes nothing.
+    It is meant for CPU training (`benchmarks/train_step.py` measures it); other C libraries are left alone.
     """
     if not sys.platform.startswith("linux") or os.environ.get("MALLOC_TOP_PAD_"):
         return
