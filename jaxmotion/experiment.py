@@ -151,7 +151,7 @@ def _converter() -> cattrs.Converter:
         values = {f.name: converter.unstructure(getattr(part, f.name)) for f in dataclasses.fields(part)}
         return {_TAG: f"{type(part).__module__}:{type(part).__qualname__}", **values}
 
-    converter.register_unstructure_hook_func(lambda kind: _is_part(kind), unstructure)
+    converter.register_unstructure_hook_func(_is_part, unstructure)
     converter.register_structure_hook_func(_may_be_part, _structure)
     return converter
 

@@ -110,19 +110,26 @@ class TrainedRun:
         }
         return generate(self.model, self.params, batch, keys, sampling or self.experiment.sampling)
 
+    def at_levels(
+        self,
+        picture: UInt8[np.ndarray, "H W 3"],
+        prompt: str,
+        levels: Sequence[int],
+        seed: int = 0,
+        *,
+        sampling: Sampling | None = None,
+    ) -> UInt8[np.ndarray, "L T H W 3"]:
+        """One clip for each level; nothing else differs between them."""
+        count = len(levels)
+        pictures = np.stack([picture] * count)
+        return self.generate(pictures, [prompt] * count, levels, seed, sampling=sampling, same_noise=True)
+
     def animate(self, request: Request, out: Path) -> list[Path]:
         """Writes the clip that was asked for, or a labelled grid of several levels, and returns the files."""
         writer_of(out)
         photo = load_photo(request.image, self.experiment.system.size)
-        count, sampling = len(request.levels), request.sampling(self.experiment.sampling)
-        clips = self.generate(
-            np.stack([photo] * count),
-            [request.prompt] * count,
-            request.levels,
-            request.seed,
-            sampling=sampling,
-            same_noise=True,
-        )
+        sampling = request.sampling(self.experiment.sampling)
+        clips = self.at_levels(photo, request.prompt, request.levels, request.seed, sampling=sampling)
         by_level = dict(zip(request.levels, clips, strict=True))
         fps = request.fps or self.experiment.data.fps
         out.parent.mkdir(parents=True, exist_ok=True)
@@ -181,8 +188,7 @@ class TrainedRun:
         folder = self.directory / "samples"
         folder.mkdir(exist_ok=True)
         for name, (picture, prompt) in self.photos(images, count).items():
-            asked = len(PREVIEW_LEVELS)
-            clips = self.generate(np.stack([picture] * asked), [prompt] * asked, PREVIEW_LEVELS, seed, same_noise=True)
+            clips = self.at_levels(picture, prompt, PREVIEW_LEVELS, seed)
             speeds = MEASURES["flow"](clips, fps)
             paths = {level: folder / f"{name.replace(' ', '_')}_level{level:02d}.mp4" for level in PREVIEW_LEVELS}
             for path, clip in zip(paths.values(), clips, strict=True):
@@ -256,10 +262,8 @@ def _write_preview(
     run = TrainedRun(directory, experiment, model, params)
     for index in range(min(PREVIEWS, len(source))):
         example = source.example(index)
-        photo, count = example[VIDEO][0], len(PREVIEW_LEVELS)
-        clips = run.generate(
-            np.stack([photo] * count), [example[CAPTION]] * count, PREVIEW_LEVELS, index, same_noise=True
-        )
+        photo = example[VIDEO][0]
+        clips = run.at_levels(photo, example[CAPTION], PREVIEW_LEVELS, index)
         path = directory / "samples" / f"step_{step:06d}_{index}.mp4"
         path.parent.mkdir(exist_ok=True)
         panels = {f"level {level}": clip for level, clip in zip(PREVIEW_LEVELS, clips, strict=True)}

@@ -128,7 +128,6 @@ class VideoDiffusion:
         """Random parameters: `codec`, `denoiser` and the parts that the conditioners own."""
         codec_key, denoiser_key, condition_key = jax.random.split(key, 3)
         params: dict[str, Any] = {"codec": self.canvas.codec.init(codec_key)}
-        condition = Condition()
         for index, (name, conditioner) in enumerate(self.conditioners.items()):
             parts = conditioner.init(jax.random.fold_in(condition_key, index), self.canvas)
             clash = set(parts) & set(params)
