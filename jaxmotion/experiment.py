@@ -22,6 +22,7 @@ import cattrs
 import tyro
 from cattrs.gen import make_dict_structure_fn
 
+from jaxmotion.convert.start import StartFrom
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.synthetic import Synthetic
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer
@@ -44,6 +45,8 @@ class Experiment:
     """How captions become token ids."""
     train: TrainConfig
     """The optimisation and what is logged and saved."""
+    start_from: StartFrom = StartFrom()
+    """Public weights that the parameters start from."""
     sampling: Sampling = Sampling()
     """How clips are sampled, in previews and afterwards."""
     mesh: MeshSizes = MeshSizes()

@@ -23,6 +23,7 @@ from rich.console import Console
 from tqdm import tqdm
 
 from jaxmotion import experiment as experiments
+from jaxmotion.convert import start
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.loader import batches
 from jaxmotion.data.photos import HELD_OUT, SUFFIXES, WHEEL, read_photos
@@ -31,12 +32,13 @@ from jaxmotion.evaluate.measures import MEASURES
 from jaxmotion.evaluate.plot import plot_control
 from jaxmotion.evaluate.report import Row, write_report
 from jaxmotion.experiment import Experiment
+from jaxmotion.parallel import sharding
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import process_share
 from jaxmotion.sample.generate import generate
 from jaxmotion.sample.request import Request, fit, load_photo
 from jaxmotion.sample.write import grid, write_clip, write_levels, write_mp4, writer_of
-from jaxmotion.systems.system import Sampling, VideoDiffusion
+from jaxmotion.systems.system import Sampling, Task, VideoDiffusion
 from jaxmotion.train import checkpoint, loop
 from jaxmotion.train.estimate import estimate
 from jaxmotion.train.log import write_whole
@@ -64,7 +66,27 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
     if isinstance(task, VideoDiffusion):
         preview = functools.partial(_write_preview, calibrated, task, source, directory)
     loader = _loader(experiment, mesh, source)
-    return loop.run(task, experiment.train, mesh, loader, directory, meta=meta, on_sample=preview)
+    weights = functools.partial(starting_weights, experiment, task)
+    return loop.run(task, experiment.train, mesh, loader, directory, meta=meta, on_sample=preview, start=weights)
+
+
+def starting_weights(experiment: Experiment, task: Task) -> dict[str, Any]:
+    """Array-likes by path for the parameters that do not start from random values; each is read when it is asked for.
+
+    Raises:
+        ValueError: a source is missing, damaged, or does not fit the system.
+    """
+    sources = experiment.start_from
+    like = sharding.paths(jax.eval_shape(task.init, jax.random.key(0)))
+    found: dict[str, Any] = {}
+    if sources.run:
+        saved = sharding.paths(checkpoint.restore_params(Path(sources.run), weights=sources.run_weights))
+        found = {path: array for path, array in saved.items() if path in like}
+        wrong = [path for path, array in found.items() if tuple(array.shape) != tuple(like[path].shape)]
+        if wrong or not found:
+            what = f"other shapes of {', '.join(wrong[:5])}" if wrong else "none of the parameters"
+            raise ValueError(f"start_from.run is {sources.run}, which has {what} of this system.")
+    return {**found, **start.load(sources, like)}
 
 
 def describe(experiment: Experiment) -> None:
@@ -74,6 +96,9 @@ def describe(experiment: Experiment) -> None:
         console = Console(width=120)  # the tables need that much, and files and pipes have no width
     console.print_json(data=experiments.to_json(experiment))
     task = experiment.system.build()
+    like = sharding.paths(jax.eval_shape(task.init, jax.random.key(0)))
+    for field, source in start.check(experiment.start_from, like).items():
+        console.print(f"start_from.{field} is {source}", highlight=False)
     for table in estimate(task, experiment.train, make_mesh(experiment.mesh)).tables():
         console.print(table)
 

@@ -35,6 +35,10 @@ class Source(Protocol):
         ...
 
 
+_FOR_EVER = 2**31
+"""Epochs; Grain's own endless repetition overflows in batches of one clip."""
+
+
 def batches(
     source: Source,
     *,
@@ -74,7 +78,7 @@ def batches(
         batch = {name: np.stack([np.asarray(example[name]) for example in examples]) for name in names}
         return {**batch, TEXT: tokenize([example[CAPTION] for example in examples])}
 
-    clips = grain.MapDataset.source(source).seed(seed).shuffle().repeat().random_map(source.load)
+    clips = grain.MapDataset.source(source).seed(seed).shuffle().repeat(_FOR_EVER).random_map(source.load)
     rows = clips[process_index::process_count].batch(batch_size // process_count, batch_fn=collate)
     return Batches(rows, workers, prefetch)
 

@@ -178,7 +178,7 @@ class KLCodec:
         self, params: Params, x: Float[Array, "B T H W 3"], key: Array | None = None
     ) -> Float[Array, "B T h w C"]:
         """Scaled latents of pixels: their mean, or a sample when a key is given."""
-        _check_pixels(x, self.factor)
+        check_pixels(x, self.factor)
 
         def moments(frames: Array) -> Any:
             return AutoencoderKL(self.sizes).apply({"params": params}, frames, method="encode_moments")
@@ -246,7 +246,7 @@ class SpaceToDepth:
         self, params: Params, x: Float[Array, "B T H W 3"], key: Array | None = None
     ) -> Float[Array, "B T h w C"]:
         """Latents of pixels; exact, so the key is not used."""
-        _check_pixels(x, self.factor)
+        check_pixels(x, self.factor)
         blocks = rearrange(x, "B T (h p) (w q) c -> B T h w (p q) c", p=self.factor, q=self.factor)
         z = jnp.einsum("...pc,fp->...fc", blocks, self._basis().astype(x.dtype) * self.scale)
         return rearrange(z, "B T h w f c -> B T h w (f c)")
@@ -263,7 +263,8 @@ class SpaceToDepth:
         return np.kron(dct, dct).astype(np.float32)
 
 
-def _check_pixels(x: Array, factor: int) -> None:
+def check_pixels(x: Array, factor: int) -> None:
+    """Raises ValueError unless x is [B T H W 3] with a height and width that the codec can take."""
     if x.ndim != 5 or x.shape[-1] != 3:
         raise ValueError(f"Pixels are {list(x.shape)}; a codec needs [B T H W 3].")
     for name, size in zip(("high", "wide"), x.shape[2:4], strict=True):

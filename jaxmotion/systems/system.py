@@ -180,6 +180,12 @@ class VideoDiffusion:
         }
         return jnp.mean(losses), parts
 
+    def noise(self, keys: Key[Array, " B"]) -> Float[Array, "B T h w C"]:
+        """What sampling draws: one key for each clip, so that it does not depend on what else is in the batch."""
+        canvas = self.canvas
+        shape = (canvas.frames, canvas.height, canvas.width, canvas.codec.latent_channels)
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
     def sample(
         self,
         params: Params,
@@ -188,14 +194,23 @@ class VideoDiffusion:
         sampling: Sampling,
         on_step: Callable[[Any], None] | None = None,
     ) -> UInt8[Array, "B T H W 3"]:
-        """Clips for the pictures (and texts, levels, ...) of a batch.
+        """Clips for the pictures (and texts, levels, ...) of a batch, one key for each clip.
 
-        `keys` are one for each clip: what a clip starts from does not depend on what else is in its batch. `on_step` is
-        called on the host after every step with its number, for a progress bar.
+        `on_step` is called on the host after every step with its number, for a progress bar.
         """
+        z0 = self.sample_latents(params, batch, keys, sampling, on_step)
+        return pixels_to_uint8(self.canvas.codec.decode(params.get("codec", {}), z0))
+
+    def sample_latents(
+        self,
+        params: Params,
+        batch: Batch,
+        keys: Key[Array, " B"],
+        sampling: Sampling,
+        on_step: Callable[[Any], None] | None = None,
+    ) -> Float[Array, "B T h w C"]:
+        """The latents of these clips."""
         canvas = self.canvas
-        shape = (canvas.frames, canvas.height, canvas.width, canvas.codec.latent_channels)
-        noise = jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
         nulled = batch
         for conditioner in self.conditioners.values():
             nulled = conditioner.null(nulled)
@@ -211,6 +226,5 @@ class VideoDiffusion:
             return invert(self.process, guide(denoise, [(null, 1.0)]), still, steps=sampling.inversion_steps, **times)
 
         terms = [(asked, 1.0)] if sampling.guidance == 1.0 else [(null, 1.0), (asked, sampling.guidance)]
-        start = sampling.start.start(noise, inverted)
-        z0 = sample(sampling.sampler, self.process, guide(denoise, terms), start, keys, on_step=on_step)
-        return pixels_to_uint8(canvas.codec.decode(params.get("codec", {}), z0))
+        start = sampling.start.start(self.noise(keys), inverted)
+        return sample(sampling.sampler, self.process, guide(denoise, terms), start, keys, on_step=on_step)

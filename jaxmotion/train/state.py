@@ -13,7 +13,9 @@ from typing import Any, Literal
 import flax.struct
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
+from tqdm import tqdm
 
 from jaxmotion.parallel import sharding
 from jaxmotion.types import Array, Params
@@ -53,6 +55,34 @@ def new_state(
         ema=mine if ema else {},
         optimizer=transform.init(mine),
     )
+
+
+def filled(state: TrainState, arrays: Mapping[str, Any]) -> TrainState:
+    """The state with the values of some parameters, given as array-likes by path, in place of its fresh ones.
+
+    The arrays are read one after the other, and cast and laid out as the state is. The running mean starts from them.
+
+    Raises:
+        ValueError: the state has no such parameter, or it has another shape.
+    """
+    trees = {"trained": state.trained, "frozen": state.frozen, "ema": state.ema}
+    flat: dict[str, dict[str, Any]] = {name: sharding.paths(tree) for name, tree in trees.items()}
+    with tqdm(arrays.items(), desc="loading weights", unit="array", leave=False, disable=None) as bar:
+        for path, array in bar:
+            homes = [leaves for leaves in flat.values() if path in leaves]
+            if not homes or tuple(homes[0][path].shape) != tuple(array.shape):
+                has = f"has the shape {tuple(homes[0][path].shape)}" if homes else "is none of the parameters"
+                raise ValueError(f"{path} came with the shape {tuple(array.shape)}, but it {has}.")
+            values = np.asarray(array)
+            for leaves in homes:
+                leaves[path] = _laid_out(values, leaves[path])
+    full = {name: jax.tree.unflatten(jax.tree.structure(tree), flat[name].values()) for name, tree in trees.items()}
+    return state.replace(**full)
+
+
+def _laid_out(values: np.ndarray, like: Array) -> Array:
+    """A copy of its own in every place: the update takes the memory of what it is given."""
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: np.array(values[index], like.dtype))
 
 
 def cast(params: Params, dtype: Any) -> Params:

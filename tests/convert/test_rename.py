@@ -3,6 +3,7 @@ from __future__ import annotations
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import flatten_dict
 
 from jaxmotion.convert.rename import (
     CONV,
@@ -14,9 +15,13 @@ from jaxmotion.convert.rename import (
     POINTWISE,
     SAME,
     ConversionError,
+    Lazy,
     Rule,
     linear,
     norm,
+    parameters,
+    split_input,
+    tensors_of,
     to_jax,
     to_torch,
     under,
@@ -87,33 +92,70 @@ def test_two_halves_in_one_tensor_are_two_tensors_joined():
 
 
 @pytest.mark.parametrize(
-    ("change", "message"),
+    ("change", "kind", "line"),
     [
-        (lambda t: t.pop("blocks.0.fc.bias"), "block_0/linear/bias: missing in the checkpoint"),
-        (lambda t: t.update(surprise=np.zeros(1)), "surprise: unexpected"),
-        (
-            lambda t: t.update({"blocks.1.ln.bias": np.zeros(2)}),
-            "block_1/norm/bias: in the checkpoint, but the network has no such parameter",
-        ),
-        (lambda t: t.pop("layers.4.w"), r"stack/w: \[2\]: only some of layers.{stack}.w are in the checkpoint"),
-        (lambda t: t.pop("layers.10.w"), r"stack/w: shape \(10, 2\) in the checkpoint, \(11, 2\) in the network"),
-        (lambda t: t.pop("up"), r"pair: \[4, 3\]: only some of gate, up are in the checkpoint"),
+        (lambda t: t.pop("blocks.0.fc.bias"), "missing", "blocks.0.fc.bias"),
+        (lambda t: t.pop("layers.4.w"), "missing", "layers.4.w"),
+        (lambda t: t.pop("up"), "missing", "up"),
+        (lambda t: t.update(surprise=np.zeros(1)), "unexpected", "surprise"),
+        (lambda t: t.update({"blocks.1.ln.bias": np.zeros(2)}), "unexpected", "blocks.1.ln.bias"),
+        (lambda t: t.update({"layers.11.w": np.zeros(2)}), "unexpected", "layers.11.w"),
         (
             lambda t: t.update({"blocks.0.fc.weight": np.zeros((3, 3))}),
-            r"block_0/linear/kernel: shape \(3, 3\) in the checkpoint, \(3, 2\) in the network",
+            "wrong_shape",
+            "blocks.0.fc.weight: [3, 3] came, [2, 3] is needed",
+        ),
+        (lambda t: t.update({"layers.3.w": np.zeros(5)}), "wrong_shape", "layers.3.w: [5] came, [2] is needed"),
+        (
+            lambda t: t.update({"gate": np.zeros((4, 3), np.int8)}),
+            "wrong_dtype",
+            "gate: int8 came, a floating-point type is needed",
         ),
     ],
 )
-def test_what_does_not_match_is_named(change, message):
+def test_what_does_not_match_is_named(change, kind, line):
     tensors = dict(TENSORS)
     change(tensors)
-    with pytest.raises(ConversionError, match=message):
+    with pytest.raises(ConversionError) as caught:
         to_jax(RULES, tensors, like=PARAMS)
+    lists = {name: getattr(caught.value, name) for name in ("missing", "unexpected", "wrong_shape", "wrong_dtype")}
+    assert lists == {**dict.fromkeys(lists, ()), kind: (line,)}
+    assert line in str(caught.value)
 
 
 def test_all_problems_are_listed_at_once():
-    with pytest.raises(ConversionError, match=r"7 names do not match(.|\n)*surprise(.|\n)*stack/w"):
-        to_jax(RULES, {"surprise": np.zeros(1)}, like=PARAMS)
+    tensors = {"surprise": np.zeros(1), "up": np.zeros((3, 4)), "gate": np.zeros((4, 3), np.int32)}
+    with pytest.raises(ConversionError, match="15 missing, 1 unexpected, 1 of the wrong shape, 1 of the wrong type"):
+        to_jax(RULES, tensors, like=PARAMS)
+
+
+def test_nothing_is_read_before_it_is_asked_for():
+    read = []
+
+    def reading(name):
+        return Lazy(TENSORS[name].shape, TENSORS[name].dtype, lambda: read.append(name) or TENSORS[name])
+
+    flat = flatten_dict(PARAMS, sep="/")
+    made = parameters(RULES, {name: reading(name) for name in TENSORS}, flat)
+    assert read == []
+    assert np.array_equal(np.asarray(made["block_0/linear/bias"]), np.arange(2.0))
+    assert read == ["blocks.0.fc.bias"]
+    back = tensors_of(RULES, made)
+    assert read == ["blocks.0.fc.bias"]
+    assert np.array_equal(np.asarray(back["up"]), TENSORS["up"])
+    assert read == ["blocks.0.fc.bias", "gate", "up"]
+
+
+def test_one_tensor_makes_two_parameters():
+    """The first columns of a widened convolution are the pretrained ones."""
+    rules = (Rule("conv_in.weight", ("conv_in/kernel", "conv_condition/kernel"), split_input(4)),)
+    weight = np.random.default_rng(0).normal(size=(8, 10, 3, 3))
+    like = {"conv_in": {"kernel": np.zeros((3, 3, 4, 8))}, "conv_condition": {"kernel": np.zeros((3, 3, 6, 8))}}
+    params = to_jax(rules, {"conv_in.weight": weight}, like)
+    assert np.array_equal(params["conv_in"]["kernel"], weight[:, :4].transpose(2, 3, 1, 0))
+    assert same(to_torch(rules, params), {"conv_in.weight": weight})
+    with pytest.raises(ConversionError, match="conv_condition/kernel: not among the parameters"):
+        to_torch(rules, {"conv_in": params["conv_in"]})
 
 
 def test_ignored_names_are_no_parameters():
@@ -121,14 +163,13 @@ def test_ignored_names_are_no_parameters():
     assert same(to_jax(RULES, tensors, like=PARAMS, ignored=["blocks.{block}.position_ids"]), PARAMS)
 
 
-def test_two_layouts_of_one_parameter():
-    """Files of either layout are read, the first is written, and a file with both is refused."""
-    rules = (Rule("new.w", "w"), Rule("old.w", "w"))
-    like = {"w": np.zeros(2)}
-    assert same(to_jax(rules, {"old.w": np.ones(2)}, like), to_jax(rules, {"new.w": np.ones(2)}, like))
-    assert set(to_torch(rules, like)) == {"new.w"}
-    with pytest.raises(ConversionError, match="w already has its values from another name"):
-        to_jax(rules, {"old.w": np.ones(2), "new.w": np.ones(2)}, like)
+def test_a_table_is_a_bijection():
+    """A table with two names for one parameter, or one name for two, is refused."""
+    like = {"w": np.zeros(2), "v": np.zeros(2)}
+    with pytest.raises(ConversionError, match="w: 2 rules name this parameter"):
+        to_torch((Rule("new.w", "w"), Rule("old.w", "w"), Rule("v", "v")), like)
+    with pytest.raises(ConversionError, match="x: several parameters write to it"):
+        to_torch((Rule("x", "w"), Rule("x", "v")), like)
 
 
 def test_a_parameter_without_a_rule_is_named():

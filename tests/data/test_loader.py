@@ -61,6 +61,10 @@ def test_a_batch_holds_clips_and_their_tokens():
     assert (batch["fps"] == 8).all()
 
 
+def test_batches_of_one_clip():
+    assert len(ids(take(load(batch_size=1), 3))) == 3
+
+
 def test_every_epoch_holds_every_clip_once_in_another_order():
     order = ids(take(load(), 10)).reshape(4, 10)
     assert (np.sort(order, 1) == np.arange(10)).all()

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
 
-from jaxmotion.models import autoencoder, clip, dinov2, stable_diffusion
+from jaxmotion.models import autoencoder, autoencoder_tiny, clip, dinov2, stable_diffusion
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet, transformer_layers
 from jaxmotion.nn.transformer import GatedCrossAttention
@@ -79,23 +79,44 @@ def test_autoencoder():
     assert count(shapes(autoencoder.AutoencoderKL(autoencoder.FULL), zeros(1, 1, 64, 64, 3))) == 83_653_863
 
 
-def test_clip():
-    leaves = shapes(clip.CLIPText(clip.FULL), jax.ShapeDtypeStruct((1, 77), jnp.int32))
-    assert count(leaves) == 123_060_480  # openai/clip-vit-large-patch14, text
+@pytest.mark.parametrize(
+    ("sizes", "parameters"), [(autoencoder_tiny.FULL, 2_445_063), (autoencoder_tiny.FULL_16, 2_458_899)]
+)
+def test_tiny_autoencoder(sizes, parameters):
+    """The counts of diffusers' AutoencoderTiny with 4 and 16 latent channels."""
+    assert count(shapes(autoencoder_tiny.AutoencoderTiny(sizes), zeros(1, 1, 64, 64, 3))) == parameters
+
+
+def clip_shapes(sizes) -> dict:
+    return shapes(clip.CLIP(sizes), jax.ShapeDtypeStruct((1, 77), jnp.int32), zeros(1, 224, 224, 3))
 
 
 @pytest.mark.parametrize(
-    ("sizes", "parameters"),
+    ("sizes", "parameters", "text", "image"),
     [
-        (dinov2.SMALL, 22_056_576),
-        (dinov2.BASE, 86_580_480),
-        (dinov2.LARGE, 304_368_640),
-        (dinov2.GIANT, 1_136_480_768),
+        (clip.B32, 151_277_313, 63_165_952, 87_456_000),  # openai/clip-vit-base-patch32
+        (clip.L14, 427_616_513, 123_060_480, 303_179_776),  # openai/clip-vit-large-patch14
+    ],
+    ids=["B/32", "L/14"],
+)
+def test_clip(sizes, parameters, text, image):
+    leaves = clip_shapes(sizes)
+    assert count(leaves) == parameters
+    assert count(leaves, "^text/encoder/") == text
+    assert count(leaves, "^image/encoder/") == image
+
+
+@pytest.mark.parametrize(
+    ("sizes", "registers", "parameters"),
+    [
+        (dinov2.SMALL, dinov2.SMALL_REGISTERS, 22_056_576),
+        (dinov2.BASE, dinov2.BASE_REGISTERS, 86_580_480),
+        (dinov2.LARGE, dinov2.LARGE_REGISTERS, 304_368_640),
+        (dinov2.GIANT, dinov2.GIANT_REGISTERS, 1_136_480_768),
     ],
 )
-def test_dinov2(sizes, parameters):
+def test_dinov2(sizes, registers, parameters):
     assert count(shapes(dinov2.DINOv2(sizes), zeros(1, 224, 224, 3))) == parameters
-    registers = dataclasses.replace(sizes, registers=4)
     assert count(shapes(dinov2.DINOv2(registers), zeros(1, 224, 224, 3))) == parameters + 4 * sizes.features
 
 
@@ -113,7 +134,13 @@ TABLES = {
         autoencoder.SHARDING,
         lambda: shapes(autoencoder.AutoencoderKL(autoencoder.FULL), zeros(1, 1, 64, 64, 3)),
     ),
+    "tiny autoencoder": (
+        autoencoder_tiny.SHARDING,
+        lambda: shapes(autoencoder_tiny.AutoencoderTiny(autoencoder_tiny.FULL), zeros(1, 1, 64, 64, 3)),
+    ),
     "clip": (clip.SHARDING, lambda: shapes(clip.CLIPText(clip.FULL), jax.ShapeDtypeStruct((1, 77), jnp.int32))),
+    "clip B/32": (clip.SHARDING, lambda: clip_shapes(clip.B32)),
+    "clip L/14": (clip.SHARDING, lambda: clip_shapes(clip.L14)),
     "dinov2": (dinov2.SHARDING, lambda: shapes(dinov2.DINOv2(dinov2.GIANT), zeros(1, 224, 224, 3))),
 }
 

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmotion.convert.rename import to_jax
+from jaxmotion.convert.files import open_tensors
+from jaxmotion.convert.rename import fits, to_jax, to_torch
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(2)
@@ -32,14 +33,40 @@ def randomise() -> Callable:
 
 
 @pytest.fixture(scope="session")
-def weights() -> Callable:
-    """The weights of a torch module as parameters of ours: weights(rules, module, our module, *inputs)."""
+def weights(shapes) -> Callable:
+    """The weights of a layer of torch as parameters of ours: weights(rules, module, our module, *inputs)."""
 
     def convert(rules, module, ours, *inputs, ignored=()):
-        like = jax.eval_shape(ours.init, jax.random.key(0), *inputs)["params"]
-        return to_jax(rules, {k: v.numpy() for k, v in module.state_dict().items()}, like, ignored)
+        tensors = {name: value.numpy() for name, value in module.state_dict().items()}
+        return to_jax(rules, tensors, shapes(ours, *inputs), ignored)
 
     return convert
+
+
+@pytest.fixture
+def through_files(tmp_path) -> Callable:
+    """The weights of a network as parameters of ours, from the files that its own `save_pretrained` writes.
+
+    through_files(rules, module, like), with the parameters that are wanted as a nested dict of shapes. Written again,
+    they are what the files hold, name by name and bit by bit.
+    """
+
+    def convert(rules, module, like, ignored=()):
+        module.save_pretrained(tmp_path)
+        tensors = open_tensors(tmp_path)
+        params = to_jax(rules, tensors, like, ignored)
+        back = to_torch(rules, params)
+        assert back.keys() == {name for name in tensors if not fits(ignored, name)}
+        assert all(np.array_equal(array, np.asarray(tensors[name])) for name, array in back.items())
+        return params
+
+    return convert
+
+
+@pytest.fixture(scope="session")
+def shapes() -> Callable:
+    """The parameters of a module of ours on these inputs, as shapes."""
+    return lambda ours, *inputs: jax.eval_shape(ours.init, jax.random.key(0), *inputs)["params"]
 
 
 @pytest.fixture(scope="session")

@@ -1,38 +1,119 @@
-"""CLIP's text encoder against transformers, on random weights in float32."""
+"""CLIP's encoders of texts and images against transformers, on random weights in float32."""
 
 from __future__ import annotations
+
+import dataclasses
 
 import jax
 import numpy as np
 import pytest
 import torch
-from transformers import CLIPTextConfig, CLIPTextModel
+from einops import rearrange
+from safetensors.numpy import save_file
+from transformers import (
+    CLIPConfig,
+    CLIPModel,
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    CLIPVisionConfig,
+    CLIPVisionModel,
+    CLIPVisionModelWithProjection,
+)
 
 from jaxmotion.convert.rename import to_torch
-from jaxmotion.convert.rules.clip import BUFFERS, CLIP_TEXT
-from jaxmotion.models.clip import TINY, CLIPText
+from jaxmotion.convert.rules import clip as rules
+from jaxmotion.models.clip import CLIP, TINY, VISION_TINY, CLIPSizes, CLIPText, CLIPVision, ImageTower, TextTower
+
+NETWORK = 1e-4
+EMBEDDING = 24
+TEXT = {
+    "vocab_size": TINY.vocabulary,
+    "hidden_size": TINY.features,
+    "intermediate_size": TINY.hidden,
+    "num_hidden_layers": TINY.depth,
+    "num_attention_heads": TINY.heads,
+    "max_position_embeddings": TINY.length,
+    "eos_token_id": TINY.end_token,
+    "projection_dim": EMBEDDING,
+}
+VISION = {
+    "image_size": VISION_TINY.image_size,
+    "patch_size": VISION_TINY.patch,
+    "hidden_size": VISION_TINY.features,
+    "intermediate_size": VISION_TINY.hidden,
+    "num_hidden_layers": VISION_TINY.depth,
+    "num_attention_heads": VISION_TINY.heads,
+    "projection_dim": EMBEDDING,
+}
+
+
+def texts(length=TINY.length):
+    """Token ids; the first text ends early and is filled with end tokens, the second at the last place."""
+    ids = np.random.default_rng(0).integers(0, TINY.start_token, (2, length)).astype(np.int32)
+    ids[:, 0], ids[0, 5:], ids[1, -1] = TINY.start_token, TINY.end_token, TINY.end_token
+    return ids
+
+
+def tokens(text):
+    return torch.tensor(text, dtype=torch.long)
+
+
+def images(x):
+    return torch.tensor(rearrange(x, "B H W C -> B C H W"))
 
 
 @pytest.mark.parametrize("length", [TINY.length, 9])
-def test_text_encoder(randomise, weights, distance, length):
-    theirs = randomise(
-        CLIPTextModel(
-            CLIPTextConfig(
-                vocab_size=TINY.vocabulary,
-                hidden_size=TINY.features,
-                intermediate_size=TINY.hidden,
-                num_hidden_layers=TINY.depth,
-                num_attention_heads=TINY.heads,
-                max_position_embeddings=TINY.length,
-            )
-        )
-    )
-    text = np.random.default_rng(0).integers(0, TINY.vocabulary, (2, length)).astype(np.int32)
-    params = weights(CLIP_TEXT, theirs, CLIPText(TINY), text, ignored=BUFFERS)
+def test_text_encoder(randomise, shapes, through_files, distance, length):
+    theirs = randomise(CLIPTextModel(CLIPTextConfig(**TEXT)))
+    text = texts(length)
+    params = through_files(rules.CLIP_TEXT_BARE, theirs, shapes(CLIPText(TINY), text))
     hidden = jax.jit(CLIPText(TINY).apply)({"params": params}, text)
-    assert distance(hidden, theirs(torch.tensor(text, dtype=torch.long)).last_hidden_state) < 1e-4
+    assert distance(hidden, theirs(tokens(text)).last_hidden_state) < NETWORK
 
-    back = to_torch(CLIP_TEXT, params)
-    names = dict(theirs.named_parameters())
-    assert back.keys() == {f"text_model.{name}" for name in names}  # as public files have them
-    assert all(np.array_equal(back[f"text_model.{name}"], value.detach().numpy()) for name, value in names.items())
+
+def test_transformers_reads_the_public_names_of_a_text_encoder(randomise, shapes, through_files, tmp_path):
+    theirs = randomise(CLIPTextModel(CLIPTextConfig(**TEXT)))
+    params = through_files(rules.CLIP_TEXT_BARE, theirs, shapes(CLIPText(TINY), texts()))
+    save_file(to_torch(rules.CLIP_TEXT, params), tmp_path / "model.safetensors", metadata={"format": "pt"})
+    again = CLIPTextModel.from_pretrained(tmp_path)
+    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in again.state_dict().items())
+
+
+def test_text_tower(randomise, shapes, through_files, distance):
+    theirs = randomise(CLIPTextModelWithProjection(CLIPTextConfig(**TEXT)))
+    ours, text = TextTower(TINY, EMBEDDING), texts()
+    params = through_files(rules.CLIP_TEXT_TOWER, theirs, shapes(ours, text))
+    assert distance(jax.jit(ours.apply)({"params": params}, text), theirs(tokens(text)).text_embeds) < NETWORK
+
+
+# At 40 x 24 pixels the 4 x 4 position embeddings are interpolated to 5 x 3: larger one way, smaller the other.
+@pytest.mark.parametrize("size", [(32, 32), (40, 24)], ids=["stored size", "interpolated"])
+def test_image_encoder(randomise, shapes, through_files, distance, draw, size):
+    theirs = randomise(CLIPVisionModel(CLIPVisionConfig(**VISION)))
+    x = draw(2, *size, 3)
+    params = through_files(rules.CLIP_VISION_BARE, theirs, shapes(CLIPVision(VISION_TINY), x))
+    hidden, pooled = jax.jit(CLIPVision(VISION_TINY).apply)({"params": params}, x)
+    reference = theirs(images(x), interpolate_pos_encoding=size != (32, 32))
+    assert distance(hidden, reference.last_hidden_state) < NETWORK
+    assert distance(pooled, reference.pooler_output) < NETWORK
+
+
+def test_image_tower(randomise, shapes, through_files, distance, draw):
+    theirs = randomise(CLIPVisionModelWithProjection(CLIPVisionConfig(**VISION)))
+    sizes = dataclasses.replace(VISION_TINY, remat="full")
+    ours, x = ImageTower(sizes, EMBEDDING), draw(2, 32, 32, 3)
+    params = through_files(rules.CLIP_VISION_TOWER, theirs, shapes(ours, x))
+    reference = theirs(images(x))
+    assert distance(jax.jit(ours.apply)({"params": params}, x), reference.image_embeds) < NETWORK
+    hidden, _ = jax.jit(CLIPVision(sizes).apply)({"params": params["encoder"]}, x)
+    assert distance(hidden, reference.last_hidden_state) < NETWORK
+
+
+def test_whole_model(randomise, shapes, through_files, distance, draw):
+    theirs = randomise(CLIPModel(CLIPConfig(text_config=TEXT, vision_config=VISION, projection_dim=EMBEDDING)))
+    ours = CLIP(CLIPSizes(TINY, VISION_TINY, EMBEDDING))
+    text, x = texts(), draw(3, 32, 32, 3)
+    params = through_files(rules.CLIP, theirs, shapes(ours, text, x))
+    logits = jax.jit(ours.apply)({"params": params}, text, x)
+    assert distance(logits, theirs(tokens(text), images(x)).logits_per_image) < NETWORK

@@ -11,9 +11,9 @@ import torch
 from einops import rearrange
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-from jaxmotion.convert.rename import to_jax, to_torch
-from jaxmotion.convert.rules.dinov2 import DINOV2, DINOV2_GATED
-from jaxmotion.models.dinov2 import TINY, DINOv2, bicubic_weights
+from jaxmotion.convert.rules import dinov2 as rules
+from jaxmotion.models.dinov2 import TINY, DINOv2
+from jaxmotion.models.patches import bicubic_weights
 
 # At 40 x 24 pixels the 4 x 4 position embeddings are interpolated to 5 x 3: larger one way, smaller the other.
 SHAPES = {"stored size": (32, 32), "interpolated": (40, 24)}
@@ -22,7 +22,7 @@ SHAPES = {"stored size": (32, 32), "interpolated": (40, 24)}
 @pytest.mark.parametrize("size", SHAPES.values(), ids=SHAPES.keys())
 @pytest.mark.parametrize("registers", [0, 3])
 @pytest.mark.parametrize("gated", [False, True])
-def test_image_encoder(randomise, weights, distance, draw, size, registers, gated):
+def test_image_encoder(randomise, weights, shapes, through_files, distance, draw, size, registers, gated):
     sizes = dataclasses.replace(TINY, registers=registers, gated=gated, hidden=176 if gated else 256)
     config = {
         "hidden_size": sizes.features,
@@ -37,16 +37,16 @@ def test_image_encoder(randomise, weights, distance, draw, size, registers, gate
         if registers
         else Dinov2Model(Dinov2Config(**config))
     )
-    rules = DINOV2_GATED if gated else DINOV2
+    public, in_memory = (
+        (rules.DINOV2_GATED, rules.DINOV2_GATED_IN_MEMORY) if gated else (rules.DINOV2, rules.DINOV2_IN_MEMORY)
+    )
     x = draw(2, *size, 3)
-    params = weights(rules, theirs, DINOv2(sizes), x)
+    params = through_files(public, theirs, shapes(DINOv2(sizes), x))
     hidden = jax.jit(DINOv2(sizes).apply)({"params": params}, x)
     assert distance(hidden, theirs(torch.tensor(rearrange(x, "B H W C -> B C H W"))).last_hidden_state) < 1e-4
 
-    public = to_torch(rules, params)  # in the names of public files
-    assert "encoder.layer.1.attention.attention.query.weight" in public
-    again = to_jax(rules, public, params)
-    assert jax.tree.all(jax.tree.map(np.array_equal, params, again))
+    same = weights(in_memory, theirs, DINOv2(sizes), x)
+    assert jax.tree.all(jax.tree.map(np.array_equal, params, same))
 
 
 @pytest.mark.parametrize("antialias", [False, True])

@@ -132,6 +132,17 @@ def test_ddim_at_zero_terminal_snr(prediction, eta, spacing):
     close(sample(sampler, process, jax_network, jnp.asarray(noise(0)), key), expected, 1e-4)
 
 
+def test_ddim_of_animatediff():
+    """As the public motion modules are used: linear betas, linspace, whose times an offset does not move."""
+    config = {**SD, "beta_schedule": "linear"}
+    reference = diffusers.DDIMScheduler(**config, clip_sample=False, timestep_spacing="linspace", steps_offset=1)
+    reference.set_timesteps(25)
+    process = Process(linear(SD["beta_start"], SD["beta_end"]), "eps")
+    sampler = DDIM(25, 0.0, "linspace", 1, "clean")
+    expected = follow_reference(sampler.plan(process), "eps", reference, noise(0))
+    close(sample(sampler, process, jax_network, jnp.asarray(noise(0)), jax.random.key(0)), expected, 1e-4)
+
+
 def test_ddim_of_cogvideox():
     reference = diffusers.CogVideoXDDIMScheduler(
         snr_shift_scale=3.0,

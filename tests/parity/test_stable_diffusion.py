@@ -15,8 +15,9 @@ from diffusers.models.resnet import ResnetBlock2D
 from diffusers.models.transformers.transformer_2d import Transformer2DModel
 from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from einops import rearrange, repeat
+from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxmotion.convert.rename import to_torch
+from jaxmotion.convert.rename import Rule, split_input
 from jaxmotion.convert.rules import stable_diffusion as rules
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet, transformer_layers
@@ -29,6 +30,11 @@ from jaxmotion.types import Condition
 LAYER, NETWORK = 1e-5, 1e-4
 B, T, H, W, L, D = 2, 3, 8, 12, 5, 24
 SIZES = UNetSizes(features=(16, 32, 32), blocks_per_stage=2, attention_stages=(True, True, False), heads=4, groups=4)
+
+TEN_CHANNELS = (
+    Rule("conv_in.weight", ("conv_in/kernel", "conv_condition/kernel"), split_input(4)),
+    *(rule for rule in rules.UNET if rule.names != ("conv_in.weight",)),
+)
 
 
 def images(x):
@@ -80,21 +86,40 @@ def test_motion_module(randomise, weights, distance, draw):
     assert distance(y, clips(theirs(images(x), num_frames=T))) < LAYER
 
 
-def test_unet(randomise, weights, distance, draw):
-    theirs = randomise(
-        UNet2DConditionModel(
-            block_out_channels=SIZES.features,
-            down_block_types=("CrossAttnDownBlock2D", "CrossAttnDownBlock2D", "DownBlock2D"),
-            up_block_types=("UpBlock2D", "CrossAttnUpBlock2D", "CrossAttnUpBlock2D"),
-            attention_head_dim=SIZES.heads,  # diffusers' name for the number of heads
-            cross_attention_dim=D,
-            norm_num_groups=SIZES.groups,
-        )
+def their_unet(sizes):
+    attention = sizes.attention_stages
+    return UNet2DConditionModel(
+        block_out_channels=sizes.features,
+        down_block_types=tuple("CrossAttnDownBlock2D" if has else "DownBlock2D" for has in attention),
+        up_block_types=tuple("CrossAttnUpBlock2D" if has else "UpBlock2D" for has in reversed(attention)),
+        layers_per_block=sizes.blocks_per_stage,
+        attention_head_dim=sizes.heads,  # diffusers' name for the number of heads
+        cross_attention_dim=D,
+        norm_num_groups=sizes.groups,
     )
-    ours = stable_diffusion_unet(SIZES)
+
+
+@dataclasses.dataclass(frozen=True)
+class Motion:
+    """What differs between the published motion modules."""
+
+    frames: int
+    middle: bool
+
+    def unet(self, sizes):
+        layers = {"motion": partial(MotionModule, sizes.heads, sizes.groups, frames=self.frames)}
+        return stable_diffusion_unet(sizes, after_block=layers, after_middle=layers if self.middle else {})
+
+
+VERSIONS = {"v1": Motion(24, middle=False), "v2": Motion(32, middle=True), "v3": Motion(32, middle=False)}
+SMALL = dataclasses.replace(SIZES, features=(16, 32), blocks_per_stage=1, attention_stages=(True, False))
+
+
+def test_unet(randomise, shapes, through_files, distance, draw):
+    theirs, ours = randomise(their_unet(SIZES)), stable_diffusion_unet(SIZES)
     zt, t, text = draw(B, T, H, W, 4), np.array([3, 981], np.int32), draw(B, 1, L, D)
     condition = Condition(tokens={"text": jnp.asarray(text)})
-    params = weights(rules.UNET, theirs, ours, zt, t, condition)
+    params = through_files(rules.UNET, theirs, shapes(ours, zt, t, condition))
     y = jax.jit(ours.apply)({"params": params}, zt, t, condition)
     frames = partial(repeat, T=T)
     reference = theirs(
@@ -102,49 +127,73 @@ def test_unet(randomise, weights, distance, draw):
     ).sample
     assert distance(y, clips(reference)) < NETWORK
 
-    back = to_torch(rules.UNET, params)
-    assert back.keys() == theirs.state_dict().keys()
-    assert all(np.array_equal(back[name], value.numpy()) for name, value in theirs.state_dict().items())
 
-
-@pytest.mark.parametrize("middle", [False, True], ids=["v1 and v3, without middle", "v2, with middle"])
-def test_unet_with_motion_modules(randomise, weights, distance, draw, middle):
-    sizes = dataclasses.replace(SIZES, features=(16, 32), blocks_per_stage=1, attention_stages=(True, False))
-    adapter = MotionAdapter(
-        block_out_channels=sizes.features,
-        motion_layers_per_block=1,
-        motion_num_attention_heads=SIZES.heads,
-        motion_norm_num_groups=SIZES.groups,
-        motion_max_seq_length=8,
-        use_motion_mid_block=middle,
-    )
-    theirs = randomise(
-        UNetMotionModel(
-            block_out_channels=sizes.features,
-            down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
-            up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
-            layers_per_block=1,
-            num_attention_heads=SIZES.heads,
-            cross_attention_dim=D,
-            norm_num_groups=SIZES.groups,
-            motion_num_attention_heads=SIZES.heads,
-            motion_max_seq_length=8,
-            use_motion_mid_block=middle,
-        )
-    )
-    motion = {"motion": partial(MotionModule, SIZES.heads, SIZES.groups, frames=8)}
-    ours = stable_diffusion_unet(sizes, after_block=motion, after_middle=motion if middle else {})
-    zt, t, text = draw(B, T, H, W, 4), np.array([3, 981], np.int32), draw(B, 1, L, D)
-    condition = Condition(tokens={"text": jnp.asarray(text)})
-    table = (*rules.UNET, *rules.MOTION)
-    params = weights(table, theirs, ours, zt, t, condition, ignored=rules.MOTION_BUFFERS)
-    y = jax.jit(ours.apply)({"params": params}, zt, t, condition)
-    reference = theirs(
+def of_clips(theirs, zt, t, text):
+    """Their prediction for [B T H W C]."""
+    y = theirs(
         torch.tensor(rearrange(zt, "B T H W C -> B C T H W")),
         torch.tensor(t),
         torch.tensor(repeat(text, "B 1 L D -> (B T) L D", T=T)),
     ).sample
-    assert distance(y, rearrange(reference, "B C T H W -> B T H W C")) < NETWORK
+    return rearrange(y, "B C T H W -> B T H W C")
 
-    ours_only = {name for name in to_torch(table, params) if "motion_modules" in name}
-    assert ours_only == set(dict(adapter.named_parameters()))
+
+@pytest.mark.parametrize("motion", VERSIONS.values(), ids=VERSIONS)
+def test_unet_with_a_motion_adapter(randomise, shapes, through_files, distance, draw, motion):
+    """Two files, of Stable Diffusion and of the motion modules, make one network on either side, and then one file."""
+    unet = randomise(their_unet(SMALL))
+    adapter = randomise(
+        MotionAdapter(
+            block_out_channels=SMALL.features,
+            motion_layers_per_block=SMALL.blocks_per_stage,
+            motion_num_attention_heads=SMALL.heads,
+            motion_norm_num_groups=SMALL.groups,
+            motion_max_seq_length=motion.frames,
+            use_motion_mid_block=motion.middle,
+        ),
+        seed=1,
+    )
+    ours = motion.unet(SMALL)
+    zt, t, text = draw(B, T, H, W, 4), np.array([3, 981], np.int32), draw(B, 1, L, D)
+    condition = Condition(tokens={"text": jnp.asarray(text)})
+    like = shapes(ours, zt, t, condition)
+    parts = {True: {}, False: {}}  # by whether the leaf is part of a motion module
+    for path, leaf in flatten_dict(like).items():
+        parts["motion" in path][path] = leaf
+    base = through_files(rules.UNET, unet, unflatten_dict(parts[False]))
+    modules = through_files(rules.MOTION, adapter, unflatten_dict(parts[True]), rules.MOTION_BUFFERS)
+    params = unflatten_dict({**flatten_dict(base), **flatten_dict(modules)})
+    y = jax.jit(ours.apply)({"params": params}, zt, t, condition)
+    theirs = UNetMotionModel.from_unet2d(unet, adapter).eval()
+    assert distance(y, of_clips(theirs, zt, t, text)) < NETWORK
+
+    whole = through_files((*rules.UNET, *rules.MOTION), theirs, like, rules.MOTION_BUFFERS)
+    assert jax.tree.all(jax.tree.map(np.array_equal, whole, params))
+
+
+def test_unet_of_clips_with_ten_input_channels(randomise, shapes, through_files, distance, draw):
+    """Their one convolution over all channels is ours over z_t and ours over the condition."""
+    motion, sizes = VERSIONS["v3"], dataclasses.replace(SMALL, condition_channels=6)
+    ours = motion.unet(sizes)
+    theirs = randomise(
+        UNetMotionModel(
+            in_channels=10,
+            block_out_channels=SMALL.features,
+            down_block_types=("CrossAttnDownBlockMotion", "DownBlockMotion"),
+            up_block_types=("UpBlockMotion", "CrossAttnUpBlockMotion"),
+            layers_per_block=SMALL.blocks_per_stage,
+            num_attention_heads=SMALL.heads,
+            cross_attention_dim=D,
+            norm_num_groups=SMALL.groups,
+            motion_num_attention_heads=SMALL.heads,
+            motion_max_seq_length=motion.frames,
+            use_motion_mid_block=motion.middle,
+        )
+    )
+    x, t, text = draw(B, T, H, W, 10), np.array([3, 981], np.int32), draw(B, 1, L, D)
+    zt, reference, frame, level = np.split(x, [4, 8, 9], axis=-1)
+    condition = Condition(tuple(map(jnp.asarray, (reference, frame, level))), {"text": jnp.asarray(text)})
+    like = shapes(ours, zt, t, condition)
+    params = through_files((*TEN_CHANNELS, *rules.MOTION), theirs, like, rules.MOTION_BUFFERS)
+    y = jax.jit(ours.apply)({"params": params}, zt, t, condition)
+    assert distance(y, of_clips(theirs, x, t, text)) < NETWORK

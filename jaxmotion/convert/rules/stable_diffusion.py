@@ -8,13 +8,19 @@ from __future__ import annotations
 from jaxmotion.convert.rename import Rule, conv, linear, norm, pair, pointwise, under
 
 
-def _attention(torch: str, path: str) -> tuple[Rule, ...]:
+def attention(torch: str, path: str) -> tuple[Rule, ...]:
+    """An attention layer of diffusers."""
     return (
         *linear(f"{torch}.to_q", f"{path}/query"),
         *linear(f"{torch}.to_k", f"{path}/key"),
         *linear(f"{torch}.to_v", f"{path}/value"),
         *linear(f"{torch}.to_out.0", f"{path}/out"),
     )
+
+
+def feedforward(torch: str, path: str) -> tuple[Rule, ...]:
+    """A feedforward layer with GEGLU of diffusers."""
+    return (*pair(f"{torch}.net.0.proj", f"{path}/linear_in"), *linear(f"{torch}.net.2", f"{path}/linear_out"))
 
 
 def _block(first: str, second: str) -> tuple[Rule, ...]:
@@ -24,12 +30,11 @@ def _block(first: str, second: str) -> tuple[Rule, ...]:
         "block/",
         (
             *norm("norm1", f"{first}/norm"),
-            *_attention("attn1", f"{first}/attention"),
+            *attention("attn1", f"{first}/attention"),
             *norm("norm2", f"{second}/norm"),
-            *_attention("attn2", f"{second}/attention"),
+            *attention("attn2", f"{second}/attention"),
             *norm("norm3", "feedforward/norm"),
-            *pair("ff.net.0.proj", "feedforward/mlp/linear_in"),
-            *linear("ff.net.2", "feedforward/mlp/linear_out"),
+            *feedforward("ff", "feedforward/mlp"),
         ),
     )
 

@@ -1,0 +1,250 @@
+"""LoRA: another system of which only thin factors beside chosen kernels are trained.
+
+A chosen kernel W becomes W + (alpha / rank) down up wherever the system uses it; everything else stays what it is. The
+factors are one more part of the parameter tree, `lora`, under the paths of their kernels:
+
+    lora/denoiser/.../query/kernel/down  [C, rank]          of a linear layer [C, D]; of a gated one, up is [rank, 2, D]
+    lora/denoiser/.../query/kernel/up    [rank, D]
+    lora/denoiser/.../conv_in/kernel/down [k, k, C, rank]   of a convolution [k, k, C, D]; up is [rank, D]
+
+Kernels that `nn.chain.Stack` keeps on one first axis have a pair for each layer, stacked alike. With
+`train.trained = (r"^lora/",)` nothing else has gradients, optimiser state or a running mean.
+
+Merging before each use keeps the networks as they are. It costs one copy of the adapted kernels in the computing type,
+and their whole gradient for a moment in the backward pass, but no state between steps.
+
+Source: "LoRA" (arXiv:2106.09685), section 4.1; convolutions as in PEFT and Kohya's scripts: the first factor has the
+window, the second is pointwise.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+import re
+import zlib
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any, Self
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Float, Key, UInt8
+
+from jaxmotion.systems.system import Sampling, System, Table, Task, VideoDiffusion
+from jaxmotion.types import Array, Batch, Params
+
+LORA, DOWN, UP = "lora", "down", "up"
+"""The part of the parameter tree that holds the factors, and the two factors of a kernel."""
+
+ATTENTION = (r"^denoiser/.*/(query|key|value|out)/kernel$",)
+"""The projections of all attention layers of the denoiser."""
+
+
+@dataclasses.dataclass(frozen=True)
+class LoRA(System):
+    """Another system, adapted by LoRA."""
+
+    of: System
+    """The system whose kernels are adapted."""
+    rank: int = 8
+    """Width between the two factors."""
+    alpha: float = 8.0
+    """The product of the factors counts alpha / rank."""
+    paths: tuple[str, ...] = ATTENTION
+    """Regular expressions searched in the paths of kernels, which end in `/kernel`; each must match at least one."""
+
+    def __post_init__(self) -> None:
+        _check(self.rank, self.alpha, self.paths)
+
+    @property
+    def frames(self) -> int:
+        return self.of.frames
+
+    @property
+    def size(self) -> tuple[int, int]:
+        return self.of.size
+
+    @property
+    def captions(self) -> tuple[int, int] | None:
+        return self.of.captions
+
+    def build(self) -> Adapted:
+        """The adapted task; it can sample if the system's own can."""
+        task = self.of.build()
+        if isinstance(task, VideoDiffusion):
+            return AdaptedDiffusion(task, self.rank, self.alpha, self.paths)
+        return Adapted(task, self.rank, self.alpha, self.paths)
+
+    def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
+        return self.of.calibrate(clips)
+
+    def calibrated(self, measured: Mapping[str, Any]) -> Self:
+        return dataclasses.replace(self, of=self.of.calibrated(measured))
+
+
+@dataclasses.dataclass(frozen=True)
+class Adapted:
+    """A task whose parameters are those of another one and the factors, `lora`."""
+
+    of: Task
+    rank: int
+    alpha: float
+    paths: tuple[str, ...]
+
+    def __post_init__(self) -> None:
+        _check(self.rank, self.alpha, self.paths)
+
+    def init(self, key: Array) -> Params:
+        """The task's own fresh parameters under this key, and factors whose products are zero."""
+        params = self.of.init(key)
+        if LORA in params:
+            raise ValueError("The task has LoRA factors already. Merge those first, or train them on.")
+        # Far from the numbers that the task's own init folds in or splits off.
+        return {**params, LORA: fresh(chosen(params, self.paths), self.rank, jax.random.fold_in(key, _SALT))}
+
+    @functools.cached_property
+    def sharding(self) -> Table:
+        """The task's own table, after rules for the factors.
+
+        A factor lies as its kernel does along the axes that they share and is whole along the rank, so each device
+        makes its own part of the product from what it holds.
+        """
+        rules = [(re.compile(pattern), spec) for pattern, spec in self.of.sharding]
+        alike: dict[tuple[str, P], list[str]] = {}
+        shapes = jax.eval_shape(self.of.init, jax.random.key(0))
+        for path, kernel in chosen(shapes, self.paths).items():
+            spec = next((spec for pattern, spec in rules if pattern.search(path)), P())
+            layers, inputs, outputs = sides(path, (*spec, *(None,) * (len(kernel.shape) - len(spec))))
+            alike.setdefault((DOWN, P(*layers, *inputs)), []).append(path)
+            alike.setdefault((UP, P(*layers, None, *outputs)), []).append(path)
+        factors = ((rf"^{LORA}/(?:{'|'.join(map(re.escape, p))})/{role}$", spec) for (role, spec), p in alike.items())
+        return (*factors, *self.of.sharding)
+
+    def merged(self, params: Params, scale: float | Array = 1.0) -> dict[str, Any]:
+        """Parameters of the task itself that do what the adapted ones do; `scale` weakens or strengthens the LoRA."""
+        base = {part: tree for part, tree in params.items() if part != LORA}
+        return merge(base, params[LORA], scale * self.alpha / self.rank)
+
+    def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
+        """The task's own loss with merged parameters."""
+        return self.of.loss(self.merged(params), batch, key)
+
+
+@dataclasses.dataclass(frozen=True)
+class AdaptedDiffusion(Adapted):
+    """An adapted video diffusion model."""
+
+    of: VideoDiffusion
+
+    def sample(
+        self,
+        params: Params,
+        batch: Batch,
+        keys: Key[Array, " B"],
+        sampling: Sampling,
+        on_step: Callable[[Any], None] | None = None,
+    ) -> UInt8[Array, "B T H W 3"]:
+        """The model's own clips with merged parameters; merged once, before the first step."""
+        return self.of.sample(self.merged(params), batch, keys, sampling, on_step)
+
+
+def merge(params: Params, lora: Params, factor: float | Array) -> dict[str, Any]:
+    """`params` with factor * down up added to each kernel that `lora` has factors for.
+
+    The sum is made in float32 and rounded once, to the precision of the kernel.
+    """
+    flat: dict[str, Any] = flatten_dict(params, keep_empty_nodes=True, sep="/")  # pyright: ignore[reportAssignmentType]
+    for path, down, up in pairs(lora):
+        if path not in flat:
+            raise ValueError(f"There are LoRA factors for {path!r}, but no such kernel.")
+        kernel = jnp.asarray(flat[path])
+        change = product(path, down, up)
+        if change.shape != kernel.shape:
+            raise ValueError(f"The LoRA factors of {path!r} make {change.shape}; the kernel is {kernel.shape}.")
+        flat[path] = (kernel.astype(jnp.float32) + factor * change).astype(kernel.dtype)
+    return unflatten_dict(flat, sep="/")
+
+
+def product(path: str, down: Float[Array, "*C R"], up: Float[Array, "R *D"]) -> Float[Array, "*C *D"]:
+    """The product of the factors of the kernel at `path`, in float32."""
+    multiply = functools.partial(jnp.tensordot, axes=1, precision=jax.lax.Precision.HIGHEST)
+    multiply = jax.vmap(multiply) if stacked(path) else multiply
+    return multiply(jnp.asarray(down, jnp.float32), jnp.asarray(up, jnp.float32))
+
+
+def pairs(lora: Params) -> list[tuple[str, Any, Any]]:
+    """(path of a kernel, down, up) for all factors of a `lora` part."""
+    flat: dict[str, Any] = flatten_dict(lora, sep="/")  # pyright: ignore[reportAssignmentType]
+    kernels = dict.fromkeys(path.rpartition("/")[0] for path in flat)
+    wanted = {f"{path}/{role}" for path in kernels for role in (DOWN, UP)}
+    if wanted != flat.keys():
+        odd = ", ".join(sorted(wanted ^ flat.keys())[:5])
+        raise ValueError(f"LoRA factors come in pairs, {DOWN!r} and {UP!r} under the path of a kernel; see {odd}.")
+    return [(path, flat[f"{path}/{DOWN}"], flat[f"{path}/{UP}"]) for path in kernels]
+
+
+def chosen(params: Params, paths: Iterable[str]) -> dict[str, Any]:
+    """The kernels that the patterns match, by path. Raises ValueError for a pattern that matches none."""
+    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
+    kernels = {path: leaf for path, leaf in flat.items() if path.endswith("/kernel") and leaf.ndim > 1}
+    for pattern in paths:
+        if not any(re.search(pattern, path) for path in kernels):
+            shown = ", ".join(list(kernels)[:5])
+            raise ValueError(f"The LoRA path {pattern!r} matches no kernel. Kernels look like: {shown}.")
+    return {path: leaf for path, leaf in kernels.items() if any(re.search(pattern, path) for pattern in paths)}
+
+
+def fresh(kernels: Mapping[str, Any], rank: int, key: Array) -> dict[str, Any]:
+    """Factors for kernels (anything with a shape) by path: down random, up zero.
+
+    Source: arXiv:2106.09685 has A Gaussian and B zero. Unsaid there, chosen here: down is uniform in plus or minus
+    1 / sqrt(its inputs), as PEFT starts it (Kaiming's uniform initialisation with a = sqrt(5)).
+    """
+    factors = {}
+    for (path, kernel), each in zip(kernels.items(), jax.random.split(key, len(kernels)), strict=True):
+        layers, inputs, outputs = sides(path, kernel.shape)
+        if rank > max(math.prod(inputs), math.prod(outputs)):
+            raise ValueError(
+                f"The LoRA rank {rank} is larger than both sides of {path!r}, {math.prod(inputs)} and "
+                f"{math.prod(outputs)}. Choose a smaller rank, or leave this kernel out of the paths."
+            )
+        bound = math.prod(inputs) ** -0.5
+        factors[f"{path}/{DOWN}"] = jax.random.uniform(each, (*layers, *inputs, rank), minval=-bound, maxval=bound)
+        factors[f"{path}/{UP}"] = jnp.zeros((*layers, rank, *outputs))
+    return unflatten_dict(factors, sep="/")
+
+
+def sides(path: str, axes: Sequence[Any]) -> tuple[tuple, tuple, tuple]:
+    """(layers, inputs, outputs) of a kernel, from one value for each of its axes, such as its shape.
+
+    `nn.chain.Stack` calls its layers `layers` and keeps them on the first axis. A linear layer has one axis of inputs
+    and any number of outputs; a convolution has one axis of outputs.
+    """
+    layers = int(stacked(path))
+    inputs = 1 if len(axes) - layers < 4 else len(axes) - layers - 1
+    return tuple(axes[:layers]), tuple(axes[layers : layers + inputs]), tuple(axes[layers + inputs :])
+
+
+def stacked(path: str) -> bool:
+    """Whether a kernel holds many layers on its first axis."""
+    return "/layers/" in path
+
+
+def _check(rank: int, alpha: float, paths: tuple[str, ...]) -> None:
+    if rank < 1:
+        raise ValueError(f"A LoRA's rank is at least 1; got {rank}.")
+    if not alpha > 0:
+        raise ValueError(f"A LoRA's alpha is above 0; got {alpha}.")
+    if not paths:
+        raise ValueError("A LoRA without paths adapts nothing; give at least one regular expression.")
+    for pattern in paths:
+        try:
+            re.compile(pattern)
+        except re.error as error:
+            raise ValueError(f"The LoRA path {pattern!r} is no regular expression: {error}.") from error
+
+
+_SALT = zlib.crc32(LORA.encode())

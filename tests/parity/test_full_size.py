@@ -1,0 +1,115 @@
+"""Networks at their published sizes against diffusers and transformers, on random weights in float32.
+
+One copy of the weights at a time: the reference computes, saves itself and is gone before ours are read from its files.
+"""
+
+from __future__ import annotations
+
+import resource
+from functools import partial
+
+import diffusers
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+import transformers
+from einops import rearrange
+
+from jaxmotion.convert.files import open_tensors
+from jaxmotion.convert.rename import to_jax
+from jaxmotion.convert.rules.autoencoder import AUTOENCODER
+from jaxmotion.convert.rules.clip import CLIP_TEXT_BARE
+from jaxmotion.convert.rules.dinov2 import DINOV2
+from jaxmotion.convert.rules.stable_diffusion import UNET
+from jaxmotion.models import autoencoder, clip, dinov2, stable_diffusion
+from jaxmotion.models.stable_diffusion import stable_diffusion_unet
+from jaxmotion.types import Condition
+
+pytestmark = pytest.mark.slow
+NETWORK = 1e-4
+MEMORY = 24 * 2**20  # KiB
+
+
+@pytest.fixture(autouse=True)
+def within_memory():
+    yield
+    assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss < MEMORY
+
+
+@pytest.fixture
+def computed(randomise, tmp_path):
+    """What a network of torch computes. Its weights are left in files and are no longer in memory."""
+
+    def compute(make, run):
+        module = randomise(make())
+        module.save_pretrained(tmp_path)
+        with torch.inference_mode():
+            return run(module)
+
+    return compute
+
+
+@pytest.fixture
+def read(shapes, tmp_path):
+    """The weights that were left, as parameters of a network of ours."""
+    return lambda rules, ours, *inputs: to_jax(rules, open_tensors(tmp_path), shapes(ours, *inputs))
+
+
+def images(x):
+    return torch.tensor(rearrange(x, "... H W C -> (...) C H W"))
+
+
+def test_unet_of_stable_diffusion(computed, read, distance, draw):
+    """At 256 x 256 pixels."""
+    zt, t, text = draw(1, 2, 32, 32, 4), np.array([501], np.int32), draw(1, 1, 77, 768)
+    theirs = computed(
+        partial(diffusers.UNet2DConditionModel, cross_attention_dim=768),
+        lambda unet: unet(images(zt), torch.tensor(501), torch.tensor(text[0]).expand(2, -1, -1)).sample,
+    )
+    ours, condition = stable_diffusion_unet(stable_diffusion.FULL), Condition(tokens={"text": jnp.asarray(text)})
+    params = read(UNET, ours, zt, t, condition)
+    y = jax.jit(ours.apply)({"params": params}, zt, t, condition)
+    assert distance(rearrange(y, "B T h w C -> (B T) C h w"), theirs) < NETWORK
+
+
+def test_autoencoder(computed, read, distance, draw):
+    x, sizes = draw(1, 1, 128, 128, 3), autoencoder.FULL
+    latents, pixels = computed(
+        partial(
+            diffusers.AutoencoderKL,
+            block_out_channels=sizes.features,
+            down_block_types=["DownEncoderBlock2D"] * len(sizes.features),
+            up_block_types=["UpDecoderBlock2D"] * len(sizes.features),
+            layers_per_block=sizes.blocks_per_stage,
+        ),
+        lambda vae: ((z := vae.encode(images(x)).latent_dist.mode()), vae.decode(z).sample),
+    )
+    codec = autoencoder.KLCodec(sizes)
+    params = read(AUTOENCODER, autoencoder.AutoencoderKL(sizes), x)
+    z = jax.jit(codec.encode)(params, x)
+    assert distance(rearrange(z, "B T h w C -> (B T) C h w"), latents * sizes.scaling) < NETWORK
+    y = jax.jit(codec.decode)(params, rearrange(sizes.scaling * latents.numpy(), "B C h w -> B 1 h w C"))
+    assert distance(rearrange(y, "B T h w C -> (B T) C h w"), pixels) < NETWORK
+
+
+def test_text_encoder_of_stable_diffusion(computed, read, distance):
+    sizes = clip.FULL
+    config = transformers.CLIPTextConfig(
+        hidden_size=sizes.features, num_attention_heads=sizes.heads, intermediate_size=sizes.hidden
+    )
+    text = np.random.default_rng(0).integers(0, sizes.vocabulary, (2, sizes.length)).astype(np.int32)
+    theirs = computed(
+        partial(transformers.CLIPTextModel, config), lambda encoder: encoder(torch.tensor(text)).last_hidden_state
+    )
+    params = read(CLIP_TEXT_BARE, clip.CLIPText(sizes), text)
+    assert distance(jax.jit(clip.CLIPText(sizes).apply)({"params": params}, text), theirs) < NETWORK
+
+
+def test_dinov2(computed, read, distance, draw):
+    x, sizes = draw(2, 224, 224, 3), dinov2.BASE
+    config = transformers.Dinov2Config(image_size=sizes.grid * sizes.patch, patch_size=sizes.patch)
+    theirs = computed(partial(transformers.Dinov2Model, config), lambda encoder: encoder(images(x)).last_hidden_state)
+    params = read(DINOV2, dinov2.DINOv2(sizes), x)
+    assert distance(jax.jit(dinov2.DINOv2(sizes).apply)({"params": params}, x), theirs) < NETWORK
