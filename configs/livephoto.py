@@ -3,12 +3,14 @@
     python -m jaxmotion.train --config configs/livephoto.py --run runs/full --data.path CLIPS --dry-run
     python -m jaxmotion.train --config configs/livephoto.py:tiny --run runs/tiny --data.path CLIPS
 
-Values: `full`, `tiny`; Table 1, row by row: `reference_latent`, `content_encoder`, `prior_inversion` (= full); Table 2:
-`without_intensity`, `without_reweighting`. Each ablation has a tiny form too, such as `tiny_without_intensity`.
+Values: `full`, `tiny`; `lora` and `tiny_lora`, a LoRA on a run of these (give --start-from.run); Table 1, row by row:
+`reference_latent`, `content_encoder`, `prior_inversion` (= full); Table 2: `without_intensity`, `without_reweighting`.
+Each ablation has a tiny form too, such as `tiny_without_intensity`.
 """
 
 import dataclasses
 
+from jaxmotion.convert.start import StartFrom
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer
 from jaxmotion.diffusion.process import Process
@@ -23,6 +25,7 @@ from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted
+from jaxmotion.systems.lora import LoRA
 from jaxmotion.systems.system import Noise, Sampling
 from jaxmotion.train.config import TrainConfig
 
@@ -33,6 +36,17 @@ MOTION, CONTENT = r"^denoiser/.*/motion/", r"^denoiser/.*/content/|^content/"
 CHANNELS, REWEIGHTING = r"^denoiser/conv_condition/", r"^reweighting/"
 NEW_PARTS = (MOTION, CONTENT, CHANNELS, REWEIGHTING)
 """What LivePhoto adds to Stable Diffusion and trains; everything else is frozen (Sec. 3.2, Fig. 2)."""
+
+STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
+PUBLIC_WEIGHTS = StartFrom(
+    backbone=STABLE_DIFFUSION,
+    # Unsaid there, chosen here: the motion modules start from AnimateDiff's third weights, which have none in the
+    # middle, as these.
+    motion_module="guoyww/animatediff-motion-adapter-v1-5-3",
+    vae=STABLE_DIFFUSION,
+    text_encoder=STABLE_DIFFUSION,
+    content_encoder="facebook/dinov2-base",
+)
 
 FULL_PARTS: Conditioners = {
     "reference": ReferenceLatent(),
@@ -83,6 +97,7 @@ def full_size(parts: Conditioners, trained: tuple[str, ...] = NEW_PARTS, start: 
             sample_every=2000,
             log_every=20,
         ),
+        start_from=PUBLIC_WEIGHTS,
         sampling=Sampling(DDIM(25), guidance=7.5, start=start),
         workers=8,
     )
@@ -100,7 +115,6 @@ def tiny_size(parts: Conditioners, start: Noise | PriorInversion = PRIOR):
                 attention_stages=(True, True),
                 heads=4,
                 groups=2,
-                expansion=2,
             ),
             codec=autoencoder.SpaceToDepth(factor=4),
             conditioners=parts,
@@ -122,12 +136,26 @@ def tiny_size(parts: Conditioners, start: Noise | PriorInversion = PRIOR):
             sample_every=250,
         ),
         sampling=Sampling(
-            DDIM(4, spacing="trailing", steps_offset=0, final="clean"), guidance=1.0, start=start, inversion_steps=4
+            DDIM(12, spacing="trailing", steps_offset=0, final="clean"), guidance=1.5, start=start, inversion_steps=4
         ),
     )
 
 
+PUBLIC_ATTENTION = (r"^denoiser/.*/(space|text|time_\d)/attention/(query|key|value|out)/kernel$",)
+"""The attention layers that Stable Diffusion and AnimateDiff have too, so that others can read a LoRA on them."""
+
+
+def lora_of(experiment: Experiment, rank: int) -> Experiment:
+    """A LoRA on the public attention layers, everything else frozen."""
+    return dataclasses.replace(
+        experiment,
+        system=LoRA(experiment.system, rank=rank, alpha=float(rank), paths=PUBLIC_ATTENTION),
+        train=dataclasses.replace(experiment.train, trained=(r"^lora/",)),
+    )
+
+
 full, tiny = full_size(FULL_PARTS), tiny_size(TINY_PARTS)
+lora, tiny_lora = lora_of(full, 16), lora_of(tiny, 4)
 
 # Table 1. Prior inversion belongs to sampling, so its row and the one before share their training.
 reference_latent = full_size(without(FULL_PARTS, "content"), (MOTION, CHANNELS, REWEIGHTING), Noise())

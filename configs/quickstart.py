@@ -37,7 +37,6 @@ full = Experiment(
             attention_stages=(True, True),
             heads=4,
             groups=2,
-            expansion=2,
         ),
         codec=SpaceToDepth(factor=4),
         conditioners={
@@ -76,8 +75,8 @@ full = Experiment(
         sample_every=750,
     ),
     sampling=Sampling(
-        DDIM(4, spacing="trailing", steps_offset=0, final="clean"),
-        guidance=1.0,
+        DDIM(12, spacing="trailing", steps_offset=0, final="clean"),
+        guidance=1.5,
         start=PriorInversion(),
         inversion_steps=4,
     ),

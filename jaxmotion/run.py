@@ -23,10 +23,16 @@ from rich.console import Console
 from tqdm import tqdm
 
 from jaxmotion import experiment as experiments
-from jaxmotion.convert import start
+from jaxmotion.convert import imported, start
+from jaxmotion.convert.comfy import export_comfy
+from jaxmotion.convert.export import export_diffusers, export_motion_adapter
+from jaxmotion.convert.hub import files_of
+from jaxmotion.convert.lora import export_lora
+from jaxmotion.convert.tokenizers import CLIP_FILES, ClipTokens, HashTokens
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.loader import batches
 from jaxmotion.data.photos import HELD_OUT, SUFFIXES, WHEEL, read_photos
+from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer
 from jaxmotion.evaluate.control import measure_control, summary, write
 from jaxmotion.evaluate.measures import MEASURES
 from jaxmotion.evaluate.plot import plot_control
@@ -35,10 +41,11 @@ from jaxmotion.experiment import Experiment
 from jaxmotion.parallel import sharding
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import process_share
-from jaxmotion.sample.generate import generate
+from jaxmotion.sample.generate import Sampler, generate
 from jaxmotion.sample.request import Request, fit, load_photo
 from jaxmotion.sample.write import grid, write_clip, write_levels, write_mp4, writer_of
-from jaxmotion.systems.system import Sampling, Task, VideoDiffusion
+from jaxmotion.systems.lora import LORA, LoRA
+from jaxmotion.systems.system import Sampling, Task
 from jaxmotion.train import checkpoint, loop
 from jaxmotion.train.estimate import estimate
 from jaxmotion.train.log import write_whole
@@ -59,14 +66,15 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
     check_continues(directory, meta)
     directory.mkdir(parents=True, exist_ok=True)
     mesh = make_mesh(experiment.mesh)
+    fresh = checkpoint.latest_step(directory) is None
+    weights = starting_weights(experiment, experiment.system.build()) if fresh else {}
     source = experiment.data.open(directory / BAD_CLIPS)
     calibrated = _calibrated(experiment, mesh, source, directory)
     task = calibrated.system.build()
     preview = None
-    if isinstance(task, VideoDiffusion):
+    if isinstance(task, Sampler):
         preview = functools.partial(_write_preview, calibrated, task, source, directory)
     loader = _loader(experiment, mesh, source)
-    weights = functools.partial(starting_weights, experiment, task)
     return loop.run(task, experiment.train, mesh, loader, directory, meta=meta, on_sample=preview, start=weights)
 
 
@@ -86,7 +94,7 @@ def starting_weights(experiment: Experiment, task: Task) -> dict[str, Any]:
         if wrong or not found:
             what = f"other shapes of {', '.join(wrong[:5])}" if wrong else "none of the parameters"
             raise ValueError(f"start_from.run is {sources.run}, which has {what} of this system.")
-    return {**found, **start.load(sources, like)}
+    return start.load(sources, experiment.system, like, found)
 
 
 def describe(experiment: Experiment) -> None:
@@ -98,7 +106,7 @@ def describe(experiment: Experiment) -> None:
     task = experiment.system.build()
     like = sharding.paths(jax.eval_shape(task.init, jax.random.key(0)))
     for field, source in start.check(experiment.start_from, like).items():
-        console.print(f"start_from.{field} is {source}", highlight=False)
+        console.print(f"start_from.{field} is {source}", highlight=False, soft_wrap=True)
     for table in estimate(task, experiment.train, make_mesh(experiment.mesh)).tables():
         console.print(table)
 
@@ -109,7 +117,7 @@ class TrainedRun:
 
     directory: Path
     experiment: Experiment
-    model: VideoDiffusion
+    model: Sampler
     params: Params
 
     def generate(
@@ -240,9 +248,58 @@ def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> Traine
         measured = json.loads(calibration.read_text())
         experiment = dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
     model = experiment.system.build()
-    if not isinstance(model, VideoDiffusion):
+    if not isinstance(model, Sampler):
         raise ValueError(f"{directory} holds a run of {type(experiment.system).__name__}, which makes no clips.")
     return TrainedRun(directory, experiment, model, checkpoint.restore_params(directory, weights=weights))
+
+
+Kind = Literal["diffusers", "motion-adapter", "comfy", "safetensors", "lora-peft", "lora-kohya"]
+
+
+def export(
+    directory: Path, kind: Kind, destination: Path, weights: Literal["ema", "live"] = "ema", *, verify: bool = True
+) -> list[Path]:
+    """Writes the weights of a run for others, and returns the files.
+
+    Args:
+        kind: `diffusers` (the folder of a pipeline), `motion-adapter` (that of a MotionAdapter), `comfy` (motion
+            modules in the names of AnimateDiff), `safetensors` (everything under our paths), or the factors of a LoRA.
+            Of a run of LoRA the others have the factors merged in.
+        verify: compare what PyTorch makes of it with what we do, where it is installed.
+
+    Raises:
+        FileExistsError: the destination is there already.
+        ValueError: the run has no form of this kind.
+    """
+    opened = open_run(directory, weights)
+    system, params = opened.experiment.system, opened.params
+    meta = experiments.to_json(opened.experiment)
+    match kind, system:
+        case "lora-peft" | "lora-kohya", LoRA():
+            layout = "peft" if kind == "lora-peft" else "kohya"
+            return export_lora(params[LORA], system.rank, system.alpha, layout, destination)
+        case "lora-peft" | "lora-kohya", _:
+            raise ValueError(
+                f"{directory} is no run of LoRA, so there are no factors to write; export it as diffusers."
+            )
+        case _, LoRA():
+            system, params = system.of, system.build().merged(params)
+    if kind == "diffusers":
+        tokens = _exported_tokenizer(opened.experiment.tokenizer)
+        return export_diffusers(
+            system, params, opened.experiment.sampling, tokens, destination, meta=meta, verify=verify
+        )
+    if kind == "motion-adapter":
+        return export_motion_adapter(system, params, destination, meta=meta)
+    if kind == "comfy":
+        return export_comfy(system, sharding.paths(params), destination, meta=meta)
+    return imported.export_parameters(sharding.paths(params), destination, meta=meta)
+
+
+def _exported_tokenizer(tokenizer: ClipTokenizer | HashTokenizer) -> HashTokens | ClipTokens:
+    if isinstance(tokenizer, HashTokenizer):
+        return HashTokens(tokenizer.vocabulary, tokenizer.length)
+    return ClipTokens(files_of(tokenizer.source, CLIP_FILES), tokenizer.length)
 
 
 def _closer(picture: UInt8[np.ndarray, "H W 3"], times: int) -> UInt8[np.ndarray, "h w 3"]:
@@ -271,6 +328,9 @@ def _loader(experiment: Experiment, mesh: Mesh, source: Any) -> Any:
 def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path) -> Experiment:
     """The experiment with what its system measures on the training clips; measured once for a run."""
     path = directory / CALIBRATION
+    before = Path(experiment.start_from.run) / CALIBRATION
+    if not path.exists() and experiment.start_from.run and before.is_file():
+        write_whole(path, before.read_text())  # a level goes on to mean what it meant
     if not path.exists():
         clips = (
             batch[VIDEO] for batch in tqdm(_loader(experiment, mesh, source), desc="measuring the clips", unit="batch")
@@ -281,7 +341,7 @@ def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path
 
 
 def _write_preview(
-    experiment: Experiment, model: VideoDiffusion, source: Any, directory: Path, params: Params, step: int
+    experiment: Experiment, model: Sampler, source: Any, directory: Path, params: Params, step: int
 ) -> None:
     """Writes the first clips of the data, animated at three levels, to samples/step_NNNNNN_N.mp4."""
     run = TrainedRun(directory, experiment, model, params)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
@@ -17,6 +18,9 @@ import pytest
 from PIL import Image
 
 from jaxmotion import experiment, run
+from jaxmotion.convert.imported import open_imported
+from jaxmotion.parallel.sharding import paths
+from jaxmotion.systems.lora import LoRA
 from jaxmotion.train.checkpoint import latest_step, restore_params
 
 SHAPE = [
@@ -141,6 +145,66 @@ def test_control_and_report(root: Path, trained: Path) -> None:
     assert "https://" not in page
 
 
+@pytest.fixture(scope="module")
+def adapted(root: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A LoRA trained on the run."""
+    directory = tmp_path_factory.mktemp("run") / "adapted"
+    base = overridden(root, "--start-from.run", str(trained))
+    system = LoRA(base.system, rank=2, alpha=4.0, paths=(r"/(text|time_\d)/attention/(query|out)/kernel$",))
+    train = dataclasses.replace(base.train, trained=(r"^lora/",))
+    result = run.train(dataclasses.replace(base, system=system, train=train), directory)
+    assert (result.step, result.stopped) == (STEPS, False)
+    return directory
+
+
+def test_a_lora_moves_its_factors_only_and_is_sampled(trained: Path, adapted: Path, photo: Path) -> None:
+    before, after = (paths(run.open_run(each).params) for each in (trained, adapted))
+    assert all(np.array_equal(after[path], before[path]) for path in before)
+    assert all(np.any(after[path]) for path in after if path.endswith("/up"))
+    assert (adapted / "calibration.json").read_text() == (trained / "calibration.json").read_text()
+    picture = np.asarray(Image.open(photo).resize((16, 16)))[None]
+    plain, changed = (run.open_run(each).generate(picture, ["x"], [5]) for each in (trained, adapted))
+    assert np.any(plain != changed)
+
+
+def test_a_lora_goes_out_and_comes_back(root: Path, trained: Path, adapted: Path, tmp_path: Path) -> None:
+    """Merged into the base by its file, it is what an export of the run has merged."""
+    for layout in ("peft", "kohya"):
+        asked = ["export", "--run", str(adapted), f"--format=lora-{layout}", f"{tmp_path}/{layout}"]
+        code, text = said(root, "convert", *asked)
+        assert code == 0, text
+    code, text = said(root, "convert", "export", "--run", str(adapted), "--format=safetensors", f"{tmp_path}/merged")
+    assert code == 0, text
+    merged = open_imported(tmp_path / "merged").params
+    for layout in ("peft", "kohya"):
+        file = str(tmp_path / layout / "pytorch_lora_weights.safetensors")
+        base = overridden(root, "--start-from.run", str(trained), "--start-from.lora", file)
+        arrays = run.starting_weights(base, base.system.build())
+        assert arrays.keys() == set(merged)
+        for path, array in arrays.items():
+            np.testing.assert_allclose(array, merged[path], rtol=1e-5, atol=1e-6)  # sums of two factors in float32
+        again = experiment.read(adapted / "config.json")
+        again = dataclasses.replace(again, start_from=dataclasses.replace(again.start_from, lora=file))
+        arrays, own = run.starting_weights(again, again.system.build()), paths(run.open_run(adapted).params)
+        for path in own:
+            np.testing.assert_allclose(arrays[path], own[path], rtol=1e-6)
+
+
+def test_export_through_the_command_line(root: Path, trained: Path, tmp_path: Path) -> None:
+    """A folder for diffusers, compared with PyTorch part by part; it is not written twice."""
+    pytest.importorskip("torch")
+    out = tmp_path / "out"
+    code, text = said(root, "convert", "export", "--run", str(trained), str(out))
+    assert code == 0, text
+    parts = json.loads((out / "export_report.json").read_text())["parts"]
+    assert {"unet", "text_reweighting", "content_layers"} <= parts.keys()
+    assert {part["status"] for part in parts.values()} == {"verified"}
+    assert str(out / "model_index.json") in text
+    code, text = said(root, "convert", "export", "--run", str(trained), "--format", "comfy", str(out))
+    assert code == 2
+    assert "is there already" in text
+
+
 def test_held_out_photos_are_never_in_the_training_split(trained: Path) -> None:
     opened = run.open_run(trained)
     seen = {photo.name for photo in opened.experiment.data.open().photos}  # pyright: ignore
@@ -166,6 +230,12 @@ def test_held_out_photos_are_never_in_the_training_split(trained: Path) -> None:
         ("sample", ["--run", "{run}", "--image", "{tmp}/text.png", "--out", "{tmp}/a.mp4"], "is no picture"),
         ("sample", ["--run", "{run}", "--image", "{tmp}/none.png", "--out", "{tmp}/a.mp4"], "There is no picture"),
         ("sample", ["--run", "{run}", "--image", "{photo}", "--out", "{tmp}/a.avi"], "written as .mp4 or .gif"),
+        ("convert", ["inspect", "{tmp}/none"], "There is no file or folder {tmp}/none"),
+        ("convert", ["inspect", "{tmp}/text.png"], "{tmp}/text.png"),
+        ("convert", ["import", "{tmp}", "{tmp}/out"], "{tmp} holds no checkpoint"),
+        ("convert", ["export", "--run", "{run}", "--format", "lora-peft", "{tmp}/out"], "is no run of LoRA"),
+        ("convert", ["export", "--run", "{run}", "--format", "motion-adapter", "{tmp}/out"], "latents of 4 channels"),
+        ("convert", ["export", "--imported", "{tmp}", "{tmp}/out"], "holds no parameters of jaxmotion"),
     ],
 )
 def test_bad_input_gets_one_message(

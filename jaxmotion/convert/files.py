@@ -50,6 +50,11 @@ class Checkpoint(Mapping[str, Lazy]):
         self.path, self.files, self.metadata = path, files, dict(metadata)
         self._tensors = dict(tensors)
 
+    @property
+    def stem(self) -> str:
+        """The name of the file, or of its shards, without what follows."""
+        return self.files[0].name.removesuffix(INDEX).removesuffix(self.files[0].suffix)
+
     def __getitem__(self, name: str) -> Lazy:
         return self._tensors[name]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from huggingface_hub import constants, snapshot_download
@@ -44,6 +45,19 @@ def locate(source: str, subfolder: str = "", *, fetch: bool = True) -> Path:
     inside = repository["path"] or ""
     folder = _fetched(repository["name"], repository["revision"], inside, subfolder, fetch)
     return _within(folder / inside, subfolder)
+
+
+def files_of(source: str, names: Sequence[str]) -> Path:
+    """The folder with those of the named files that a folder or a repository of the hub has.
+
+    Raises:
+        CheckpointFileError: there is no such folder or repository, or the hub cannot be reached.
+    """
+    if Path(source).is_dir():
+        return Path(source)
+    if not names_repository(source):
+        raise CheckpointFileError(f"There is no folder {source}; give one, or a repository of the hub (ORG/NAME).")
+    return _snapshot(source, None, list(names), fetch=True)
 
 
 def names_repository(source: str) -> bool:

@@ -17,6 +17,7 @@ from typing import Any
 from jaxmotion.convert import formats
 from jaxmotion.convert.errors import CheckpointFileError
 from jaxmotion.convert.files import INDEX, Checkpoint, open_tensors
+from jaxmotion.convert.folder import files_in, whole, write_json
 from jaxmotion.convert.formats import BY_NAME, Format
 from jaxmotion.convert.rename import Lazy, Rules
 from jaxmotion.convert.write import SHARD_BYTES, write_tensors
@@ -50,18 +51,16 @@ class Imported:
 
 def write(
     folder: Path, params: Mapping[str, Any], description: Mapping[str, Any], *, shard_bytes: int = SHARD_BYTES
-) -> list[Path]:
-    """Writes parameters (array-likes by path) under their paths; returns the files."""
-    files = write_tensors(folder, PARAMETERS, params, shard_bytes=shard_bytes)
-    described = folder / DESCRIPTION
-    described.write_text(json.dumps({"parameters": len(params), **description}, indent=2) + "\n")
-    return [*files, described]
+) -> None:
+    """Writes parameters (array-likes by path) under their paths, and what they are."""
+    write_tensors(folder, PARAMETERS, params, shard_bytes=shard_bytes)
+    write_json(folder / DESCRIPTION, {"parameters": len(params), **description})
 
 
 def import_checkpoint(
     checkpoint: Checkpoint,
     kind: Format,
-    folder: Path,
+    destination: Path,
     like: Mapping[str, Any] | None = None,
     *,
     shard_bytes: int = SHARD_BYTES,
@@ -70,37 +69,47 @@ def import_checkpoint(
 
     Raises:
         ConversionError: the checkpoint is not whole, or does not fit `like`; nothing is written.
-        FileExistsError: the folder holds something already.
+        FileExistsError: the destination holds something already.
     """
-    check_empty(folder)
     params = formats.read(checkpoint, kind, like)
     rest = formats.kept(checkpoint, kind)
     widened = "denoiser/conv_condition/kernel" in params
     latents = params["denoiser/conv_in/kernel"].shape[2] if widened else 0
-    first = checkpoint.files[0].name
-    stem = first.removesuffix(INDEX) if first.endswith(INDEX) else checkpoint.files[0].stem
-    description = {"format": kind.name, "holds": kind.holds, "latents": latents, "stem": stem}
-    files = write(folder, params, description, shard_bytes=shard_bytes)
-    if rest:
-        files += write_tensors(folder, KEPT, rest, shard_bytes=shard_bytes)
-    config = checkpoint.path / "config.json"
-    if config.is_file():
-        files.append(Path(shutil.copy(config, folder / KEPT_CONFIG)))
-    return files
+    description = {"format": kind.name, "holds": kind.holds, "latents": latents, "stem": checkpoint.stem}
+    with whole(destination) as folder:
+        write(folder, params, description, shard_bytes=shard_bytes)
+        if rest:
+            write_tensors(folder, KEPT, rest, shard_bytes=shard_bytes)
+        config = checkpoint.path / "config.json"
+        if config.is_file():
+            shutil.copy(config, folder / KEPT_CONFIG)
+    return files_in(destination)
 
 
-def restore(source: Path, folder: Path, *, shard_bytes: int = SHARD_BYTES) -> list[Path]:
+def export_parameters(params: Mapping[str, Any], destination: Path, *, meta: Mapping[str, Any]) -> list[Path]:
+    """Writes parameters (array-likes by path) under their own paths, with the experiment as JSON; returns the files.
+
+    Raises:
+        FileExistsError: the destination holds something already.
+    """
+    with whole(destination) as folder:
+        write(folder, params, {"experiment": meta})
+    return files_in(destination)
+
+
+def restore(source: Path, destination: Path, *, shard_bytes: int = SHARD_BYTES) -> list[Path]:
     """Writes an imported checkpoint as it came, tensor by tensor, as safetensors; returns the files.
 
     Raises:
         CheckpointFileError: the source did not come from outside.
-        FileExistsError: the folder holds something already.
+        FileExistsError: the destination holds something already.
     """
-    check_empty(folder)
     opened = open_imported(source)
-    files = write_tensors(folder, opened.stem, opened.tensors(), shard_bytes=shard_bytes)
-    config = source / KEPT_CONFIG
-    return [*files, *([Path(shutil.copy(config, folder / "config.json"))] if config.is_file() else [])]
+    with whole(destination) as folder:
+        write_tensors(folder, opened.stem, opened.tensors(), shard_bytes=shard_bytes)
+        if (source / KEPT_CONFIG).is_file():
+            shutil.copy(source / KEPT_CONFIG, folder / "config.json")
+    return files_in(destination)
 
 
 def is_imported(folder: Path) -> bool:
@@ -125,12 +134,6 @@ def open_imported(folder: Path) -> Imported:
         raise CheckpointFileError(f"{folder} holds {len(params)} parameters; {DESCRIPTION} says {count}.")
     rest = _opened(folder, KEPT) if any(folder.glob(f"{KEPT}*.safetensors")) else {}
     return Imported(params, name, latents, stem, rest)
-
-
-def check_empty(folder: Path) -> None:
-    """Raises FileExistsError if a folder that is to be written holds something."""
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        raise FileExistsError(f"{folder} is there already and not empty; give another folder, or remove it.")
 
 
 def _opened(folder: Path, stem: str) -> Checkpoint:

@@ -15,20 +15,27 @@ from __future__ import annotations
 
 import collections
 import dataclasses
+import functools
 import json
 import math
 import re
+import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxmotion.convert import formats
+from jaxmotion.convert.files import Checkpoint
+from jaxmotion.convert.folder import files_in, whole
 from jaxmotion.convert.lora_names import ALPHA, STABLE_DIFFUSION, Layer, Parts, known_names, layers_of
-from jaxmotion.convert.rename import ConversionError, Tensors
-from jaxmotion.systems.lora import DOWN, UP, fresh, merge, pairs, stacked
+from jaxmotion.convert.rename import ConversionError, Lazy, Tensors
+from jaxmotion.convert.write import write_tensors
+from jaxmotion.systems.lora import DOWN, UP, fresh, merge, pairs, product, stacked
 from jaxmotion.types import Array, Params
 
 METADATA = "lora_adapter_metadata"
@@ -152,6 +159,61 @@ def merge_into(
     """`params` with the LoRA of a file added to their kernels `scale` times. The rest as in `from_file`."""
     factors = from_file(tensors, params, parts, metadata)
     return merge(params, factors.params, scale * factors.alpha / factors.rank)
+
+
+def add(params: Mapping[str, Any], factors: Factors, scale: float = 1.0) -> dict[str, Lazy]:
+    """The kernels that the factors change, by path, each made when it is asked for, in its own precision.
+
+    Args:
+        params: array-likes by path, these kernels among them.
+    """
+
+    def make(path: str, down: Any, up: Any) -> np.ndarray:
+        change = scale * factors.alpha / factors.rank * np.asarray(product(path, down, up))
+        kernel = np.asarray(params[path])
+        return (kernel.astype(np.float32) + change).astype(kernel.dtype)
+
+    return {
+        path: Lazy(tuple(params[path].shape), np.dtype(params[path].dtype), functools.partial(make, path, down, up))
+        for path, down, up in pairs(factors.params)
+    }
+
+
+def merge_files(base: Checkpoint, lora: Checkpoint, destination: Path, scale: float = 1.0) -> list[Path]:
+    """Writes a public checkpoint with a LoRA added `scale` times, in the checkpoint's own format and precision.
+
+    Raises:
+        ConversionError: the LoRA has factors for layers that the checkpoint has not.
+        FileExistsError: the destination holds something already.
+    """
+    kind = formats.detect(base)
+    params = formats.read(base, kind)
+    shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in params.items()}
+    like = unflatten_dict(shapes, sep="/")
+    factors = from_file(lora, like, metadata=lora.metadata, source=str(lora.path))
+    changed = {**params, **add(params, factors, scale)}
+    tensors = {**formats.write(changed, kind.parts_of(base)), **formats.kept(base, kind)}
+    with whole(destination) as folder:
+        write_tensors(folder, base.stem, tensors)
+        config = base.path / "config.json"
+        if config.is_file():
+            shutil.copy(config, folder)
+    return files_in(destination)
+
+
+def export_lora(
+    params: Params, rank: int, alpha: float, kind: Literal["peft", "kohya"], destination: Path
+) -> list[Path]:
+    """Writes the factors of a system of LoRA, its part `lora`, as a file for others; returns the files.
+
+    Raises:
+        ConversionError: there are factors for layers that public networks have not; merge those instead.
+        FileExistsError: the destination holds something already.
+    """
+    tensors, header = {"peft": to_peft, "kohya": to_kohya}[kind](params, rank, alpha)
+    with whole(destination) as folder:
+        write_tensors(folder, "pytorch_lora_weights", tensors, metadata=header)
+    return files_in(destination)
 
 
 def refit(factors: Factors, rank: int, alpha: float, key: Array) -> dict[str, Any]:

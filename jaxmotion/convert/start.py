@@ -8,11 +8,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from jaxmotion.convert import formats, imported
+import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxmotion.convert import formats, imported, lora
 from jaxmotion.convert.errors import CheckpointFileError
 from jaxmotion.convert.files import open_tensors
 from jaxmotion.convert.hub import locate, names_repository
 from jaxmotion.convert.rename import ConversionError, Lazy
+from jaxmotion.systems.lora import LORA, LoRA, pairs
+from jaxmotion.systems.system import System
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +39,8 @@ class StartFrom:
     """The text encoder."""
     content_encoder: str = ""
     """The image encoder, DINOv2."""
+    lora: str = ""
+    """A LoRA file in any layout. A system of LoRA goes on from it; any other has it merged into its weights."""
     run: str = ""
     """The folder of another run of ours, read before the others; what both have is taken."""
     run_weights: Literal["ema", "live"] = "ema"
@@ -67,20 +74,23 @@ _FIELDS = {
 }
 
 
-def load(start: StartFrom, like: Mapping[str, Any]) -> dict[str, Lazy]:
-    """The parameters that the sources give, by path, each read when it is asked for.
+def load(
+    start: StartFrom, system: System, like: Mapping[str, Any], base: Mapping[str, Any] | None = None
+) -> dict[str, Any]:
+    """Array-likes by path for the parameters that the sources give, each read when it is asked for.
 
     Args:
         like: shapes by path of all parameters of the system.
+        base: what is there before any source is read.
 
     Raises:
         CheckpointFileError: a source is missing, damaged, or holds another network.
         ConversionError: its sizes are not those of the system.
     """
-    made: dict[str, Lazy] = {}
+    made: dict[str, Any] = dict(base or {})
     for name, source in start.sources.items():
         made.update(_from_source(name, source, like))
-    return made
+    return {**made, **(_from_lora(start.lora, system, like, made) if start.lora else {})}
 
 
 def check(start: StartFrom, like: Mapping[str, Any]) -> dict[str, str]:
@@ -115,6 +125,33 @@ def _from_source(name: str, source: str, like: Mapping[str, Any]) -> dict[str, L
     if not taken:
         raise CheckpointFileError(f"{path} gives nothing that start_from.{name} could take from it.")
     return taken
+
+
+def _from_lora(source: str, system: System, like: Mapping[str, Any], made: Mapping[str, Any]) -> dict[str, Any]:
+    """The factors of a file for a system of LoRA; for any other, the kernels with the LoRA added."""
+    checkpoint = open_tensors(locate(source))
+    own = {path: array for path, array in like.items() if not path.startswith(f"{LORA}/")}
+    factors = lora.from_file(
+        checkpoint, unflatten_dict(own, sep="/"), metadata=checkpoint.metadata, source=str(checkpoint.path)
+    )
+    kernels = [path for path, _, _ in pairs(factors.params)]
+    if not isinstance(system, LoRA):
+        lacking = [path for path in kernels if path not in made]
+        if lacking:
+            raise CheckpointFileError(
+                f"{checkpoint.path} changes {len(lacking)} kernels, such as {lacking[0]}, that start_from gives no "
+                "weights for; give start_from.backbone, or what they belong to."
+            )
+        return dict(lora.add(made, factors))
+    refitted = lora.refit(factors, system.rank, system.alpha, jax.random.key(0))
+    found = {f"{LORA}/{path}": array for path, array in flatten_dict(refitted, sep="/").items()}
+    others = [path for path in found if path not in like]
+    if others:
+        raise CheckpointFileError(
+            f"{checkpoint.path} has factors for {len(others)} kernels that this LoRA leaves alone, such as "
+            f"{others[0]}; widen system.paths."
+        )
+    return found
 
 
 def _of_ours(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Lazy]:

@@ -248,16 +248,16 @@ class SpaceToDepth:
         """Latents of pixels; exact, so the key is not used."""
         check_pixels(x, self.factor)
         blocks = rearrange(x, "B T (h p) (w q) c -> B T h w (p q) c", p=self.factor, q=self.factor)
-        z = jnp.einsum("...pc,fp->...fc", blocks, self._basis().astype(x.dtype) * self.scale)
+        z = jnp.einsum("...pc,fp->...fc", blocks, self.basis().astype(x.dtype) * self.scale)
         return rearrange(z, "B T h w f c -> B T h w (f c)")
 
     def decode(self, params: Params, z: Float[Array, "B T h w C"]) -> Float[Array, "B T H W 3"]:
         """Pixels of latents."""
         coefficients = rearrange(z, "B T h w (f c) -> B T h w f c", c=3)
-        blocks = jnp.einsum("...fc,fp->...pc", coefficients, self._basis().astype(z.dtype) / self.scale)
+        blocks = jnp.einsum("...fc,fp->...pc", coefficients, self.basis().astype(z.dtype) / self.scale)
         return rearrange(blocks, "B T h w (p q) c -> B T (h p) (w q) c", p=self.factor, q=self.factor)
 
-    def _basis(self) -> Float[np.ndarray, "f p"]:
+    def basis(self) -> Float[np.ndarray, "f p"]:
         """Orthonormal rows: the two-dimensional cosines over a flattened block."""
         dct = np.asarray(scipy.fft.dct(np.eye(self.factor), axis=0, norm="ortho"))
         return np.kron(dct, dct).astype(np.float32)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -18,6 +18,7 @@ PIXELS_AT_ONCE, MOST_AT_ONCE = 2**18, 32
 """Clips sampled together: as many as have this many pixels in one frame each (4 of 256 x 256), and never more."""
 
 
+@runtime_checkable
 class Sampler(Protocol):
     """What can be sampled, such as `VideoDiffusion`."""
 

@@ -55,7 +55,7 @@ def run(
     *,
     meta: Mapping[str, Any],
     on_sample: OnSample | None = None,
-    start: Callable[[], Mapping[str, Any]] = dict,
+    start: Mapping[str, Any] | None = None,
     may_change: Sequence[str] = MAY_CHANGE,
 ) -> Result:
     """Train `task` in the run folder `directory`, from its newest checkpoint or from the start.
@@ -70,8 +70,8 @@ def run(
       meta: the whole configuration as JSON values. Saved as config.json, and compared when a run continues.
       on_sample: called as on_sample(params, step) every `sample_every` steps, with all parameters (the running mean of
         the trained ones). Their memory is reused when it returns.
-      start: gives array-likes by path for the parameters that do not start from random values. Called on a run's first
-        start only.
+      start: array-likes by path for the parameters that do not start from random values; read on a run's first start
+        only.
       may_change: regular expressions on '/'-joined paths of `meta` that may differ from the run's first start.
 
     Raises:
@@ -91,7 +91,7 @@ def run(
         program = build_program(task, config, mesh)
         checkpoints = Checkpoints(directory, config.keep)
         try:
-            state = _begin(program, checkpoints, loader, directory, meta, start, may_change)
+            state = _begin(program, checkpoints, loader, directory, meta, start or {}, may_change)
             return _Run(config, mesh, loader, directory, program, checkpoints, on_sample, stop).go(state)
         finally:
             _close(checkpoints)
@@ -133,7 +133,7 @@ def _begin(
     loader: Any,
     directory: Path,
     meta: Mapping[str, Any],
-    start: Callable[[], Mapping[str, Any]],
+    start: Mapping[str, Any],
     may_change: Sequence[str],
 ) -> TrainState:
     """The state to go on from. Refuses to continue a run whose configuration was another."""
@@ -143,9 +143,8 @@ def _begin(
         write_whole(directory / CONFIG, json.dumps(meta, indent=2) + "\n")
     if step is not None:
         return checkpoints.restore(step, program.abstract, loader)
-    arrays = start()
     state = program.initialise()
-    state = filled(state, arrays) if arrays else state
+    state = filled(state, start) if start else state
     checkpoints.begin(state)
     return state
 

@@ -177,7 +177,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, public):
 
 def test_nothing_is_written_over(public, tmp_path):
     (tmp_path / "mine").write_text("precious")
-    with pytest.raises(FileExistsError, match="not empty"):
+    with pytest.raises(FileExistsError, match="is there already"):
         imported.import_checkpoint(open_tensors(public["diffusers-vae"]), BY_NAME["diffusers-vae"], tmp_path)
 
 

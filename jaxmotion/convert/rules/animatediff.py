@@ -5,17 +5,8 @@ Source: AnimateDiff (arXiv:2307.04725), `motion_module.py`. Nodes of ComfyUI rea
 
 from __future__ import annotations
 
-from jaxmotion.convert.rename import Rule, linear, norm, pair, under
-
-
-def _attention(torch: str, path: str) -> tuple[Rule, ...]:
-    return (
-        *linear(f"{torch}.to_q", f"{path}/query"),
-        *linear(f"{torch}.to_k", f"{path}/key"),
-        *linear(f"{torch}.to_v", f"{path}/value"),
-        *linear(f"{torch}.to_out.0", f"{path}/out"),
-    )
-
+from jaxmotion.convert.rename import linear, norm, under
+from jaxmotion.convert.rules.stable_diffusion import attention, feedforward
 
 _MODULE = under(
     "temporal_transformer.",
@@ -27,11 +18,10 @@ _MODULE = under(
             "transformer_blocks.0.",
             "block/",
             (
-                *_attention("attention_blocks.{attention}", "time_{attention}/attention"),
+                *attention("attention_blocks.{attention}", "time_{attention}/attention"),
                 *norm("norms.{attention}", "time_{attention}/norm"),
                 *norm("ff_norm", "feedforward/norm"),
-                *pair("ff.net.0.proj", "feedforward/mlp/linear_in"),
-                *linear("ff.net.2", "feedforward/mlp/linear_out"),
+                *feedforward("ff", "feedforward/mlp"),
             ),
         ),
         *linear("proj_out", "proj_out"),

@@ -1,0 +1,75 @@
+"""Which scheduler of diffusers takes the same steps as one of our samplers."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+from jaxmotion.diffusion.process import Process
+from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP
+from jaxmotion.diffusion.schedule import Schedule
+
+_PREDICTIONS = {"eps": "epsilon", "z0": "sample", "v": "v_prediction"}
+
+
+def scheduler_of(process: Process, sampler: Any) -> tuple[str, dict[str, Any]]:
+    """The class of diffusers and the arguments it is made with; the number of steps and eta are given when it is used.
+
+    Where the signal-to-noise ratios are shifted, a deterministic DDIM is that of CogVideoX, which knows shifts; other
+    schedulers are given the betas that come to the same.
+
+    Raises:
+        ValueError: diffusers has no such scheduler.
+    """
+    schedule = process.schedule
+    config = {
+        "num_train_timesteps": schedule.steps,
+        "prediction_type": _PREDICTIONS[process.prediction],
+        "rescale_betas_zero_snr": schedule.zero_terminal_snr,
+    }
+    if isinstance(sampler, DDIM | DDPM | DPMSolverPP):
+        config |= {"timestep_spacing": sampler.spacing, "steps_offset": sampler.steps_offset}
+    match sampler:
+        case DDIM(eta=0.0) if schedule.snr_shift != 1.0:
+            ends = {"clip_sample": False, "set_alpha_to_one": sampler.final == "clean"}
+            return "CogVideoXDDIMScheduler", {
+                **config,
+                **_curve(schedule),
+                **ends,
+                "snr_shift_scale": schedule.snr_shift,
+            }
+        case DDIM():
+            ends = {"clip_sample": False, "set_alpha_to_one": sampler.final == "clean"}
+            return "DDIMScheduler", {**config, **_betas(schedule), **ends}
+        case DDPM():
+            return "DDPMScheduler", {
+                **config,
+                **_betas(schedule),
+                "clip_sample": False,
+                "variance_type": "fixed_small",
+            }
+        case DPMSolverPP():
+            solver = {"algorithm_type": "dpmsolver++", "solver_order": 2, "solver_type": "midpoint"}
+            return "DPMSolverMultistepScheduler", {
+                **config,
+                **_betas(schedule),
+                **solver,
+                "final_sigmas_type": "zero",
+            }
+    known = ", ".join(each.__name__ for each in (DDIM, DDPM, DPMSolverPP))
+    raise ValueError(f"diffusers has no scheduler for {type(sampler).__name__}; sample with one of {known}.")
+
+
+def _curve(schedule: Schedule) -> dict[str, Any]:
+    return {"beta_schedule": schedule.betas, "beta_start": schedule.beta_start, "beta_end": schedule.beta_end}
+
+
+def _betas(schedule: Schedule) -> dict[str, Any]:
+    """The betas before any change to their last one, which the schedulers make themselves."""
+    if schedule.snr_shift == 1.0:
+        return _curve(schedule)
+    alpha_bar = dataclasses.replace(schedule, zero_terminal_snr=False).alpha_bar
+    before = np.concatenate([[1.0], alpha_bar[:-1]])
+    return {**_curve(schedule), "trained_betas": (1.0 - alpha_bar / before).tolist()}
