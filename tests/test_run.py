@@ -15,6 +15,7 @@ import av
 import jax
 import numpy as np
 import pytest
+from exports import frames_elsewhere, of_run
 from PIL import Image
 
 from jaxmotion import experiment, run
@@ -190,8 +191,8 @@ def test_a_lora_goes_out_and_comes_back(root: Path, trained: Path, adapted: Path
             np.testing.assert_allclose(arrays[path], own[path], rtol=1e-6)
 
 
-def test_export_through_the_command_line(root: Path, trained: Path, tmp_path: Path) -> None:
-    """A folder for diffusers, compared with PyTorch part by part; it is not written twice."""
+def test_export_through_the_command_line(root: Path, trained: Path, photo: Path, tmp_path: Path) -> None:
+    """A folder for diffusers, compared with PyTorch part by part; in a clean process it makes the clips of the run."""
     pytest.importorskip("torch")
     out = tmp_path / "out"
     code, text = said(root, "convert", "export", "--run", str(trained), str(out))
@@ -200,6 +201,8 @@ def test_export_through_the_command_line(root: Path, trained: Path, tmp_path: Pa
     assert {"unet", "text_reweighting", "content_layers"} <= parts.keys()
     assert {part["status"] for part in parts.values()} == {"verified"}
     assert str(out / "model_index.json") in text
+    case = of_run(trained, out, prompt="the camera pans left", motion_level=9)
+    assert np.abs(frames_elsewhere({"run": case}, photo, tmp_path)["run"] - case.ours(photo)).max() <= 1e-3
     code, text = said(root, "convert", "export", "--run", str(trained), "--format", "comfy", str(out))
     assert code == 2
     assert "is there already" in text

@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import os
+import subprocess
+import sys
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +24,7 @@ from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.schedule import linear
 from jaxmotion.models import autoencoder, clip, dinov2
 from jaxmotion.models.unet import UNetSizes
+from jaxmotion.run import open_run
 from jaxmotion.sample.request import load_photo
 from jaxmotion.systems.conditioner import Conditioner, Droppable, ReferenceLatent, TextTokens
 from jaxmotion.systems.livephoto.content import ContentTokens
@@ -112,3 +118,27 @@ def opened(case: Case) -> Any:
     pipe = diffusers.DiffusionPipeline.from_pretrained(case.folder, trust_remote_code=True)
     pipe.set_progress_bar_config(disable=True)
     return pipe
+
+
+def frames_elsewhere(cases: Mapping[str, Case], photo: Path, folder: Path) -> dict[str, np.ndarray]:
+    """What exported pipelines make from our noise in a process that knows nothing of us; `folder` is for its files."""
+    jobs = []
+    for name, case in cases.items():
+        np.save(folder / f"{name}.npy", case.noise())
+        places = {"folder": case.folder, "photo": photo, "noise": folder / f"{name}.npy"}
+        places["frames"] = folder / f"{name}_frames.npy"
+        jobs.append({**{key: str(path) for key, path in places.items()}, "call": case.call})
+    (folder / "jobs.json").write_text(json.dumps(jobs))
+    environment = {**os.environ, "HF_MODULES_CACHE": str(folder / "modules"), "PYTHONPATH": ""}
+    command = [sys.executable, str(Path(__file__).with_name("exported_pipeline.py")), str(folder / "jobs.json")]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    return {name: np.load(folder / f"{name}_frames.npy") for name in cases}
+
+
+def of_run(directory: Path, folder: Path, **call: Any) -> Case:
+    """A run and what it was exported to."""
+    opened_run = open_run(directory)
+    system, sampling = opened_run.experiment.system, opened_run.experiment.sampling
+    assert isinstance(system, LivePhoto)
+    return Case(system, sampling, dict(opened_run.params), folder, call)

@@ -7,8 +7,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import os
-import subprocess
 import sys
 from pathlib import Path
 from typing import Any
@@ -17,7 +15,17 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from exports import DIFFUSED, FOUR_CHANNELS, PLAIN, TOKENS, Case, opened, random_parameters, write_photo
+from exports import (
+    DIFFUSED,
+    FOUR_CHANNELS,
+    PLAIN,
+    TOKENS,
+    Case,
+    frames_elsewhere,
+    opened,
+    random_parameters,
+    write_photo,
+)
 from flax.traverse_util import flatten_dict
 
 from jaxmotion import experiment
@@ -85,26 +93,10 @@ def four_channels(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(FOUR_CHANNELS, DIFFUSED, params, folder, {"prompt": "a dog runs"})
 
 
-def test_frames_agree_in_a_clean_process(quickstart: Case, ablated: Case, photo: Path, tmp_path: Path, root: Path):
-    cases, jobs = {"quickstart": quickstart, "ablated": ablated}, []
-    for name, case in cases.items():
-        np.save(tmp_path / f"{name}.npy", case.noise())
-        job = {"folder": case.folder, "photo": photo, "noise": tmp_path / f"{name}.npy"}
-        job |= {"frames": tmp_path / f"{name}_frames.npy"}
-        jobs.append({**{key: str(path) for key, path in job.items()}, "call": case.call})
-    (tmp_path / "jobs.json").write_text(json.dumps(jobs))
-    environment = {**os.environ, "HF_MODULES_CACHE": str(tmp_path / "modules"), "PYTHONPATH": ""}
-    script = root / "tests" / "convert" / "exported_pipeline.py"
-    done = subprocess.run(
-        [sys.executable, str(script), str(tmp_path / "jobs.json")],
-        cwd=tmp_path,
-        env=environment,
-        capture_output=True,
-        text=True,
-    )
-    assert done.returncode == 0, done.stderr
-    for name, case in cases.items():
-        theirs, ours = np.load(tmp_path / f"{name}_frames.npy"), case.ours(photo)
+def test_frames_agree_in_a_clean_process(quickstart: Case, ablated: Case, photo: Path, tmp_path: Path) -> None:
+    cases = {"quickstart": quickstart, "ablated": ablated}
+    for name, theirs in frames_elsewhere(cases, photo, tmp_path).items():
+        ours = cases[name].ours(photo)
         assert theirs.shape == ours.shape
         assert ours.std() > 0.05, "a grey clip proves nothing"
         assert np.abs(theirs - ours).max() <= FRAMES, name
