@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import functools
+import math
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -9,7 +12,8 @@ from flax.linen import dtypes
 from jaxtyping import Array, Float
 
 from jaxmotion.nn.chain import Context
-from jaxmotion.nn.linear import UNIFORM, Linear
+from jaxmotion.nn.correlation import correlate
+from jaxmotion.nn.linear import UNIFORM, Linear, settled
 
 
 class GroupNorm(nn.Module):
@@ -33,33 +37,66 @@ class GroupNorm(nn.Module):
             raise ValueError(f"{C} channels cannot be split into {self.groups} groups.")
         scale = self.param("scale", nn.initializers.ones, (C,))
         bias = self.param("bias", nn.initializers.zeros, (C,))
-        full = x.astype(jnp.float32)
-        first = tuple(slice(1) if axis - x.ndim in self.axes else slice(None) for axis in range(x.ndim))
-        shift = jax.lax.stop_gradient(full[first])  # keeps the squares small; the result does not depend on it
-        offset = (full - shift).mean(self.axes, keepdims=True)
-        mean = shift + offset
-        variance = jnp.maximum(jnp.square(full - shift).mean(self.axes, keepdims=True) - jnp.square(offset), 0.0)
+        axes = tuple(x.ndim + axis for axis in self.axes)
+        scale, bias = scale.astype(jnp.float32), bias.astype(jnp.float32)
+        y: Array = _normed(x.astype(jnp.float32), scale, bias, self.groups, self.epsilon, axes)
+        return y.astype(x.dtype)
 
-        def per_group(y: Array) -> Array:
-            grouped = y.reshape(*y.shape[:-1], self.groups, C // self.groups)
-            return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(y.shape)
 
-        centre = per_group(mean)
-        spread = per_group(variance + jnp.square(mean - centre))
-        factor = scale * jax.lax.rsqrt(spread + self.epsilon)
-        return ((full - centre) * factor + bias).astype(x.dtype)
+@functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
+def _normed(x: Array, scale: Array, bias: Array, groups: int, epsilon: float, axes: tuple[int, ...]) -> Array:
+    """x with mean 0 and variance 1 over the axes and each group of channels, times scale, plus bias."""
+    return _normed_forward(x, scale, bias, groups, epsilon, axes)[0]
+
+
+def _normed_forward(x: Array, scale: Array, bias: Array, groups: int, epsilon: float, axes: tuple[int, ...]):
+    first = tuple(slice(1) if axis in axes else slice(None) for axis in range(x.ndim))
+    shift = x[first]  # keeps the squares small; the result does not depend on it
+    offset = (x - shift).mean(axes, keepdims=True)
+    mean = shift + offset
+    variance = jnp.maximum(jnp.square(x - shift).mean(axes, keepdims=True) - jnp.square(offset), 0.0)
+    centre = _per_group(mean, groups)
+    inverse = jax.lax.rsqrt(_per_group(variance + jnp.square(mean - centre), groups) + epsilon)
+    return (x - centre) * (scale * inverse) + bias, (x, centre, inverse, scale)
+
+
+def _normed_backward(groups: int, epsilon: float, axes: tuple[int, ...], saved, gradient: Array):
+    """One pass over x and the gradient for their sums per channel, one for the gradient by x."""
+    x, centre, inverse, scale = saved
+    gradient = settled(gradient)
+    total, along = gradient.mean(axes, keepdims=True), (gradient * (x - centre)).mean(axes, keepdims=True)
+    by_mean = _per_group(scale * total, groups)
+    by_spread = _per_group(scale * along, groups) * jnp.square(inverse)
+    rows = tuple(range(x.ndim - 1))
+    count = math.prod(x.shape[axis] for axis in axes)
+    return (
+        inverse * (scale * gradient - by_mean - (x - centre) * by_spread),
+        count * (along * inverse).sum(rows),
+        count * total.sum(rows),
+    )
+
+
+_normed.defvjp(_normed_forward, _normed_backward)
+
+
+def _per_group(y: Float[Array, "... C"], groups: int) -> Float[Array, "... C"]:
+    """The mean of each group of channels, in the place of each of them."""
+    grouped = y.reshape(*y.shape[:-1], groups, -1)
+    return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(y.shape)
 
 
 class Conv(nn.Module):
     """A 2-D convolution of every frame.
 
     stride: 2 halves the size.
+    repeat: 2 doubles it, by repeating each pixel before the convolution.
     padding: zeros before and after, in both height and width; by default as many as keep the size at stride 1.
     """
 
     features: int
     size: int = 3
     stride: int = 1
+    repeat: int = 1
     padding: tuple[int, int] | None = None
     bias: bool = True
     kernel_init: nn.initializers.Initializer = UNIFORM
@@ -70,7 +107,9 @@ class Conv(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
         x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=None)
         padding = (self.size // 2, self.size // 2) if self.padding is None else self.padding
-        y = convolve(x, kernel, self.stride, padding)
+        images = x.reshape(-1, *x.shape[2:])
+        y = correlate(images, kernel, stride=self.stride, repeat=self.repeat, padding=padding)
+        y = y.reshape(*x.shape[:2], *y.shape[1:])
         return y if bias is None else y + bias
 
 
@@ -112,21 +151,4 @@ class Upsample(nn.Module):
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T h w C"]) -> Float[Array, "B T H W C"]:
-        B, T, h, w, C = x.shape
-        x = jnp.broadcast_to(x[:, :, :, None, :, None], (B, T, h, 2, w, 2, C)).reshape(B, T, 2 * h, 2 * w, C)
-        return Conv(C, name="conv")(x)
-
-
-def convolve(
-    x: Float[Array, "B T H W C"], kernel: Float[Array, "kh kw C D"], stride: int, padding: tuple[int, int]
-) -> Float[Array, "B T h w D"]:
-    """The cross-correlation of every frame with one kernel, zeros around."""
-    B, T, H, W, C = x.shape
-    y = jax.lax.conv_general_dilated(
-        x.reshape(B * T, H, W, C),
-        kernel,
-        window_strides=(stride, stride),
-        padding=(padding, padding),
-        dimension_numbers=("NHWC", "HWIO", "NHWC"),
-    )
-    return y.reshape(B, T, *y.shape[1:])
+        return Conv(x.shape[-1], repeat=2, name="conv")(x)

@@ -71,7 +71,7 @@ def _product_forward(x: Array, kernel: Array):
 
 def _product_backward(saved, gradient: Array):
     x, kernel = saved
-    x, gradient = _settled(x), _settled(gradient)
+    x, gradient = settled(x), settled(gradient)
     outputs = kernel.ndim - 1
     last = tuple(range(gradient.ndim - outputs, gradient.ndim))
     rows = tuple(range(x.ndim - 1))
@@ -98,7 +98,7 @@ def _normed_forward(x: Array, scale: Array, bias: Array, epsilon: float):
 
 def _normed_backward(epsilon: float, saved, gradient: Array):
     x, mean, inverse, scale = saved
-    gradient = _settled(gradient)
+    gradient = settled(gradient)
     y = (x - mean) * inverse
     scaled = gradient * scale
     along = (scaled * y).mean(-1, keepdims=True)
@@ -113,6 +113,6 @@ def _normed_backward(epsilon: float, saved, gradient: Array):
 _normed.defvjp(_normed_forward, _normed_backward)
 
 
-def _settled(x: Array) -> Array:
+def settled(x: Array) -> Array:
     """x, on CPU computed once: the compiler there would compute it again, in an unhandy order, in each of its uses."""
     return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x

@@ -40,6 +40,31 @@ def test_group_norm_scales_and_shifts_each_channel():
     np.testing.assert_allclose(y, group_norm(X, 2, (-3, -2), 1e-5) * scale + bias, atol=1e-5)
 
 
+@pytest.mark.parametrize("axes", [(-3, -2), (-4, -3, -2)], ids=["frame", "clip"])
+def test_group_norm_has_the_gradients_of_its_definition(axes):
+    """By x, scale and bias, against differences of the definition in float64."""
+    scale, bias = np.linspace(0.5, 2, 8), np.linspace(-1, 1, 8)
+    towards = np.random.default_rng(1).normal(size=X.shape)
+
+    def loss(x, scale, bias):
+        return np.sum(towards * (group_norm(x, 2, axes, 1e-5) * scale + bias))
+
+    def ours(x, scale, bias):
+        return jnp.sum(towards * GroupNorm(2, 1e-5, axes).apply({"params": {"scale": scale, "bias": bias}}, x))
+
+    inputs = np.asarray(X, np.float64) + 3, scale, bias
+    found = jax.grad(ours, argnums=(0, 1, 2))(*(jnp.asarray(each, jnp.float32) for each in inputs))
+    rng = np.random.default_rng(2)
+    for number, gradient in enumerate(found):
+        for _ in range(5):
+            direction = rng.normal(size=gradient.shape)
+            ends = [
+                [each + sign * 1e-5 * direction * (n == number) for n, each in enumerate(inputs)] for sign in (1, -1)
+            ]
+            slope = (loss(*ends[0]) - loss(*ends[1])) / 2e-5
+            np.testing.assert_allclose(np.sum(np.asarray(gradient) * direction), slope, rtol=1e-4, atol=1e-3)
+
+
 def test_group_norm_keeps_the_precision_of_its_input_and_computes_in_float32():
     x = (X + 5).astype(jnp.bfloat16)
     y = GroupNorm(4).apply({"params": {"scale": jnp.ones(8, jnp.bfloat16), "bias": jnp.zeros(8, jnp.bfloat16)}}, x)
