@@ -54,6 +54,8 @@ def read(path: Path) -> dict[str, Lazy]:
             files = {name.partition("/")[2]: name for name in archive.namelist() if "/" in name}
             if "data.pkl" not in files:
                 raise CheckpointFileError(f"{path} is a zip archive, but no PyTorch checkpoint: it has no data.pkl.")
+            if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+                raise CheckpointFileError(f"{path} is compressed, which PyTorch's checkpoints never are.")
             if "byteorder" in files and archive.read(files["byteorder"]) != b"little":
                 raise CheckpointFileError(f"{path} holds numbers in big-endian order, which is not read here.")
             program = archive.read(files["data.pkl"])

@@ -154,6 +154,17 @@ def test_numbers_that_are_not_there_are_noticed(tmp_path):
         open_tensors(tmp_path / "less.ckpt")
 
 
+def test_a_compressed_archive_is_refused(tmp_path):
+    """A few bytes could stand for more than the memory holds."""
+    torch.save({"w": WEIGHT}, tmp_path / "whole.ckpt")
+    bomb = zipfile.ZipFile(tmp_path / "bomb.ckpt", "w", zipfile.ZIP_DEFLATED)
+    with zipfile.ZipFile(tmp_path / "whole.ckpt") as old, bomb as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name))
+    with pytest.raises(CheckpointFileError, match=r"bomb\.ckpt is compressed"):
+        open_tensors(tmp_path / "bomb.ckpt")
+
+
 def test_older_pickles_are_not_opened(tmp_path):
     torch.save(STATE, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
     with pytest.raises(CheckpointFileError, match=r"old\.ckpt is a pickle of PyTorch before 1\.6"):

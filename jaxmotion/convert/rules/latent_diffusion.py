@@ -131,6 +131,10 @@ LEFT_BY_TRAINING = (
     "logvar",
     "scale_factor",
     "first_stage_model.loss.*",
+    "first_stage_model.model_ema.*",
+    "embedding_manager.*",
+    "cond_stage_model.logit_scale",
+    "cond_stage_model.text_projection*",
     f"{_TEXT}text_model.embeddings.position_ids",
     f"{_TEXT}embeddings.position_ids",
 )
