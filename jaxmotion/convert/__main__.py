@@ -103,10 +103,17 @@ def _inspect(options: argparse.Namespace) -> None:
         came = f", imported from the format {opened.format}" if opened.format else ""
         console.print(f"{path}: {len(opened.params)} parameters under our own paths{came}")
         return
-    found = [inspect(each) for each in checkpoints_in(path)]
-    for each in found:
-        show(each, console, every=options.all)
-    if any(each.problem for each in found):
+    problems = False
+    for each in checkpoints_in(path):
+        checkpoint = open_tensors(each)
+        if layout := lora.layout(checkpoint):
+            what = f"a LoRA as {layout} names it, {len(checkpoint)} tensors"
+            console.print(f"{each}: {what}; merge and start_from.lora take it", soft_wrap=True)
+            continue
+        found = inspect(each)
+        show(found, console, every=options.all)
+        problems = problems or bool(found.problem)
+    if problems:
         sys.exit(2)
 
 
