@@ -8,29 +8,24 @@ from __future__ import annotations
 
 import dataclasses
 import difflib
-import functools
-import importlib
 import importlib.util
 import json
-import types
-import typing
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-import cattrs
 import tyro
-from cattrs.gen import make_dict_structure_fn
 
+from jaxmotion import saved
 from jaxmotion.convert.start import StartFrom
 from jaxmotion.data.clips import Clips
+from jaxmotion.data.judged import Judged
 from jaxmotion.data.synthetic import Synthetic
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer
+from jaxmotion.data.worlds import Worlds
 from jaxmotion.parallel.mesh import MeshSizes
 from jaxmotion.systems.system import Sampling, System
 from jaxmotion.train.config import TrainConfig
-
-_TAG = "class"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,7 +34,7 @@ class Experiment:
 
     system: System
     """The networks and what they are told."""
-    data: Clips | Synthetic
+    data: Clips | Synthetic | Worlds | Judged
     """Where clips come from."""
     tokenizer: ClipTokenizer | HashTokenizer
     """How captions become token ids."""
@@ -112,8 +107,8 @@ def override(experiment: Experiment, arguments: Sequence[str], program: str, des
 
 
 def to_json(experiment: Experiment) -> dict[str, Any]:
-    """The experiment as JSON values. Every part names its class, so that it can be rebuilt."""
-    return _converter().unstructure(experiment)
+    """The experiment as JSON values; see `saved`."""
+    return saved.to_json(experiment)
 
 
 def from_json(values: dict[str, Any]) -> Experiment:
@@ -123,55 +118,11 @@ def from_json(values: dict[str, Any]) -> Experiment:
         ValueError: the values do not describe an experiment of this version.
     """
     try:
-        return _structure(values, Experiment)
-    except (cattrs.BaseValidationError, ValueError, TypeError, AttributeError) as error:
-        reason = "; ".join(cattrs.transform_error(error, format_exception=_said))
-        raise ValueError(
-            f"The saved configuration does not describe an experiment of this version: {reason}"
-        ) from error
-
-
-def _said(error: BaseException, kind: type | None) -> str:
-    """An error of cattrs in its usual words, and ours in their own."""
-    return str(error) if type(error) is ValueError else cattrs.v.format_exception(error, kind)
+        return saved.from_json(values, Experiment)
+    except ValueError as error:
+        raise ValueError(f"The saved configuration does not describe an experiment of this version: {error}") from error
 
 
 def read(path: Path) -> Experiment:
     """The experiment saved in a JSON file."""
     return from_json(json.loads(path.read_text()))
-
-
-def _is_part(kind: Any) -> bool:
-    return isinstance(kind, type) and dataclasses.is_dataclass(kind)
-
-
-@functools.cache
-def _converter() -> cattrs.Converter:
-    """Dataclasses with a class tag; everything else as cattrs does it."""
-    converter = cattrs.Converter(forbid_extra_keys=True)
-
-    def unstructure(part: Any) -> dict[str, Any]:
-        values = {f.name: converter.unstructure(getattr(part, f.name)) for f in dataclasses.fields(part)}
-        return {_TAG: f"{type(part).__module__}:{type(part).__qualname__}", **values}
-
-    converter.register_unstructure_hook_func(_is_part, unstructure)
-    converter.register_structure_hook_func(_may_be_part, _structure)
-    return converter
-
-
-def _may_be_part(kind: Any) -> bool:
-    """Whether a field of this type holds a tagged dataclass (one class, a base class, a union of them, or anything)."""
-    if typing.get_origin(kind) in (typing.Union, types.UnionType):
-        return any(_may_be_part(option) for option in typing.get_args(kind))
-    return kind is Any or _is_part(kind) or (isinstance(kind, type) and kind.__module__.startswith("jaxmotion."))
-
-
-def _structure(value: Any, kind: Any) -> Any:
-    if not isinstance(value, dict) or _TAG not in value:
-        raise ValueError(f"a part of type {kind} must be a JSON object with the key {_TAG!r}")
-    module, _, name = value[_TAG].partition(":")
-    if not module.startswith("jaxmotion."):
-        raise ValueError(f"{value[_TAG]!r} is no part of jaxmotion")
-    part = getattr(importlib.import_module(module), name)
-    build = make_dict_structure_fn(part, _converter(), _cattrs_forbid_extra_keys=True)
-    return build({key: item for key, item in value.items() if key != _TAG}, part)

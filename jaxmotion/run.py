@@ -44,7 +44,10 @@ from jaxmotion.parallel.sharding import process_share
 from jaxmotion.sample.generate import Sampler, generate
 from jaxmotion.sample.request import Request, fit, load_photo
 from jaxmotion.sample.write import grid, write_clip, write_levels, write_mp4, writer_of
+from jaxmotion.score.meter import Estimator
+from jaxmotion.score.meter import save as save_meter
 from jaxmotion.systems.lora import LORA, LoRA
+from jaxmotion.systems.motionstone.estimator import MotionEstimator
 from jaxmotion.systems.system import Sampling, Task
 from jaxmotion.train import checkpoint, loop
 from jaxmotion.train.estimate import estimate
@@ -238,12 +241,7 @@ def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> Traine
         FileNotFoundError: the folder holds no run.
         ValueError: the run has no complete checkpoint yet, or was made by another version.
     """
-    config, calibration = directory / CONFIG, directory / CALIBRATION
-    if not config.is_file():
-        raise FileNotFoundError(
-            f"{directory} holds no run ({CONFIG} is missing); train one with jaxmotion.train --run."
-        )
-    experiment = experiments.read(config)
+    experiment, calibration = _read_config(directory), directory / CALIBRATION
     if calibration.is_file():
         measured = json.loads(calibration.read_text())
         experiment = dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
@@ -251,6 +249,27 @@ def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> Traine
     if not isinstance(model, Sampler):
         raise ValueError(f"{directory} holds a run of {type(experiment.system).__name__}, which makes no clips.")
     return TrainedRun(directory, experiment, model, checkpoint.restore_params(directory, weights=weights))
+
+
+def open_meter(directory: Path, weights: Literal["ema", "live"] = "ema") -> Estimator:
+    """The newest checkpoint of a run of a motion estimator, as a meter.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+        ValueError: it is a run of something else, or has no complete checkpoint yet.
+    """
+    system = _read_config(directory).system
+    if not isinstance(system, MotionEstimator):
+        raise ValueError(f"{directory} holds a run of {type(system).__name__}; a meter is a run of MotionEstimator.")
+    step = checkpoint.latest_step(directory)
+    params = checkpoint.restore_params(directory, weights=weights)
+    return Estimator(system.build(), params, f"{directory.name}-{step}")
+
+
+def ship_meter(directory: Path, path: Path) -> None:
+    """Writes the averaged weights of a run of a motion estimator as the package keeps its own."""
+    meter = open_meter(directory)
+    save_meter(meter.task.config, meter.params, path, {"run": meter.name})
 
 
 Kind = Literal["diffusers", "motion-adapter", "comfy", "safetensors", "lora-peft", "lora-kohya"]
@@ -296,6 +315,15 @@ def export(
     return imported.export_parameters(sharding.paths(params), destination, meta=meta)
 
 
+def _read_config(directory: Path) -> Experiment:
+    config = directory / CONFIG
+    if not config.is_file():
+        raise FileNotFoundError(
+            f"{directory} holds no run ({CONFIG} is missing); train one with jaxmotion.train --run."
+        )
+    return experiments.read(config)
+
+
 def _exported_tokenizer(tokenizer: ClipTokenizer | HashTokenizer) -> HashTokens | ClipTokens:
     if isinstance(tokenizer, HashTokenizer):
         return HashTokens(tokenizer.vocabulary, tokenizer.length)
@@ -322,6 +350,7 @@ def _loader(experiment: Experiment, mesh: Mesh, source: Any) -> Any:
         workers=experiment.workers,
         process_index=index,
         process_count=count,
+        also=[name for name in experiment.system.labels if name in source.labels],
     )
 
 

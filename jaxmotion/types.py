@@ -26,6 +26,7 @@ VIDEO = "video"  # uint8 [B T H W 3]: the clip
 IMAGE = "image"  # uint8 [B H W 3]: the reference picture (the first frame of the clip, or the photo to animate)
 TEXT = "text"  # int32 [B L]: token ids of the caption
 LEVEL = "level"  # int32 [B], 1..10: LivePhoto's motion level
+OBJECT, CAMERA = "object", "camera"  # float32 [B], 1..10: MotionStone's two scores (`video.unit`); NaN: not known
 FPS = "fps"  # float32 [B]: frames per second at which the clip was sampled
 
 

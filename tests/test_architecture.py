@@ -10,11 +10,12 @@ from pathlib import Path
 import pytest
 
 FLOORS = [
-    {"types"},
+    {"types", "saved"},
     {"nn", "diffusion", "video", "parallel"},
     {"models"},
     {"systems"},
-    {"data", "train", "sample", "evaluate", "score", "convert", "plan"},
+    {"data", "train", "sample", "evaluate", "convert", "plan"},
+    {"score"},
     {"experiment"},
     {"run"},
     {"__main__"},

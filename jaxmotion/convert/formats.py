@@ -29,7 +29,16 @@ from jaxmotion.convert.rename import (
     tensors_of,
     under,
 )
-from jaxmotion.convert.rules import animatediff, autoencoder, clip, dinov2, latent_diffusion, stable_diffusion
+from jaxmotion.convert.rules import (
+    animatediff,
+    autoencoder,
+    clip,
+    dinov2,
+    latent_diffusion,
+    raft,
+    stable_diffusion,
+    tadaconv,
+)
 from jaxmotion.convert.rules.autoencoder_tiny import AUTOENCODER_TINY
 from jaxmotion.convert.sizes import whole
 
@@ -231,6 +240,33 @@ FORMATS = (
         "the giant image encoder of DINOv2 in the names that transformers 5 has in memory",
         {"content_encoder": dinov2.DINOV2_GATED_IN_MEMORY},
         ("embeddings.cls_token", f"{_LAYER}attention.q_proj.weight", f"{_LAYER}mlp.gate_proj.weight"),
+    ),
+    Format(
+        "raft-small",
+        "a small RAFT of its authors",
+        {"flow": raft.RAFT_SMALL},
+        ("module.fnet.layer1.0.conv3.weight", "module.update_block.gru.convz.weight"),
+    ),
+    Format(
+        "raft-large",
+        "a RAFT of its authors",
+        {"flow": raft.RAFT_LARGE},
+        ("module.update_block.mask.0.weight", "module.update_block.gru.convz1.weight"),
+        ignored=raft.COUNTS,
+    ),
+    Format(
+        "tada2d",
+        "a TAda2D of its authors (model_state)",
+        {"backbone": tadaconv.TADA2D},
+        ("backbone.conv2.res_1.conv_branch.b_rf.g.weight",),
+        ignored=tadaconv.HEAD,
+    ),
+    Format(
+        "tadaconvnextv2",
+        "a TAdaConvNeXtV2 of its authors (model_state)",
+        {"backbone": tadaconv.TADACONVNEXTV2},
+        ("backbone.stages.0.0.dwconv_rf.qkv_proj.weight",),
+        ignored=tadaconv.HEAD,
     ),
 )
 

@@ -270,9 +270,9 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 def _tensors(path: Path, content: Any) -> Iterator[tuple[str, _Tensor]]:
-    """The tensors of a checkpoint: of its `state_dict`, if it has one."""
-    if isinstance(content, dict) and isinstance(content.get("state_dict"), dict):
-        content = content["state_dict"]
+    """The tensors of a checkpoint: of its `state_dict` or `model_state`, if it has one."""
+    inner = (content.get(name) for name in ("state_dict", "model_state")) if isinstance(content, dict) else ()
+    content = next((each for each in inner if isinstance(each, dict)), content)
     found = {k: v for k, v in content.items() if isinstance(v, _Tensor)} if isinstance(content, dict) else {}
     if not found:
         raise CheckpointFileError(f"{path} holds no tensors by name; a state dict was expected.")

@@ -93,6 +93,8 @@ class Clips:
 class ClipsSource:
     """The clips of a `Clips` config: `source[i]` names one, `load` reads it, `example(i)` does both."""
 
+    labels = ()
+
     def __init__(self, config: Clips, files: tuple[ClipFile, ...], bad: BadClips):
         self.config = config
         self.files = files

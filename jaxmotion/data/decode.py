@@ -11,6 +11,7 @@ from typing import Any
 import av
 import av.error
 import numpy as np
+from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
 from jaxtyping import Float, UInt8
 
@@ -30,6 +31,8 @@ class Timeline:
 
     pts: np.ndarray
     seconds: Float[np.ndarray, " N"]
+    damage: str = ""
+    """Which of the frames that the file states are not there; empty when all are."""
 
 
 def read_timeline(path: str) -> Timeline:
@@ -38,8 +41,8 @@ def read_timeline(path: str) -> Timeline:
     Raises:
         BadClipError: not a video, cut off, or without frames.
     """
-    with _opened(path) as (container, stream):
-        return _timeline(container, stream)
+    with opened(path) as (container, stream):
+        return _undamaged(container, stream)
 
 
 def read_clip(path: str, frames: int, fps: float, size: tuple[int, int], where: float) -> UInt8[np.ndarray, "T H W 3"]:
@@ -58,15 +61,18 @@ def read_clip(path: str, frames: int, fps: float, size: tuple[int, int], where: 
     Raises:
         BadClipError: not a video, cut off, too short, or damaged where it is needed.
     """
-    with _opened(path) as (container, stream):
-        timeline = _timeline(container, stream)
+    with opened(path) as (container, stream):
+        timeline = _undamaged(container, stream)
         first = float(timeline.seconds[0])
         start = first + where * (latest_time(timeline, frames, fps) - first)
         chosen = frame_indices(timeline.seconds, frames, fps, start)
         needed = np.unique(timeline.pts[chosen])
-        found = _decode(container, stream, needed, size, from_start=needed[0] == timeline.pts[0])
-        if len(found) < len(needed):
-            found = _decode(container, stream, needed, size, from_start=True)
+        reformatter = VideoReformatter()
+        for seek in (None,) if needed[0] == timeline.pts[0] else (int(needed[0]), None):
+            frames_there = frames_at(container, stream, needed, seek=seek)
+            found = {frame.pts: _fitted(frame, stream, size, reformatter) for frame in frames_there}
+            if len(found) == len(needed):
+                break
         if len(found) < len(needed):
             raise BadClipError(f"{len(needed) - len(found)} of {len(needed)} frames cannot be decoded")
         return np.stack([found[int(pts)] for pts in timeline.pts[chosen]])
@@ -85,16 +91,17 @@ def latest_time(timeline: Timeline, frames: int, fps: float) -> float:
 
 
 @contextmanager
-def _opened(path: str) -> Iterator[tuple[Any, Any]]:
+def opened(path: str) -> Iterator[tuple[Any, Any]]:
     """The file and its video stream; whatever goes wrong inside becomes a `BadClipError`."""
     try:
         if os.path.getsize(path) == 0:
             raise BadClipError("the file is empty")
-        with av.open(path) as container:
-            if not container.streams.video:
-                kinds = sorted({stream.type for stream in container.streams})
+        with av.open(path, metadata_errors="replace") as container:
+            moving = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
+            if not moving:
+                kinds = sorted({stream.type for stream in container.streams} - {"video"})
                 raise BadClipError(f"no video in it, only {', '.join(kinds) or 'nothing'}")
-            stream = container.streams.video[0]
+            stream = moving[0]
             stream.thread_type = "NONE"  # clips are read in parallel; threads within one would only compete
             yield container, stream
     except av.error.InvalidDataError as error:
@@ -103,42 +110,88 @@ def _opened(path: str) -> Iterator[tuple[Any, Any]]:
         raise BadClipError(f"cannot be read: {error.strerror or error}") from error
 
 
-def _timeline(container: Any, stream: Any) -> Timeline:
+def timeline_of(container: Any, stream: Any) -> Timeline:
+    """The times of the frames that are there, from an opened file; `damage` says what is not.
+
+    Raises:
+        BadClipError: no frames, or frames without times.
+    """
     packets = [packet for packet in container.demux(stream) if packet.size]
-    if any(packet.is_corrupt for packet in packets) or 0 < len(packets) < stream.frames:
+    whole = [packet for packet in packets if not packet.is_corrupt]
+    damage = ""
+    if len(whole) < len(packets) or 0 < len(packets) < stream.frames:
         stated = stream.frames or "unknown number of"
-        raise BadClipError(f"cut off: {len(packets)} of the {stated} frames it states are there")
-    times = [packet.pts for packet in packets if not packet.is_discard]
+        damage = f"cut off: {len(packets)} of the {stated} frames it states are there"
+    times = [packet.pts for packet in whole if not packet.is_discard]
     if None in times:  # some containers do not say when a frame is shown; the decoder works it out
         container.seek(0)
         times = [frame.pts for frame in container.decode(stream)]
     if not times or None in times:
-        raise BadClipError("no frames in it" if not times else "its frames carry no times")
+        raise BadClipError(damage or ("no frames in it" if not times else "its frames carry no times"))
     pts = np.unique(np.asarray(times, np.int64))
-    return Timeline(pts, pts * float(stream.time_base))
+    return Timeline(pts, pts * float(stream.time_base), damage)
 
 
-def _decode(
-    container: Any, stream: Any, needed: np.ndarray, size: tuple[int, int], *, from_start: bool
-) -> dict[int, np.ndarray]:
-    """The frames with these times that can be decoded, by time."""
-    wanted, found, reformatter = {int(pts) for pts in needed}, {}, VideoReformatter()
-    container.seek(0 if from_start else int(needed[0]), stream=None if from_start else stream)
-    context = stream.codec_context
+def frames_at(container: Any, stream: Any, needed: np.ndarray, *, seek: int | None) -> Iterator[Any]:
+    """The frames with these times that can be decoded; behind damage, from the next key frame on.
+
+    Args:
+        container: the opened file.
+        stream: its video.
+        needed: times in the units of the file, rising.
+        seek: decoding starts at the last key frame before this time; None: at the first frame.
+    """
+    wanted = {int(pts) for pts in needed}
+    container.seek(0 if seek is None else seek, stream=None if seek is None else stream)
+    context, whole = stream.codec_context, True
     for packet in container.demux(stream):
+        whole = whole or packet.is_keyframe or not packet.size  # without a size: what the decoder still holds
+        if not whole:
+            continue
         context.skip_frame = "DEFAULT" if packet.pts is None or packet.pts in wanted else "NONREF"
-        for frame in packet.decode():
+        try:
+            frames = packet.decode()
+        except av.error.InvalidDataError:
+            whole = False
+            continue
+        for frame in frames:
             if frame.pts in wanted and not frame.is_corrupt:
-                found[frame.pts] = _fitted(frame, stream, size, reformatter)
-        if len(found) == len(wanted):
+                wanted.remove(frame.pts)
+                yield frame
+        if not wanted:
             break
-    return found
+
+
+def displayed_size(frame: Any, stream: Any) -> tuple[int, int]:
+    """(height, width) at which a player shows the frame: upright, with square pixels."""
+    height, width = frame.height, round(frame.width * float(stream.sample_aspect_ratio or 1))
+    return (width, height) if _quarter_turns(frame) % 2 else (height, width)
+
+
+def scaled(frame: Any, size: tuple[int, int], reformatter: VideoReformatter) -> UInt8[np.ndarray, "H W 3"]:
+    """The whole frame, upright, at (height, width), squeezed where the aspect is another."""
+    turns = _quarter_turns(frame)
+    tall, wide = size[::-1] if turns % 2 else size
+    picture = reformatter.reformat(frame, wide, tall, "rgb24", interpolation=SCALING, threads=1).to_ndarray()
+    return np.ascontiguousarray(np.rot90(picture, turns))
+
+
+def _undamaged(container: Any, stream: Any) -> Timeline:
+    timeline = timeline_of(container, stream)
+    if timeline.damage:
+        raise BadClipError(timeline.damage)
+    return timeline
+
+
+def _quarter_turns(frame: Any) -> int:
+    """How often a frame must be turned counterclockwise by 90 degrees to stand upright."""
+    return round(frame.rotation / 90) % 4
 
 
 def _fitted(frame: Any, stream: Any, size: tuple[int, int], reformatter: VideoReformatter) -> np.ndarray:
     """The middle of a frame, upright, at (height, width)."""
     height, width = size
-    quarter_turns = round(frame.rotation / 90) % 4
+    quarter_turns = _quarter_turns(frame)
     if quarter_turns % 2:
         height, width = width, height
     pixel_aspect = float(stream.sample_aspect_ratio or 1)

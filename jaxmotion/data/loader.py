@@ -22,6 +22,11 @@ from jaxmotion.types import FPS, TEXT, VIDEO
 class Source(Protocol):
     """Where clips come from: `Clips.open()` and `Synthetic.open()` give one."""
 
+    @property
+    def labels(self) -> Sequence[str]:
+        """Entries of an example that can be stacked into a batch beside the clip and its caption."""
+        ...
+
     def __len__(self) -> int:
         """How many clips make an epoch."""
         ...

@@ -123,6 +123,7 @@ class SyntheticSource:
         self.config = config
         self.photos = split.photos
         self.other_photos = split.others
+        self.labels = config.truth
 
     def __len__(self) -> int:
         return self.config.clips

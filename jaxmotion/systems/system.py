@@ -55,6 +55,11 @@ class System:
         """(vocabulary, length) of the token ids that it reads; None when it reads no captions."""
         return None
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """Entries of a batch that it learns from beside clips and captions, where the data knows them."""
+        return ()
+
     def build(self) -> Task:
         """The task that this config describes."""
         raise NotImplementedError(f"{type(self).__name__} must say what it builds.")

@@ -58,9 +58,9 @@ def optical_flow(first: Float[Array, "N H W"], second: Float[Array, "N H W"]) ->
 
     It belongs to the moment half-way between the two: first(p - flow / 2) = second(p + flow / 2).
     """
-    pyramid = [_blur(jnp.stack([first, second]), _BLUR)]
+    pyramid = [blur(jnp.stack([first, second]), _BLUR)]
     while min(pyramid[-1].shape[-2:]) >= 2 * SMALLEST:
-        pyramid.append(_halve(pyramid[-1]))
+        pyramid.append(halve(pyramid[-1]))
     flow = jnp.zeros((len(first), 2, *pyramid[-1].shape[-2:]), jnp.float32)
     for level in reversed(pyramid):
         flow = _refine(level, _widen(flow, *level.shape[-2:]))
@@ -108,12 +108,12 @@ def _refine(pair: Float[Array, "2 N H W"], flow: Float[Array, "N 2 H W"]) -> Flo
         (before, after), (shown, still_shown) = _look_up(
             pair, rows - towards[:, :, 1] / 2, columns - towards[:, :, 0] / 2
         )
-        gx, gy = _gradient((before + after) / 2)
+        gx, gy = picture_gradient((before + after) / 2)
         difference = after - before
         terms = jnp.stack([gx * gx, gy * gy, gx * gy, gx * difference, gy * difference])
-        xx, yy, xy, bx, by = _blur(terms * (shown & still_shown), _WINDOW, border="constant")
+        xx, yy, xy, bx, by = blur(terms * (shown & still_shown), _WINDOW, border="constant")
         telling = (xx * yy - xy * xy) / (xx + yy + _LEAST_TELLING) + _LEAST_TELLING
-        near = _blur(jnp.stack([telling * right, telling * down, telling]), _REACH)
+        near = blur(jnp.stack([telling * right, telling * down, telling]), _REACH)
         px = xx * right + xy * down - bx + _PULL * near[0] / near[2]
         py = xy * right + yy * down - by + _PULL * near[1] / near[2]
         xx, yy = xx + _PULL, yy + _PULL
@@ -142,14 +142,16 @@ def _look_up(
     return (1 - down) * upper + down * lower, inside
 
 
-def _gradient(picture: Float[Array, "N H W"]) -> tuple[Array, Array]:
+def picture_gradient(picture: Float[Array, "N H W"]) -> tuple[Array, Array]:
+    """Central differences to the right and down; the edges go on as they are."""
     padded = jnp.pad(picture, ((0, 0), (1, 1), (1, 1)), mode="edge")
     return (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2, (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
 
 
-def _halve(pictures: Float[Array, "*batch H W"]) -> Float[Array, "*batch h w"]:
+def halve(pictures: Float[Array, "*batch H W"]) -> Float[Array, "*batch h w"]:
+    """Pictures of half the size, without aliasing."""
     height, width = (size // 2 * 2 for size in pictures.shape[-2:])
-    pictures = _blur(pictures, 0.7)[..., :height, :width]
+    pictures = blur(pictures, 0.7)[..., :height, :width]
     rows = pictures[..., ::2, :] + pictures[..., 1::2, :]
     return (rows[..., ::2] + rows[..., 1::2]) / 4
 
@@ -163,7 +165,7 @@ def _widen(flow: Float[Array, "N 2 h w"], height: int, width: int) -> Float[Arra
     return jnp.pad(wide, ((0, 0), (0, 0), (0, height - 2 * h), (0, width - 2 * w)), mode="edge")
 
 
-def _blur(pictures: Float[Array, "*batch H W"], sigma: float, border: str = "edge") -> Float[Array, "*batch H W"]:
+def blur(pictures: Float[Array, "*batch H W"], sigma: float, border: str = "edge") -> Float[Array, "*batch H W"]:
     """Gaussian mean, as a product with one band matrix per axis: quick to compile and quick on every device."""
     down, right = (jnp.asarray(_band(size, sigma, border)) for size in pictures.shape[-2:])
     return jnp.einsum("hy,...yx,wx->...hw", down, pictures, right, precision=jax.lax.Precision.HIGHEST)

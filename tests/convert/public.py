@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 torch = pytest.importorskip("torch")
@@ -152,6 +153,30 @@ def _animatediff(prefix: str, **changes) -> Callable[[Path], Path]:
     return save
 
 
+def _named(golden: str, names: str, stem: str, *within: str) -> Callable[[Path], Path]:
+    """Random tensors under the names that an implementation gave to its own (kept with the parity tests)."""
+
+    def save(folder: Path) -> Path:
+        rng = np.random.default_rng(0)
+        with np.load(Path(__file__).parents[1] / "parity" / golden) as arrays:
+            rows = [row.split() for row in arrays[names].tolist()]
+        tensors = {
+            name: torch.tensor(rng.standard_normal([int(size) for size in shape]), dtype=torch.float32)
+            for name, *shape in rows
+        }
+        for first in [name for name in tensors if ".norm3." in name]:
+            shared = first.replace("norm3", "downsample.1")
+            if shared in tensors:  # one norm under two names
+                tensors[shared] = tensors[first]
+        content: dict = tensors
+        for key in within:
+            content = {key: content}
+        torch.save(content, folder / stem)
+        return folder / stem
+
+    return save
+
+
 PUBLIC: dict[str, Callable[[Path], Path]] = {
     "diffusers-unet": _saved(unet),
     "diffusers-unet-motion": _saved(unet_motion),
@@ -169,5 +194,9 @@ PUBLIC: dict[str, Callable[[Path], Path]] = {
     "clip-text": _saved(text),
     "dinov2": _saved(dinov2),
     "dinov2-gated": _saved(lambda: dinov2(use_swiglu_ffn=True)),
+    "tada2d": _named("golden_tadaconv.npz", "tada2d_names", "tada2d.pyth", "model_state"),
+    "tadaconvnextv2": _named("golden_tadaconv.npz", "v2_names", "v2.pyth", "model_state"),
+    "raft-small": _named("golden_raft.npz", "small_names", "raft-small.pth"),
+    "raft-large": _named("golden_raft.npz", "large_names", "raft-things.pth"),
 }
 """How a checkpoint of each format is made; the rest are made in the tests from these."""

@@ -1,0 +1,59 @@
+"""The motion estimator of MotionStone (arXiv:2412.05848), trained on worlds with known motion.
+
+    python -m jaxmotion.train --config configs/motion_estimator.py:small --run runs/meter
+    python -m jaxmotion.score ship --run runs/meter --out motion_meter.safetensors
+
+`small` is the meter that comes with the package. `r50` is the paper's way: TAda2D-R50 on pixels. `tiny` is for tests.
+"""
+
+import dataclasses
+
+from jaxmotion.data.judged import Judged
+from jaxmotion.data.tokenize import HashTokenizer
+from jaxmotion.data.worlds import Worlds
+from jaxmotion.experiment import Experiment
+from jaxmotion.models import tadaconv
+from jaxmotion.systems.motionstone.estimator import MotionEstimator, Pixels
+from jaxmotion.train.config import TrainConfig
+
+small = Experiment(
+    system=MotionEstimator(tadaconv.SMALL),
+    data=Worlds(),
+    tokenizer=HashTokenizer(16, 2),
+    train=TrainConfig(
+        steps=2400,
+        batch_size=32,
+        learning_rate=2e-3,
+        warmup_steps=100,
+        decay="cosine",
+        weight_decay=0.02,
+        ema_decay=0.99,
+        save_every=200,
+    ),
+    workers=1,
+)
+
+full = small
+
+r50 = dataclasses.replace(
+    small,
+    system=MotionEstimator(tadaconv.R50, Pixels(), frames=8, size=(224, 224)),
+    data=Worlds(frames=8, size=(224, 224)),
+    train=dataclasses.replace(small.train, steps=20_000, learning_rate=1e-4, warmup_steps=500, ema_decay=0.999),
+    workers=8,
+)
+
+tiny = dataclasses.replace(
+    small,
+    system=MotionEstimator(tadaconv.TINY, hidden=32, frames=4, size=(48, 64)),
+    data=Worlds(frames=4, size=(48, 64)),
+    train=dataclasses.replace(small.train, steps=60, batch_size=8, warmup_steps=5, save_every=30),
+    workers=0,
+)
+
+judged = dataclasses.replace(small, data=Judged("", pairs="pairs.csv"), workers=0)
+"""The paper's way to train it: on pairs that people judged (`python -m jaxmotion.score label`) and on pseudo-labels.
+
+    python -m jaxmotion.train --config configs/motion_estimator.py:judged --start-from.run runs/meter
+        --data.path clips --data.pairs pairs.csv --data.labels pseudo_labels.jsonl --run runs/mine
+"""

@@ -1,0 +1,1 @@
+"""MotionStone (arXiv:2412.05848): a motion estimator with two axes, and video that follows its scores."""

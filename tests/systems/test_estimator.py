@@ -1,0 +1,146 @@
+"""The motion estimator: what it reads, what it learns from, and that it learns."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmotion.data.worlds import Worlds
+from jaxmotion.models import tadaconv
+from jaxmotion.systems.motionstone.estimator import Fields, MotionEstimator, Pixels, confidence
+from jaxmotion.systems.motionstone.fields import CHANNELS, camera_flow, fit_camera, motion_fields
+from jaxmotion.video import unit
+from jaxmotion.video.matching import cells
+
+TINY = MotionEstimator(tadaconv.TINY, hidden=16, frames=4, size=(48, 64))
+DATA = Worlds(frames=4, size=(48, 64))
+
+
+@pytest.fixture(scope="module")
+def task():
+    return TINY.build()
+
+
+@pytest.fixture(scope="module")
+def params(task):
+    return jax.jit(task.init)(jax.random.key(0))
+
+
+@pytest.fixture(scope="module")
+def loss(task):
+    return jax.jit(lambda params, batch: task.loss(params, batch, jax.random.key(0)))
+
+
+@pytest.fixture(scope="module")
+def batch():
+    source = DATA.open()
+    examples = [source.example(index) for index in range(8)]
+    return {name: np.stack([example[name] for example in examples]) for name in ("video", "fps", *source.labels)}
+
+
+def test_the_same_motion_in_half_the_time_is_twice_the_speed() -> None:
+    video = DATA.open().example(3)["video"][None]
+    slow, fast = (np.asarray(motion_fields(video, np.full((1, 3), step, np.float32))) for step in (0.2, 0.1))
+    length = unit.speed(1 + 4.5 * (slow[..., 2] + 0.5)), unit.speed(1 + 4.5 * (fast[..., 2] + 0.5))
+    slower = length[0] < 0.4  # both below the score's end
+    np.testing.assert_allclose(length[1][slower], 2 * length[0][slower], rtol=1e-3, atol=1e-5)
+    assert slow.shape == (1, 3, 6, 8, CHANNELS)
+
+
+@pytest.mark.parametrize(("kind", "place"), [("zoom", 2), ("roll", 3)])
+def test_the_move_of_a_camera_is_the_one_that_was_drawn(task, params, kind, place) -> None:
+    clear = dataclasses.replace(
+        DATA,
+        camera=(kind,),
+        camera_speed=(0.1, 0.1),
+        actor_counts=(0,),
+        film=(),
+        plain=0,
+        parallax=0,
+        props=0,
+        streams=0,
+    )
+    example = dataclasses.replace(clear, size=(144, 256), frames=4).open().example(1)
+    said = task.read(params, example["video"][None], np.full((1, 3), 1 / example["fps"], np.float32))
+    assert int(np.argmax(said.moves[0])) == place
+    np.testing.assert_allclose(said.moves[0], example["moves"], atol=0.02)
+
+
+def test_a_camera_is_found_behind_an_object_on_a_quarter_of_the_patches() -> None:
+    height, width = 144, 256
+    x, y = (jnp.asarray(axis / np.hypot(height, width)) for axis in cells(height, width))
+    truth = jnp.array([[[0.01, -0.004], [0.05, 0.02], [-0.02, 0.05]]])
+    flow = camera_flow(truth, x, y)
+    moving = (jnp.abs(x) < 0.22) & (jnp.abs(y) < 0.12)
+    assert 0.2 < float(moving.mean()) < 0.3
+    flow = flow + moving[None, ..., None] * jnp.array([0.05, 0.03])
+    found, follows = fit_camera(flow, jnp.ones(flow.shape[:3]), x, y)
+    # the ridge, 1e-4, pulls slopes by its share of a coordinate's mean square, 0.02 for y: half a percent
+    np.testing.assert_allclose(found, truth, rtol=0.01)
+    assert float(follows[0][moving].max()) < 0.05
+    assert float(follows[0][~moving].min()) > 0.8
+
+
+def test_unknown_labels_cost_nothing(params, loss, batch) -> None:
+    known, _ = loss(params, {**batch, "camera": np.full(8, np.nan, np.float32)})
+    other, _ = loss(params, {**batch, "camera": np.full(8, np.nan, np.float32), "object": batch["object"] + 1})
+    assert np.isfinite(float(known))
+    assert float(known) != float(other)
+
+
+def test_judged_pairs_are_ranked_by_what_people_said(task, params) -> None:
+    source = DATA.open()
+    video = np.stack([source.example(index)["video"] for index in range(4)]).reshape(2, 2, 4, 48, 64, 3)
+    unknown = np.full((2, 2), np.nan, np.float32)
+    base = {"video": video, "fps": np.full(2, 8, np.float32), "object": unknown, "camera": unknown}
+    said = jax.jit(task.read)(params, video.reshape(4, 4, 48, 64, 3), np.full((4, 3), 1 / 8, np.float32))
+    ahead = np.asarray(said.object[0::2] - said.object[1::2])
+    right = {**base, "stronger_object": np.sign(ahead), "stronger_camera": np.full(2, np.nan, np.float32)}
+    wrong = {**right, "stronger_object": -np.sign(ahead)}
+    run = jax.jit(lambda batch: task.loss(params, batch, jax.random.key(0)))
+    agreed, opposed = run(right), run(wrong)
+    assert float(agreed[0]) == pytest.approx(0.0, abs=1e-6)
+    assert float(opposed[0]) == pytest.approx(np.abs(ahead).mean(), rel=1e-4)
+    assert float(agreed[1]["object_pairs_right"]) == 1.0
+    assert float(opposed[1]["object_pairs_right"]) == 0.0
+
+
+def test_it_learns(task, params, batch) -> None:
+    @jax.jit
+    def step(params, batch):
+        (value, _), grads = jax.value_and_grad(task.loss, has_aux=True)(params, batch, jax.random.key(0))
+        size = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(grads)))
+        return jax.tree.map(lambda p, g: p - 0.05 * g / size, params, grads), value
+
+    values = []
+    for _ in range(30):
+        params, value = step(params, batch)
+        values.append(float(value))
+    assert min(values[-5:]) < 0.6 * values[0]
+
+
+def test_scores_stay_in_their_range(task, params, batch) -> None:
+    wild = jax.tree.map(lambda p: 30 * p, params)
+    said = jax.jit(task.read)(wild, batch["video"], np.full((8, 3), 1 / 8, np.float32))
+    for scores in (said.object, said.camera):
+        assert float(scores.min()) >= 1.0
+        assert float(scores.max()) <= 10.0
+    assert float(said.moves.min()) >= 0.0
+
+
+def test_the_papers_way_looks_at_pixels() -> None:
+    pixels = Pixels()
+    video = np.full((1, 2, 32, 32, 3), 128, np.uint8)
+    np.testing.assert_allclose(pixels(video, np.ones((1, 1))), (128 / 255 - 0.45) / 0.225, rtol=1e-6)
+    config = MotionEstimator(dataclasses.replace(tadaconv.R50), Pixels(), frames=8, size=(224, 224))
+    shapes = jax.eval_shape(config.build().init, jax.random.key(0))
+    assert shapes["object_in"]["kernel"].shape[0] == 2048
+    assert Fields() == MotionEstimator(tadaconv.SMALL).view
+
+
+def test_confidence_falls_with_the_expected_error() -> None:
+    sure, unsure = confidence(np.array([0.1, 0.1])), confidence(np.array([2.0, 2.0]))
+    assert sure > 0.99
+    assert unsure == pytest.approx((1 - np.exp(-0.5)) ** 2)
