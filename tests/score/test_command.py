@@ -1,6 +1,4 @@
 import json
-import sys
-import types
 
 import pytest
 
@@ -10,10 +8,8 @@ from jaxmotion.score import __main__ as command
 @pytest.fixture
 def clips(film, tmp_path, monkeypatch, brightness):
     """Two films and a bad file in a folder `clips` of the working directory, and a meter that needs no network."""
-    meter = types.ModuleType("jaxmotion.score.meter")
-    vars(meter).update(FRAMES=16, STEP=0.125, canvas=lambda height, width: (32, 32), shipped=lambda: brightness)
-    monkeypatch.setitem(sys.modules, "jaxmotion.score.meter", meter)
-    monkeypatch.setattr(sys.modules["jaxmotion.score"], "meter", meter, raising=False)
+    monkeypatch.setattr(command.meter, "shipped", lambda: brightness)
+    monkeypatch.setattr(command.meter, "canvas", lambda height, width: (32, 32))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clips").mkdir()
     film(tmp_path / "clips" / "a.mp4", range(60), rate=25)
@@ -48,6 +44,7 @@ def test_a_file_is_written_with_pictures_and_bad_files_beside_it(clips, capsys, 
         "scores.png",
     ]
     assert len((clips / "out" / "scores.jsonl").read_text().splitlines()) == 2
+    assert brightness.batches
     assert json.loads((clips / "out" / "scores.bad.jsonl").read_text())["path"] == "clips/c.mp4"
     brightness.batches.clear()
     assert run("clips", "--out", "out/scores.jsonl") == 0
