@@ -5,6 +5,7 @@ Queries, keys and values are [N S H D]: batch, positions, heads, features of a h
 
 from __future__ import annotations
 
+import functools
 import math
 
 import flax.linen as nn
@@ -55,6 +56,7 @@ def attend(
     *,
     kernel: str = "auto",
     mask: Bool[Array, "#N #H S L"] | None = None,
+    length: int | None = None,
 ) -> Float[Array, "N S H D"]:
     """softmax(query key^T / sqrt(D)) value for every head.
 
@@ -63,15 +65,27 @@ def attend(
     Args:
         kernel: "auto" asks `select_kernel`; otherwise one of `KERNELS`.
         mask: True where a query may look.
+        length: positions from this one on are padding: no query looks at them, and what stands in their place in the
+            result means nothing. Unlike a mask, every kernel can have it.
     """
+    if length is not None and mask is not None:
+        raise ValueError("Attention takes a mask or a length, not both; put the padding into the mask.")
+    if length is not None and not 0 < length <= key.shape[1]:
+        raise ValueError(f"The length {length} is not within the {key.shape[1]} positions of the keys.")
+    if length == key.shape[1]:
+        length = None
     if kernel == "auto":
         masked = mask is not None
         kernel = select_kernel(backend_name(), query.shape[1], key.shape[1], query.shape[-1], query.dtype, masked)
     if kernel not in KERNELS:
         raise ValueError(f'Unknown attention kernel "{kernel}"; known are "auto" and {KERNELS}.')
-    return {"xla": _xla, "xla_chunked": _xla_chunked, "cudnn": _cudnn, "splash": _splash}[kernel](
-        query, key, value, mask
-    )
+    if length is not None and kernel.startswith("xla"):
+        mask = (jnp.arange(key.shape[1]) < length)[None, None, None]
+    if kernel == "cudnn":
+        return _cudnn(query, key, value, mask, length)
+    if kernel == "splash":
+        return _splash(query, key, value, mask, length)
+    return {"xla": _xla, "xla_chunked": _xla_chunked}[kernel](query, key, value, mask)
 
 
 class Attention(nn.Module):
@@ -111,7 +125,8 @@ def _xla(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
     N, S, H, D = query.shape
     fold = lambda x: x.swapaxes(1, 2).reshape(N * H, x.shape[1], D)  # noqa: E731
     if mask is not None:
-        mask = jnp.broadcast_to(mask, (N, H, S, key.shape[1])).reshape(N * H, S, -1)
+        alike = mask.shape[:3] == (1, 1, 1)
+        mask = mask[0] if alike else jnp.broadcast_to(mask, (N, H, S, key.shape[1])).reshape(N * H, S, -1)
     y = _softmax_product(fold(query), fold(key), fold(value), mask)
     return y.reshape(N, H, S, D).swapaxes(1, 2)
 
@@ -122,8 +137,9 @@ def _xla_chunked(query: Array, key: Array, value: Array, mask: Array | None) -> 
     fold = lambda x: x.swapaxes(1, 2).reshape(N * H, 1, x.shape[1], D)  # noqa: E731
     one = jax.checkpoint(lambda x: _softmax_product(*x))
     folded = (fold(query), fold(key), fold(value))
-    if mask is None:
-        y = jax.lax.map(lambda x: one((*x, None)), folded)
+    if mask is None or mask.shape[:3] == (1, 1, 1):
+        same = None if mask is None else mask[0]
+        y = jax.lax.map(lambda x: one((*x, same)), folded)
     else:
         mask = jnp.broadcast_to(mask, (N, H, S, key.shape[1])).reshape(N * H, 1, S, -1)
         y = jax.lax.map(one, (*folded, mask))
@@ -144,34 +160,40 @@ def _softmax_product(query: Array, key: Array, value: Array, mask: Array | None)
     return (y / total).astype(value.dtype)
 
 
-def _cudnn(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+def _cudnn(query: Array, key: Array, value: Array, mask: Array | None, length: int | None) -> Array:
     if mask is not None:  # the kernel takes no broadcast over queries and keys
         mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
-    return jax.nn.dot_product_attention(query, key, value, mask=mask, implementation="cudnn")
+    lengths = None if length is None else jnp.full((key.shape[0],), length, jnp.int32)
+    return jax.nn.dot_product_attention(
+        query, key, value, mask=mask, key_value_seq_lengths=lengths, implementation="cudnn"
+    )
 
 
-def _splash(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
+def _splash(query: Array, key: Array, value: Array, mask: Array | None, length: int | None) -> Array:
     """The splash kernel that JAX ships for TPU, in its interpreter elsewhere.
 
     Positions are padded to a multiple of 128 and the padding is its own segment. Where a mesh is set, each device
-    computes its own part of the batch (over data and fsdp) and of the heads (over tensor).
+    computes its own part of the batch (over data and fsdp) and of the heads (over context and tensor).
     """
     if mask is not None:
         raise ValueError('The attention kernel "splash" takes no mask; use "xla".')
+    on_device = functools.partial(_splash_on_device, length=key.shape[1] if length is None else length)
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty:
-        return _splash_on_device(query, key, value)
+        return on_device(query, key, value)
     N, _, H, _ = query.shape
     batch = tuple(a for a in ("data", "fsdp") if a in mesh.axis_names)
     batch = batch if N % math.prod(mesh.shape[a] for a in batch) == 0 else ()
-    heads = "tensor" if "tensor" in mesh.axis_names and H % mesh.shape["tensor"] == 0 else None
-    spec = P(batch or None, None, heads)
-    return jax.shard_map(_splash_on_device, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(query, key, value)
+    heads = tuple(a for a in ("context", "tensor") if a in mesh.axis_names)
+    heads = heads if H % math.prod(mesh.shape[a] for a in heads) == 0 else ()
+    spec = P(batch or None, None, heads or None)
+    return jax.shard_map(on_device, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(query, key, value)
 
 
-def _splash_on_device(query: Array, key: Array, value: Array) -> Array:
+def _splash_on_device(query: Array, key: Array, value: Array, *, length: int) -> Array:
     S, H, D = query.shape[1:]
     L = key.shape[1]
+    last = S if query.shape[1] != L else min(S, length)  # where queries and keys are the same tokens, so is the padding
 
     def pad(x: Array, length: int) -> Array:
         return jnp.pad(x.swapaxes(1, 2), ((0, 0), (0, 0), (0, -length % 128), (0, 0)))
@@ -179,7 +201,7 @@ def _splash_on_device(query: Array, key: Array, value: Array) -> Array:
     q, k, v = pad(query * D**-0.5, S), pad(key, L), pad(value, L)
     q_len, kv_len = q.shape[2], k.shape[2]
     segments = splash_kernel.SegmentIds(
-        q=(jnp.arange(q_len) >= S).astype(jnp.int32), kv=(jnp.arange(kv_len) >= L).astype(jnp.int32)
+        q=(jnp.arange(q_len) >= last).astype(jnp.int32), kv=(jnp.arange(kv_len) >= length).astype(jnp.int32)
     )
     kernel = splash_kernel.make_splash_mha(
         splash_mask.MultiHeadMask([splash_mask.FullMask((q_len, kv_len))] * H),

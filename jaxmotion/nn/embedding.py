@@ -44,3 +44,27 @@ class TimeEmbedding(nn.Module):
         x = time_sinusoid(t, self.inputs)
         x = nn.silu(Linear(self.features, dtype=jnp.float32, name="linear_in")(x))
         return Linear(self.features, dtype=jnp.float32, name="linear_out")(x)
+
+
+def rotary_table(
+    positions: Num[np.ndarray, " S"], features: int, period: float = 10000.0
+) -> tuple[Float[np.ndarray, "S features"], Float[np.ndarray, "S features"]]:
+    """Cosines and sines of the angles by which `rotate` turns pairs of neighbouring features, each angle twice.
+
+    Source: RoFormer (arXiv:2104.09864), Eq. 34.
+    """
+    angles = np.asarray(positions, np.float64)[:, None] / period ** (np.arange(0, features, 2) / features)
+    return tuple(np.repeat(part(angles), 2, axis=-1).astype(np.float32) for part in (np.cos, np.sin))
+
+
+def rotate(
+    x: Float[Array, "N S H D"], cosines: Float[Array, "S D"], sines: Float[Array, "S D"]
+) -> Float[Array, "N S H D"]:
+    """Each pair of features (x_0, x_1) turned: (x_0 cos - x_1 sin, x_1 cos + x_0 sin), in float32.
+
+    Source: RoFormer (arXiv:2104.09864), Eq. 34, in the interleaved order of CogVideoX.
+    """
+    full = x.astype(jnp.float32)
+    even = jnp.arange(x.shape[-1]) % 2 == 0
+    turned = jnp.where(even, -jnp.roll(full, -1, axis=-1), jnp.roll(full, 1, axis=-1))
+    return (full * cosines[:, None] + turned * sines[:, None]).astype(x.dtype)

@@ -21,6 +21,11 @@ def quick_gelu(x: Array) -> Array:
     return x * jax.nn.sigmoid(1.702 * x)
 
 
+def tanh_gelu(x: Array) -> Array:
+    """GELU in its tanh approximation, as in T5 and CogVideoX."""
+    return jax.nn.gelu(x, approximate=True)
+
+
 class MLP(nn.Module):
     """Linear, activation, linear back to the input's width. `hidden` is the width in between."""
 
