@@ -44,15 +44,17 @@ class GatedMLP(nn.Module):
     With exact_gelu this is GEGLU (arXiv:2002.05202), with silu SwiGLU. Value and gate are one kernel [C 2 hidden], so
     that one matrix product computes them and tensor parallelism splits both alike.
     gate_first: whether the first of the two halves is the gate (DINOv2) or the value (Stable Diffusion).
+    bias: whether the linear layers have one.
     """
 
     hidden: int
     activation: Callable[[Array], Array] = exact_gelu
     gate_first: bool = False
+    bias: bool = True
 
     @nn.compact
     def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C"]:
-        pair = Linear((2, self.hidden), name="linear_in")(x)
+        pair = Linear((2, self.hidden), self.bias, name="linear_in")(x)
         first, second = pair[..., 0, :], pair[..., 1, :]
         value, gate = (second, first) if self.gate_first else (first, second)
-        return Linear(x.shape[-1], name="linear_out")(value * self.activation(gate))
+        return Linear(x.shape[-1], self.bias, name="linear_out")(value * self.activation(gate))

@@ -1,4 +1,4 @@
-"""Linear layers and layer norms, and how the weights of a network start."""
+"""Linear layers and norms of tokens, and how the weights of a network start."""
 
 from __future__ import annotations
 
@@ -57,6 +57,22 @@ class LayerNorm(nn.Module):
         full, scale, bias = dtypes.promote_dtype(x, scale, bias, dtype=jnp.float32)
         y: Array = _normed(full, scale, bias, self.epsilon)
         return y.astype(x.dtype)
+
+
+class RMSNorm(nn.Module):
+    """x over its root mean square, times a scale; computed in float32, the result has the precision of the input.
+
+    Source: "Root Mean Square Layer Normalization" (arXiv:1910.07467), Eq. 4.
+    """
+
+    epsilon: float = 1e-6
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "... C"]) -> Float[Array, "... C"]:
+        scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
+        full = x.astype(jnp.float32)
+        y = full * jax.lax.rsqrt(jnp.square(full).mean(-1, keepdims=True) + self.epsilon)
+        return (y * scale.astype(jnp.float32)).astype(x.dtype)
 
 
 @jax.custom_vjp

@@ -1,0 +1,412 @@
+"""CogVideoX's autoencoder (arXiv:2408.06072, section 2.1): clips to latents with a quarter of the frames and back.
+
+It is causal: a frame is made of itself and of frames before it, so a clip passes it in chunks, and each convolution
+remembers the last frames of the chunk before (`Tails`). Norms see one chunk only, so what comes out depends on where
+the chunks end. They end here where the public code ends them: after every 8 frames, or 2 latents, counted from the end
+of the clip, and the first chunk takes what is left.
+
+Source: `AutoencoderKLCogVideoX` of diffusers.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import rearrange, reduce
+from flax.linen import dtypes
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float
+
+from jaxmotion.models.autoencoder import check_pixels
+from jaxmotion.nn.chain import Layer
+from jaxmotion.nn.convolution import Downsample, GroupNorm, Upsample
+from jaxmotion.nn.correlation import backend_name, correlate
+from jaxmotion.nn.linear import UNIFORM, ZEROS, Linear
+from jaxmotion.types import Params
+
+FRAMES_AT_ONCE, LATENTS_AT_ONCE = 8, 2
+"""How many frames, or latents, make a chunk."""
+EPSILON = 1e-6
+
+
+@dataclasses.dataclass(frozen=True)
+class Autoencoder3DSizes:
+    """Sizes of the autoencoder.
+
+    features: channels of each stage, from the finest to the coarsest. Each stage has half the height and width.
+    halvings: in how many of the stages, from the finest on, the number of frames is halved too.
+    blocks_per_stage: residual blocks of a stage of the encoder; the decoder has one more.
+    groups: groups of the group norms.
+    scaling: factor that gives latents about unit variance: 1.15258426 for the weights of 2B, 0.7 for all others.
+    """
+
+    latent_channels: int = 16
+    features: tuple[int, ...] = (128, 256, 256, 512)
+    halvings: int = 2
+    blocks_per_stage: int = 3
+    groups: int = 32
+    scaling: float = 0.7
+
+
+FULL = Autoencoder3DSizes()
+FULL_2B = dataclasses.replace(FULL, scaling=1.15258426)
+TINY = Autoencoder3DSizes(latent_channels=4, features=(8, 16), halvings=1, blocks_per_stage=1, groups=2)
+
+SHARDING = (
+    (r"/conv_(in|out)/kernel$", P(None, None, None, "fsdp")),
+    (r"/conv/kernel$", P(None, None, "fsdp")),
+    (r".*", P()),
+)
+
+
+class Tails:
+    """The last frames that each convolution has seen: `before` in the chunk before this one, `after` in this one.
+
+    It exists while a chunk is traced, is written once by every convolution, and leaves no state in the modules.
+    """
+
+    def __init__(self, before: Mapping[str, Array]):
+        self.before, self.after = before, {}
+
+
+class Autoencoder3D(nn.Module):
+    """Encodes and decodes one chunk of a clip. Latents here are not scaled. `tails` is empty for the first chunk."""
+
+    sizes: Autoencoder3DSizes
+
+    def setup(self):
+        self.encoder, self.decoder = Encoder(self.sizes), Decoder(self.sizes)
+
+    def encode(
+        self, x: Float[Array, "B T H W 3"], tails: Mapping[str, Array]
+    ) -> tuple[Float[Array, "B t h w D"], dict[str, Array]]:
+        """Mean and logarithm of the variance, side by side, of the latents of pixels in [-1, 1]; the next tails."""
+        memory = Tails(tails)
+        return self.encoder(x, memory), memory.after
+
+    def decode(
+        self, z: Float[Array, "B t h w C"], tails: Mapping[str, Array]
+    ) -> tuple[Float[Array, "B T H W 3"], dict[str, Array]]:
+        """Pixels, about in [-1, 1], of latents; the next tails."""
+        memory = Tails(tails)
+        return self.decoder(z, memory), memory.after
+
+    def __call__(self, x: Float[Array, "B T H W 3"]) -> Float[Array, "B T H W 3"]:
+        """A first chunk to the mean of its latents and back."""
+        moments, _ = self.encode(x, {})
+        return self.decode(jnp.split(moments, 2, axis=-1)[0], {})[0]
+
+
+class Encoder(nn.Module):
+    """Pixels to twice as many channels as latents have."""
+
+    sizes: Autoencoder3DSizes
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T H W 3"], tails: Tails) -> Float[Array, "B t h w D"]:
+        sizes = self.sizes
+        norm = functools.partial(ChunkNorm, sizes.groups)
+        x = CausalConv(sizes.features[0], name="conv_in")(x, tails)
+        for stage, features in enumerate(sizes.features):
+            for i in range(sizes.blocks_per_stage):
+                x = CausalBlock(features, norm, name=f"down_{stage}_resnet_{i}")(x, tails)
+            if stage < len(sizes.features) - 1:
+                x = halved(x) if stage < sizes.halvings else x
+                x = Downsample(padding=(0, 1), name=f"down_{stage}_downsample")(x)
+        for i in range(2):
+            x = CausalBlock(sizes.features[-1], norm, name=f"middle_resnet_{i}")(x, tails)
+        x = nn.silu(norm(name="norm_out")(x))
+        return CausalConv(2 * sizes.latent_channels, name="conv_out")(x, tails)
+
+
+class Decoder(nn.Module):
+    """Latents to pixels; every norm is told the latents."""
+
+    sizes: Autoencoder3DSizes
+
+    @nn.compact
+    def __call__(self, z: Float[Array, "B t h w C"], tails: Tails) -> Float[Array, "B T H W 3"]:
+        sizes = self.sizes
+        norm = functools.partial(LatentNorm, sizes.groups)
+        x = CausalConv(sizes.features[-1], name="conv_in")(z, tails)
+        for i in range(2):
+            x = CausalBlock(sizes.features[-1], norm, name=f"middle_resnet_{i}")(x, tails, z)
+        for up, features in enumerate(reversed(sizes.features)):
+            for i in range(sizes.blocks_per_stage + 1):
+                x = CausalBlock(features, norm, name=f"up_{up}_resnet_{i}")(x, tails, z)
+            if up < len(sizes.features) - 1:
+                x = doubled(x) if up < sizes.halvings else x
+                x = Upsample(name=f"up_{up}_upsample")(x)
+        x = nn.silu(norm(name="norm_out")(x, z))
+        return CausalConv(3, name="conv_out")(x, tails)
+
+
+class CausalBlock(nn.Module):
+    """Norm, SiLU, causal convolution, twice, plus the input. `told` is what the norms are called with beside it."""
+
+    features: int
+    norm: Layer
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T H W C"], tails: Tails, *told: Array) -> Float[Array, "B T H W D"]:
+        h = nn.silu(self.norm(name="norm_in")(x, *told))
+        h = CausalConv(self.features, name="conv_in")(h, tails)
+        h = nn.silu(self.norm(name="norm_out")(h, *told))
+        h = CausalConv(self.features, name="conv_out")(h, tails)
+        if x.shape[-1] != self.features:
+            x = Linear(self.features, name="shortcut")(x)
+        return x + h
+
+
+class CausalConv(nn.Module):
+    """A 3 x 3 x 3 convolution that sees the two frames before each frame.
+
+    Before the first frame of a clip stand two copies of it. Height and width are padded with zeros.
+    """
+
+    features: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T H W C"], tails: Tails) -> Float[Array, "B T H W D"]:
+        kernel = self.param("kernel", UNIFORM, (3, 3, 3, x.shape[-1], self.features))
+        bias = self.param("bias", ZEROS, (self.features,))
+        x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=None)
+        name = "/".join(self.path)
+        tail = tails.before.get(name)
+        x = jnp.concatenate([*([x[:, :1]] * 2 if tail is None else [tail]), x], axis=1)
+        tails.after[name] = x[:, -2:]
+        return _correlate_frames(x, kernel) + bias
+
+
+class ChunkNorm(nn.Module):
+    """Group normalisation over all frames of a chunk."""
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W C"]:
+        return GroupNorm(self.groups, EPSILON, axes=(-4, -3, -2), name="norm")(x)
+
+
+class LatentNorm(nn.Module):
+    """Group normalisation over all frames of a chunk, scaled and shifted by what the latents say at each place.
+
+    Source: MoVQ (arXiv:2209.09002), section 3.2; in time as in CogVideoX, the first of an odd number of frames apart.
+    """
+
+    groups: int
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T H W C"], z: Float[Array, "B t h w D"]) -> Float[Array, "B T H W C"]:
+        scale, shift = (Linear(x.shape[-1], name=name)(z) for name in ("scale", "shift"))
+        y = GroupNorm(self.groups, EPSILON, axes=(-4, -3, -2), name="norm")(x)
+        return y * _resized(scale, x.shape[1:4]) + _resized(shift, x.shape[1:4])
+
+
+def halved(x: Float[Array, "B T H W C"]) -> Float[Array, "B t H W C"]:
+    """Means of neighbouring frames; the first of an odd number of frames stays alone."""
+    alone = x.shape[1] % 2
+    pairs = reduce(x[:, alone:], "B (t p) H W C -> B t H W C", "mean", p=2)
+    return jnp.concatenate([x[:, :alone], pairs], axis=1)
+
+
+def doubled(x: Float[Array, "B t H W C"]) -> Float[Array, "B T H W C"]:
+    """Each frame twice; the first of an odd number of frames once."""
+    alone = x.shape[1] % 2
+    return jnp.concatenate([x[:, :alone], jnp.repeat(x[:, alone:], 2, axis=1)], axis=1)
+
+
+def chunks(total: int, size: int) -> list[slice]:
+    """The chunks of a clip: `size` frames each, and the first one takes what is left over."""
+    first = total if total < size else size + total % size
+    return [slice(0, first), *(slice(start, start + size) for start in range(first, total, size))]
+
+
+@dataclasses.dataclass(frozen=True)
+class Tiles:
+    """Overlapping rectangles in which frames are encoded and decoded when memory is short, blended where they meet.
+
+    height, width: of a tile, in pixels. Frames that are no larger are not cut.
+    overlap: the part of a tile's height and width that it shares with the next.
+
+    Source: diffusers' tiling; the sizes are its own for 480 x 720.
+    """
+
+    height: int = 240
+    width: int = 360
+    overlap: tuple[float, float] = (1 / 6, 1 / 5)
+
+    def cut(self, height: int, width: int) -> bool:
+        """Whether frames of this size in pixels are cut."""
+        return height > self.height or width > self.width
+
+
+@dataclasses.dataclass(frozen=True)
+class CausalCodec:
+    """CogVideoX's autoencoder as a codec: T pixel frames are ceil(T / 4) latents, best 4 n + 1 frames.
+
+    tiles: how frames are cut by `stream` and `encode_tiled`; None: not at all.
+    clips_at_once: how many clips pass the network together, to bound the memory; 0 is all of them.
+    """
+
+    sizes: Autoencoder3DSizes = FULL
+    tiles: Tiles | None = Tiles()
+    clips_at_once: int = 0
+
+    @property
+    def latent_channels(self) -> int:
+        """Channels of a latent."""
+        return self.sizes.latent_channels
+
+    @property
+    def factor(self) -> int:
+        """Pixels per latent in height and width."""
+        return 2 ** (len(self.sizes.features) - 1)
+
+    def latent_frames(self, frames: int) -> int:
+        """How many latents so many frames are.
+
+        Raises:
+            ValueError: so many frames would not come back.
+        """
+        ratio = 2**self.sizes.halvings
+        if (frames - 1) % ratio:
+            below, above = (frames - 1) // ratio * ratio + 1, -(-(frames - 1) // ratio) * ratio + 1
+            raise ValueError(f"Clips have {frames} frames; this codec needs {ratio} n + 1, e.g. {below} or {above}.")
+        return (frames - 1) // ratio + 1
+
+    def init(self, key: Array) -> Params:
+        """Random parameters."""
+        return Autoencoder3D(self.sizes).init(key, jnp.zeros((1, 1, self.factor, self.factor, 3)))["params"]
+
+    def encode(
+        self, params: Params, x: Float[Array, "B T H W 3"], key: Array | None = None
+    ) -> Float[Array, "B t h w C"]:
+        """Scaled latents of pixels: their mean, or a sample when a key is given."""
+        return self.scaled(self.moments(params, x), key)
+
+    def moments(self, params: Params, x: Float[Array, "B T H W 3"]) -> Float[Array, "B t h w D"]:
+        """Mean and logarithm of the variance of unscaled latents, side by side."""
+        check_pixels(x, self.factor)
+        return self._clip_by_clip(lambda x: self._in_chunks("encode", params, x, FRAMES_AT_ONCE), x)
+
+    def scaled(self, moments: Float[Array, "B t h w D"], key: Array | None = None) -> Float[Array, "B t h w C"]:
+        """Scaled latents of these moments: their mean, or a sample when a key is given."""
+        z, log_variance = jnp.split(moments, 2, axis=-1)
+        if key is not None:
+            deviation = jnp.exp(0.5 * jnp.clip(log_variance, -30.0, 20.0))
+            z = z + deviation * jax.random.normal(key, z.shape, z.dtype)
+        return z * self.sizes.scaling
+
+    def decode(self, params: Params, z: Float[Array, "B t h w C"]) -> Float[Array, "B T H W 3"]:
+        """Pixels of scaled latents."""
+        z = z / self.sizes.scaling
+        return self._clip_by_clip(lambda z: self._in_chunks("decode", params, z, LATENTS_AT_ONCE), z)
+
+    def stream(self, params: Params, z: Float[Array, "B t h w C"]) -> Iterator[Float[Array, "B T H W 3"]]:
+        """Pixels of scaled latents, chunk by chunk: at no time is more than one chunk of one tile in memory."""
+        yield from self._tiled("decode", params, jnp.asarray(z) / self.sizes.scaling, LATENTS_AT_ONCE)
+
+    def encode_tiled(self, params: Params, x: Float[Array, "B T H W 3"]) -> Float[Array, "B t h w D"]:
+        """The moments of pixels, chunk by chunk and tile by tile. Not for use inside `jax.jit`."""
+        check_pixels(x, self.factor)
+        return jnp.concatenate(list(self._tiled("encode", params, x, FRAMES_AT_ONCE)), axis=1)
+
+    def _clip_by_clip(self, network: Callable[[Array], Array], x: Array) -> Array:
+        if self.clips_at_once == 0 or self.clips_at_once >= x.shape[0]:
+            return network(x)
+        alone = jax.lax.map(lambda clip: network(clip[None]), x, batch_size=self.clips_at_once)
+        return rearrange(alone, "B 1 ... -> B ...")
+
+    def _in_chunks(self, method: str, params: Params, x: Array, size: int) -> Array:
+        """One chunk after the other, each seeing the tails of the one before; the equal ones in one scan."""
+        first, *rest = chunks(x.shape[1], size)
+        y, tails = _chunk(self.sizes, method, params, x[:, first], {})
+        if not rest:
+            return y
+        others = rearrange(x[:, first.stop :], "B (n s) ... -> n B s ...", s=size)
+        step = lambda tails, part: _chunk(self.sizes, method, params, part, tails)[::-1]  # noqa: E731
+        _, after = jax.lax.scan(step, tails, others)
+        return jnp.concatenate([y, rearrange(after, "n B s ... -> B (n s) ...")], axis=1)
+
+    def _tiled(self, method: str, params: Params, x: Array, size: int) -> Iterator[Array]:
+        """The chunks that a network makes of x, each put together from tiles that do not see each other."""
+        factor = self.factor
+        height, width = x.shape[2:4] if method == "encode" else (factor * x.shape[2], factor * x.shape[3])
+        tiles = self.tiles if self.tiles and self.tiles.cut(height, width) else Tiles(height, width, (0.0, 0.0))
+        per_input, per_output = (1, factor) if method == "encode" else (factor, 1)
+        sides = tiles.height, tiles.width
+        into = [side // per_input for side in sides]
+        steps = [int(side * (1 - part)) for side, part in zip(into, tiles.overlap, strict=True)]
+        out = [side // per_output for side in sides]
+        extents = [int(side * part) for side, part in zip(out, tiles.overlap, strict=True)]
+        corners = [range(0, length, step) for length, step in zip(x.shape[2:4], steps, strict=True)]
+        tails: dict[tuple[int, int], dict[str, Array]] = {corner: {} for corner in itertools.product(*corners)}
+        for part in chunks(x.shape[1], size):
+            rows: list[list[Array]] = []
+            for top in corners[0]:
+                row: list[Array] = []
+                for left in corners[1]:
+                    piece = x[:, part, top : top + into[0], left : left + into[1]]
+                    tile, tails[top, left] = _compiled_chunk(self.sizes, method, params, piece, tails[top, left])
+                    tile = _blended(rows[-1][len(row)], tile, extents[0], axis=2) if rows else tile
+                    row.append(_blended(row[-1], tile, extents[1], axis=3) if row else tile)
+                rows.append(row)
+            keep = [side - extent for side, extent in zip(out, extents, strict=True)]
+            whole = [[tile[:, :, : keep[0], : keep[1]] for tile in row] for row in rows]
+            yield jnp.concatenate([jnp.concatenate(row, axis=3) for row in whole], axis=2)
+
+
+def _chunk(
+    sizes: Autoencoder3DSizes, method: str, params: Params, x: Array, tails: Mapping[str, Array]
+) -> tuple[Array, dict[str, Array]]:
+    return Autoencoder3D(sizes).apply({"params": params}, x, tails, method=method)  # pyright: ignore
+
+
+_compiled_chunk: Any = jax.jit(_chunk, static_argnums=(0, 1))
+
+
+def _blended(before: Array, tile: Array, extent: int, axis: int) -> Array:
+    """The tile, whose first rows (or columns) fade in over the last ones of the tile before."""
+    extent = min(before.shape[axis], tile.shape[axis], extent)
+    if not extent:
+        return tile
+    shape = [1] * tile.ndim
+    shape[axis] = extent
+    share = (jnp.arange(extent, dtype=tile.dtype) / extent).reshape(shape)
+    last = jax.lax.slice_in_dim(before, before.shape[axis] - extent, before.shape[axis], axis=axis)
+    first, rest = jnp.split(tile, [extent], axis=axis)
+    return jnp.concatenate([last * (1 - share) + first * share, rest], axis=axis)
+
+
+def _resized(x: Float[Array, "B t h w C"], shape: Sequence[int]) -> Float[Array, "B T H W C"]:
+    """Nearest places in time, height and width; the first of an odd number of frames stays apart from the rest."""
+    T, H, W = shape
+    if T > 1 and T % 2:
+        parts = _resized(x[:, :1], (1, H, W)), _resized(x[:, 1:], (T - 1, H, W))
+        return jnp.concatenate(parts, axis=1)
+    for axis, size in ((1, T), (2, H), (3, W)):
+        nearest = np.arange(size) * x.shape[axis] // size
+        x = x if size == x.shape[axis] else jnp.take(x, nearest, axis=axis)
+    return x
+
+
+def _correlate_frames(x: Float[Array, "B S H W C"], kernel: Float[Array, "3 3 3 C D"]) -> Float[Array, "B T H W D"]:
+    """The correlation of a clip with a kernel, T = S - 2; on CPU as three of images, which are fast there."""
+    if backend_name() != "cpu":
+        padding = ((0, 0), (1, 1), (1, 1))
+        return jax.lax.conv_general_dilated(
+            x, kernel, (1, 1, 1), padding, dimension_numbers=("NDHWC", "DHWIO", "NDHWC")
+        )
+    B, S, H, W, C = x.shape
+    images = [x[:, i : S - 2 + i].reshape(-1, H, W, C) for i in range(3)]
+    parts = [correlate(image, kernel[i]) for i, image in enumerate(images)]
+    return (parts[0] + parts[1] + parts[2]).reshape(B, S - 2, H, W, -1)
