@@ -21,7 +21,7 @@ from jaxmotion.convert.start import StartFrom
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.judged import Judged
 from jaxmotion.data.synthetic import Synthetic
-from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer
+from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer
 from jaxmotion.data.worlds import Worlds
 from jaxmotion.parallel.mesh import MeshSizes
 from jaxmotion.systems.system import Sampling, System
@@ -36,7 +36,7 @@ class Experiment:
     """The networks and what they are told."""
     data: Clips | Synthetic | Worlds | Judged
     """Where clips come from."""
-    tokenizer: ClipTokenizer | HashTokenizer
+    tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer
     """How captions become token ids."""
     train: TrainConfig
     """The optimisation and what is logged and saved."""

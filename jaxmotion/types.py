@@ -27,6 +27,7 @@ IMAGE = "image"  # uint8 [B H W 3]: the reference picture (the first frame of th
 TEXT = "text"  # int32 [B L]: token ids of the caption
 LEVEL = "level"  # int32 [B], 1..10: LivePhoto's motion level
 OBJECT, CAMERA = "object", "camera"  # float32 [B], 1..10: MotionStone's two scores (`video.unit`); NaN: not known
+INTENSITY = "intensity"  # float32 [B], 1..10: a motion score that does not tell objects from camera
 FPS = "fps"  # float32 [B]: frames per second at which the clip was sampled
 
 

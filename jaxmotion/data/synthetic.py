@@ -30,7 +30,8 @@ from jaxmotion.data.motion import (
 )
 from jaxmotion.data.photos import WHEEL, PhotoSplit, read_photos
 from jaxmotion.data.scene import Scene, dense_flow, draw_tint, draw_tracks, draw_view, render, visible_boxes
-from jaxmotion.types import FPS, VIDEO
+from jaxmotion.types import CAMERA, FPS, OBJECT, VIDEO
+from jaxmotion.video import unit
 
 SPLITS = ("train", "held_out")
 MAY_BE_EMPTY = ("directions", "caption", "truth")
@@ -83,7 +84,7 @@ class Synthetic:
     """Strength of the random colour change, 0 for none."""
     caption: tuple[Literal["scene", "motion", "amount"], ...] = ("motion",)
     """What captions hold: what the photo shows, what moves and where to, how fast (slowly, fast)."""
-    truth: tuple[str, ...] = ("camera_speed", "object_speed")
+    truth: tuple[str, ...] = ("camera_speed", "object_speed", OBJECT, CAMERA)
     """Which known numbers come with a clip, see `TRUTHS`."""
     seed: int = 0
     """Another seed, other clips."""
@@ -249,8 +250,10 @@ def _mean_object_speed(drawn: Drawn) -> np.float32:
 TRUTHS: Mapping[str, Callable[[Drawn], Any]] = {
     "camera_speed": lambda drawn: np.float32(drawn.scene.camera_speeds()[0]),
     "camera_rms": lambda drawn: np.float32(drawn.scene.camera_speeds()[1]),
-    "camera": lambda drawn: drawn.scene.camera.astype(np.float32),
+    "camera_path": lambda drawn: drawn.scene.camera.astype(np.float32),
     "object_speed": _mean_object_speed,
+    OBJECT: lambda drawn: np.float32(unit.score(float(_mean_object_speed(drawn)))),
+    CAMERA: lambda drawn: np.float32(unit.score(float(drawn.scene.camera_speeds()[0]))),
     "object_speeds": lambda drawn: drawn.per_object(drawn.scene.object_speeds().astype(np.float32)),
     "masks": lambda drawn: drawn.per_object(drawn.masks),
     "boxes": lambda drawn: drawn.per_object(visible_boxes(drawn.masks)),
@@ -264,7 +267,8 @@ TRUTHS: Mapping[str, Callable[[Drawn], Any]] = {
 
 camera_speed, object_speed: float, diagonals per second; the second is the mean over objects, 0 without any.
 camera_rms: float; as camera_speed with the root of the mean square in place of the mean.
-camera [T 2 3]: takes a point of the first frame (x y in pixels) to its place in frame t.
+object, camera: float, scores 1..10 of these speeds (`jaxmotion.video.unit`).
+camera_path [T 2 3]: takes a point of the first frame (x y in pixels) to its place in frame t.
 object_speeds [N]; masks [N T H W]; boxes [N T 4] of the visible part; labels: a list of as many names as objects.
 tracks [K T 2] (x y in [0, 1]), track_visible [K T], track_owner [K]: see `scene.draw_tracks`.
 flow [T-1 H W 2]: pixels that what a pixel shows moves until the next frame.

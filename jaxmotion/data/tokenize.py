@@ -1,4 +1,4 @@
-"""Captions to token ids: CLIP's tokenizer, and one that needs no download."""
+"""Captions to token ids: CLIP's and T5's tokenizers, and one that needs no download."""
 
 from __future__ import annotations
 
@@ -64,6 +64,64 @@ class ClipTokenizer:
         tokenizer = _clip_tokenizer(self.source)
         encoded = tokenizer(list(captions), padding="max_length", truncation=True, max_length=self.length)
         return np.asarray(encoded["input_ids"], np.int32)
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Tokenizer:
+    """T5's SentencePiece tokenizer, as CogVideoX uses it: the text, its end (id 1), and padding (id 0)."""
+
+    source: str = "THUDM/CogVideoX-5b-I2V"
+    """A `spiece.model` file, a folder with one (or with one in `tokenizer/`), or a Hugging Face repository."""
+    length: int = 226
+    """Tokens of a text with its end; longer texts are cut."""
+
+    @property
+    def vocabulary(self) -> int:
+        """How many ids there are: 32,000 pieces, and others that captions do not use."""
+        return 32128
+
+    def __call__(self, captions: Sequence[str]) -> Int[np.ndarray, "B L"]:
+        """int32 token ids."""
+        pieces = _t5_pieces(self.source)
+        ids = np.zeros((len(captions), self.length), np.int32)
+        for row, caption in zip(ids, captions, strict=True):
+            words = pieces.encode(caption)[: self.length - 1]
+            row[: len(words) + 1] = [*words, 1]
+        return ids
+
+
+@functools.lru_cache(maxsize=4)
+def _t5_pieces(source: str) -> Any:
+    try:
+        from sentencepiece import SentencePieceProcessor
+    except ImportError as error:
+        raise ImportError("T5's tokenizer needs sentencepiece; pip install 'jaxmotion[t5]'.") from error
+    file = _spiece(source)
+    try:
+        return SentencePieceProcessor(model_file=str(file))
+    except (OSError, RuntimeError) as error:
+        raise ValueError(f"{file} is no SentencePiece model ({error}); is it whole?") from error
+
+
+def _spiece(source: str) -> Path:
+    """The file of the pieces in a file, a folder or a repository."""
+    path = Path(source)
+    places = [path, path / "spiece.model", path / "tokenizer" / "spiece.model"]
+    found = next((place for place in places if place.is_file()), None)
+    if found is not None:
+        return found
+    if path.exists() or source.count("/") != 1:
+        raise FileNotFoundError(f"No T5 tokenizer in {source!r}: it must hold spiece.model.")
+    from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+
+    try:
+        return Path(hf_hub_download(source, "tokenizer/spiece.model"))
+    except (HfHubHTTPError, LocalEntryNotFoundError, OSError) as error:
+        raise FileNotFoundError(
+            f"No T5 tokenizer in {source!r}: it must be a file spiece.model, a folder with it, or a reachable Hugging "
+            "Face repository."
+        ) from error
 
 
 @functools.lru_cache(maxsize=4)

@@ -6,18 +6,50 @@ the next has its own scale, as in InstructPix2Pix (arXiv:2211.09800, Eq. 3):
     out = d(c_0) + sum_i s_i (d(c_i) - d(c_{i-1}))
 """
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from jaxmotion.diffusion.sampler import Denoise
 
-Term = tuple[Any, float | Array]
-"""A condition (a tree of arrays with the batch on the leading axis) and its scale: a number, or one per sample [B]."""
+Scale = float | Array | Callable[[Int[Array, "B"]], Float[Array, "B"]]
+"""A number, one for each sample [B], or a function that gives these at time t."""
+Term = tuple[Any, Scale]
+"""A condition (a tree of arrays with the batch on the leading axis) and its scale."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Flat:
+    """The same scale in all steps."""
+
+    def scale(self, most: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
+        """The scale itself."""
+        return most
+
+
+@dataclasses.dataclass(frozen=True)
+class Rising:
+    """A scale that rises from 1 to almost 1 + w: 1 + w (1 - cos(pi (i / N)^5)) / 2 in step i = 0 .. N - 1.
+
+    Source: `DynamicCFG` of CogVideoX's SAT code. Its pipeline in diffusers has (N - t) / N in the place of i / N, with
+    the time t = 999 .. 0 of training, which is another function.
+    """
+
+    exponent: float = 5.0
+
+    def scale(self, most: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
+        """A function of the times that a sampler visits."""
+        count = len(timesteps)
+        rise = 1 + most * (1 - np.cos(np.pi * (np.arange(count) / count) ** self.exponent)) / 2
+        table = np.zeros(int(np.max(timesteps)) + 1, np.float32)
+        table[np.asarray(timesteps)] = rise
+        return lambda t: jnp.asarray(table)[t]
 
 
 def guide(
@@ -47,7 +79,7 @@ def guide(
         predictions = predict(denoise, zt, t, conditions)
         out = predictions[0]
         for scale, before, after in zip(scales[1:], predictions, predictions[1:], strict=False):
-            out = out + _per_sample(scale, zt.ndim) * (after - before)
+            out = out + _per_sample(scale(t) if callable(scale) else scale, zt.ndim) * (after - before)
         return out.astype(predictions[0].dtype)
 
     return guided

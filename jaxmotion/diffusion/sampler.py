@@ -11,7 +11,7 @@ its paper; `step` applies one row; `sample` scans over the rows.
 
 import dataclasses
 from collections.abc import Callable
-from typing import Literal, NamedTuple, Protocol
+from typing import ClassVar, Literal, NamedTuple, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -154,6 +154,46 @@ class DPMSolverPP:
         bend = np.zeros_like(here)
         bend[1:-1] = 0.5 * h[1:] / h[:-1]
         return plan_of(t, here, z=z, z0=growth * (1 + bend), last=-growth * bend)
+
+
+@dataclasses.dataclass(frozen=True)
+class SDEDPMSolverPP:
+    """SDE-DPM-Solver++ (2M): second order from the two latest predictions of z_0, with fresh noise in every step.
+
+    Source: arXiv:2211.01095, Appendix B, as in CogVideoX's scheduler of diffusers: trailing times, the level a step goes
+    to is t - N // steps, the first step and one that goes below t = 0 (to no noise) are first order.
+    """
+
+    steps: int = 50
+
+    spacing: ClassVar[Spacing] = "trailing"
+    steps_offset: ClassVar[int] = 0
+
+    def __post_init__(self):
+        _check_steps(self.steps)
+
+    def timesteps(self, process: Process) -> np.ndarray:
+        """int32 [steps], falling."""
+        return spaced(process.schedule.steps, self.steps, self.spacing)
+
+    def plan(self, process: Process) -> Plan:
+        """z_next = (s'/s) e^-h z + a' (1 - e^-2h) D + s' sqrt(1 - e^-2h) n, D = z_0 + (h / 2 h_last) (z_0 - z_0').
+
+        h is the growth of log(a / s). It is infinite from a level without signal and to one without noise; what stands
+        here are the limits.
+        """
+        t = self.timesteps(process)
+        here = process.schedule.alpha_bar[t]
+        there = stride_back(process, t, self.steps, "clean")
+        shrunk = here * (1 - there) / ((1 - here) * there)  # e^-2h
+        z = np.sqrt(shrunk * (1 - there) / (1 - here))
+        growth = np.sqrt(there) * (1 - shrunk)
+        bend = np.zeros_like(here)
+        second = (t - process.schedule.steps // self.steps >= 0) & (np.arange(len(t)) > 1)
+        level, last, following = (0.5 * np.log(a[second] / (1 - a[second])) for a in (here, np.roll(here, 1), there))
+        bend[second] = 0.5 * (following - level) / (level - last)
+        noise = np.sqrt((1 - there) * (1 - shrunk))
+        return plan_of(t, here, z=z, z0=growth * (1 + bend), last=-growth * bend, noise=noise)
 
 
 def sample(

@@ -169,6 +169,10 @@ class KLCodec:
         """Pixels per latent in height and width."""
         return 2 ** (len(self.sizes.features) - 1)
 
+    def latent_frames(self, frames: int) -> int:
+        """As many latents as frames."""
+        return frames
+
     def init(self, key: Array) -> Params:
         """Random parameters."""
         pixels = jnp.zeros((1, 1, self.factor, self.factor, 3))
@@ -237,6 +241,10 @@ class SpaceToDepth:
     def latent_channels(self) -> int:
         """Channels of a latent: the coefficients of three colours."""
         return 3 * self.factor**2
+
+    def latent_frames(self, frames: int) -> int:
+        """As many latents as frames."""
+        return frames
 
     def init(self, key: Array) -> Params:
         """No parameters."""

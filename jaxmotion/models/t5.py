@@ -29,21 +29,18 @@ SHARDING = (
     (r".*", P()),
 )
 
-PAD, END = 0, 1
-"""Token ids that fill a text up, and end it."""
-
-
 @dataclasses.dataclass(frozen=True)
 class T5Sizes:
     """Sizes of an encoder.
 
     vocabulary: number of token ids.
-    length: tokens of a text, with its end; shorter ones are filled up with `PAD`, which is read like any other token.
+    length: tokens of a text, with its end and padding, which is read like any other token.
     features, depth, heads, head_features, hidden: width, layers, attention heads, their width, width inside the
         feedforward layers.
     buckets, farthest: distances between tokens fall into so many classes, half of them each way; all that are as far
         as `farthest` or farther share one.
     spread: standard deviation of fresh token vectors.
+    end_token, pad_token: ids that end a text and fill it up. The empty text is an end and padding.
     remat: which activations are kept for the backward pass (`nn/chain.py`), layer by layer.
     """
 
@@ -57,11 +54,23 @@ class T5Sizes:
     buckets: int = 32
     farthest: int = 128
     spread: float = 1.0
+    end_token: int = 1
+    pad_token: int = 0
     remat: str = "none"
 
 
 XXL = T5Sizes()
-TINY = T5Sizes(vocabulary=1024, length=16, features=64, depth=2, heads=4, head_features=16, hidden=128)
+TINY = T5Sizes(
+    vocabulary=1024,
+    length=16,
+    features=64,
+    depth=2,
+    heads=4,
+    head_features=16,
+    hidden=128,
+    end_token=1022,
+    pad_token=1023,
+)
 
 
 class T5Encoder(nn.Module):

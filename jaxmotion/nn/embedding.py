@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Num
 
-from jaxmotion.nn.linear import Linear
+from jaxmotion.nn.linear import UNIFORM, Linear
 
 
 def time_sinusoid(t: Num[Array, " B"], features: int, period: float = 10000.0) -> Float[Array, "B features"]:
@@ -34,16 +34,18 @@ class TimeEmbedding(nn.Module):
 
     inputs: number of frequencies' features of the sinusoid.
     features: width of the result.
+    last_init: how the kernel of the last layer starts.
     """
 
     inputs: int
     features: int
+    last_init: nn.initializers.Initializer = UNIFORM
 
     @nn.compact
     def __call__(self, t: Num[Array, " B"]) -> Float[Array, "B features"]:
         x = time_sinusoid(t, self.inputs)
         x = nn.silu(Linear(self.features, dtype=jnp.float32, name="linear_in")(x))
-        return Linear(self.features, dtype=jnp.float32, name="linear_out")(x)
+        return Linear(self.features, kernel_init=self.last_init, dtype=jnp.float32, name="linear_out")(x)
 
 
 def rotary_table(

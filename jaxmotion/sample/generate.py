@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Protocol, runtime_checkable
 
 import jax
 import numpy as np
-from jaxtyping import Key, UInt8
+from jaxtyping import Float, Key, UInt8
 from tqdm import tqdm
 
 from jaxmotion.systems.system import Sampling
@@ -22,15 +22,19 @@ PIXELS_AT_ONCE, MOST_AT_ONCE = 2**18, 32
 class Sampler(Protocol):
     """What can be sampled, such as `VideoDiffusion`."""
 
-    def sample(
+    def sample_latents(
         self,
         params: Params,
         batch: Batch,
         keys: Key[Array, " B"],
         sampling: Sampling,
         on_step: Callable[[Any], None] | None = None,
-    ) -> UInt8[Array, "B T H W 3"]:
-        """One clip for each row of the batch; `on_step` is called on the host after every step."""
+    ) -> Float[Array, "B T h w C"]:
+        """The latents of one clip for each row of the batch; `on_step` is called on the host after every step."""
+        ...
+
+    def decode(self, params: Params, z0: Float[Array, "B T h w C"]) -> Iterator[UInt8[Array, "B T H W 3"]]:
+        """The pixels of these latents, some frames after the others. It compiles what it needs by itself."""
         ...
 
 
@@ -66,14 +70,16 @@ def generate(
     at_once = min(at_once, count)
     compiled = _compiled(_Same(system), sampling)
     starts = range(0, count, at_once)
-    clips = []
+    clips: list[np.ndarray] = []
     with tqdm(
         total=len(starts) * sampling.sampler.steps, desc="sampling", unit="step", leave=False, disable=None
     ) as compiled.bar:
         for start in starts:
             rows = np.minimum(np.arange(start, start + at_once), count - 1)
             part = {name: value[rows] for name, value in batch.items()}
-            clips.append(np.asarray(compiled.sample(params, part, keys[rows])))
+            latents = compiled.sample(params, part, keys[rows])
+            pieces = [np.asarray(piece) for piece in system.decode(params, latents)]
+            clips.append(np.concatenate(pieces, axis=1))
             jax.effects_barrier()  # the bar is up to date before it closes
     return np.concatenate(clips)[:count]
 
@@ -89,7 +95,7 @@ class _Compiled:
                 self.bar.update(1)
 
         def sample(params: Params, batch: Batch, keys: Key[Array, " B"]) -> Array:
-            return system.sample(params, batch, keys, sampling, on_step=on_step)
+            return system.sample_latents(params, batch, keys, sampling, on_step=on_step)
 
         self.sample = jax.jit(sample)
 

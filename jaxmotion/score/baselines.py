@@ -19,15 +19,12 @@ from jaxtyping import Float, UInt8
 from jaxmotion.score.pseudo_labels import STEP, PseudoLabeller
 from jaxmotion.score.reading import Clip, Meter, Reading
 from jaxmotion.score.windows import spaced
+from jaxmotion.video import gradients
 from jaxmotion.video.flow import motion_speed
 from jaxmotion.video.opencv import opencv
 from jaxmotion.video.ssim import ssim
 
 LARGEST = 256
-BINS = 8
-"""Directions of a histogram of gradients."""
-CELLS = (4, 8, 16)
-"""Pixels a side of the cells of histograms."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -54,11 +51,7 @@ def ssim_change(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
 
 
 def feature_difference(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
-    """Mean distance between the features of neighbouring frames, per 1/8 s: MotionStone's "S".
-
-    Unsaid there, chosen here: histograms of gradients at three sizes of cells, each normed, because no pretrained
-    network comes with this package.
-    """
+    """Mean distance between the features of neighbouring frames, per 1/8 s: MotionStone's "S"."""
     return float(_feature_difference(video)) * STEP / step
 
 
@@ -88,32 +81,13 @@ BASELINES: Mapping[str, Callable[[], Meter]] = {
 """Makers of the baselines by name. `tracks` and `farneback` need the extra `opencv`."""
 
 
+_feature_difference = jax.jit(gradients.feature_difference)
+
+
 @jax.jit
 def _ssim_change(video: UInt8[np.ndarray, "T H W 3"]) -> jax.Array:
     frames = jnp.asarray(video, jnp.float32) / 255
     return 1 - ssim(frames[:-1], frames[1:]).mean()
-
-
-@jax.jit
-def _feature_difference(video: UInt8[np.ndarray, "T H W 3"]) -> jax.Array:
-    grey = jnp.asarray(video, jnp.float32).mean(-1) / 255
-    differences = []
-    for cell in CELLS:
-        features = _histograms(grey, cell)
-        differences.append(jnp.linalg.norm(features[1:] - features[:-1], axis=-1).mean())
-    return jnp.stack(differences).mean()
-
-
-def _histograms(grey: Float[jax.Array, "T H W"], cell: int) -> Float[jax.Array, "T h w D"]:
-    """Histograms of the gradients' directions in every cell, with norm 1 where there is a gradient."""
-    down, right = jnp.gradient(grey, axis=(1, 2))
-    strength, angle = jnp.hypot(right, down), jnp.arctan2(down, right)
-    share = (angle / (2 * jnp.pi) * BINS) % BINS
-    near = jnp.maximum(0, 1 - jnp.abs((share[..., None] - jnp.arange(BINS) + BINS / 2) % BINS - BINS / 2))
-    weighted = strength[..., None] * near
-    rows, columns = grey.shape[1] // cell, grey.shape[2] // cell
-    cells = weighted[:, : rows * cell, : columns * cell].reshape(-1, rows, cell, columns, cell, BINS).mean((2, 4))
-    return cells / (jnp.linalg.norm(cells, axis=-1, keepdims=True) + 0.01)
 
 
 def shrunk(video: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:

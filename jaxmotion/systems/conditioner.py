@@ -14,11 +14,12 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
-from jaxtyping import Float
+from jaxtyping import Float, UInt8
 
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes
+from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.nn.apply import apply
-from jaxmotion.types import IMAGE, TEXT, Array, Batch, Condition, Params, pixels_to_float
+from jaxmotion.types import IMAGE, TEXT, VIDEO, Array, Batch, Condition, Params, pixels_to_float
 
 
 class Codec(Protocol):
@@ -34,31 +35,55 @@ class Codec(Protocol):
         """How many pixels one latent position spans, in height and in width."""
         ...
 
+    def latent_frames(self, frames: int) -> int:
+        """How many latents so many frames are."""
+        ...
+
     def init(self, key: Array) -> Params:
         """Random parameters; an empty dict when there are none."""
         ...
 
-    def encode(self, params: Params, x: Float[Array, "B T H W 3"]) -> Float[Array, "B T h w C"]:
-        """Latents of pixels in [-1, 1], scaled to about unit variance."""
+    def encode(
+        self, params: Params, x: Float[Array, "B T H W 3"], key: Array | None = None
+    ) -> Float[Array, "B t h w C"]:
+        """Latents of pixels in [-1, 1], scaled to about unit variance: their mean, or a sample when a key is given."""
         ...
 
-    def decode(self, params: Params, z: Float[Array, "B T h w C"]) -> Float[Array, "B T H W 3"]:
+    def decode(self, params: Params, z: Float[Array, "B t h w C"]) -> Float[Array, "B T H W 3"]:
         """Pixels in [-1, 1] of latents."""
         ...
 
 
 @dataclasses.dataclass(frozen=True)
 class Canvas:
-    """The clip that is being denoised: how many frames, how large its latents are, and the codec between."""
+    """The clip that is being denoised: how many frames, how large its latents are, and the codec between.
+
+    multiple: the number of latents is brought to a multiple of this, by copies of the first one before it.
+    """
 
     codec: Codec
     frames: int
     height: int
     width: int
+    multiple: int = 1
 
-    def encode(self, params: Params, pixels: Array) -> Float[Array, "B T h w C"]:
-        """Latents of a uint8 clip [B T H W 3]; `params` is the whole tree."""
-        return self.codec.encode(params.get("codec", {}), pixels_to_float(pixels))
+    @property
+    def length(self) -> int:
+        """How many latents are denoised together."""
+        return self.codec.latent_frames(self.frames) + self.copies
+
+    @property
+    def copies(self) -> int:
+        """How many copies of the first latent stand before it."""
+        return -self.codec.latent_frames(self.frames) % self.multiple
+
+    def encode(self, params: Params, pixels: Array, key: Array | None = None) -> Float[Array, "B t h w C"]:
+        """Latents of uint8 frames [B T H W 3], without copies; `params` is the whole tree."""
+        return self.codec.encode(params.get("codec", {}), pixels_to_float(pixels), key)
+
+    def filled(self, z: Float[Array, "B t h w C"]) -> Float[Array, "B T h w C"]:
+        """Latents with the copies of the first one before it."""
+        return jnp.concatenate([*[z[:, :1]] * self.copies, z], axis=1)
 
 
 class Conditioner:
@@ -96,6 +121,11 @@ class Conditioner:
     def null(self, batch: Batch) -> Batch:
         """The batch with this conditioner's entries replaced by 'nothing was asked for'."""
         return batch
+
+
+def first_frame(batch: Batch) -> UInt8[Array, "B H W 3"]:
+    """The reference picture of a training clip."""
+    return batch[VIDEO][:, 0]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -140,6 +170,38 @@ class TextTokens(Conditioner):
     def null(self, batch: Batch) -> Batch:
         start, end = self.encoder.start_token, self.encoder.end_token
         empty = jnp.full((self.encoder.length,), end, jnp.int32).at[0].set(start)
+        return {**batch, TEXT: jnp.broadcast_to(empty, batch[TEXT].shape)}
+
+
+@dataclasses.dataclass(frozen=True)
+class T5Tokens(Conditioner):
+    """The last hidden state of T5's encoder, padding and all, as tokens `text`. Null: the empty caption.
+
+    Source: CogVideoX (arXiv:2408.06072), section 2.2, and its code, which masks no padding.
+    """
+
+    encoder: T5Sizes
+
+    @property
+    def captions(self) -> tuple[int, int]:
+        return self.encoder.vocabulary, self.encoder.length
+
+    def init(self, key: Array, canvas: Canvas) -> Params:
+        ids = jnp.zeros((1, self.encoder.length), jnp.int32)
+        return {"text_encoder": T5Encoder(self.encoder).init(key, ids)["params"]}
+
+    def sharding(self) -> Mapping[str, tuple]:
+        return {"text_encoder": T5Encoder.SHARDING}
+
+    def tokens(self) -> Mapping[str, int]:
+        return {"text": self.encoder.features}
+
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
+        hidden = apply(T5Encoder(self.encoder), params["text_encoder"], batch[TEXT])
+        return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
+
+    def null(self, batch: Batch) -> Batch:
+        empty = jnp.full((self.encoder.length,), self.encoder.pad_token, jnp.int32).at[0].set(self.encoder.end_token)
         return {**batch, TEXT: jnp.broadcast_to(empty, batch[TEXT].shape)}
 
 

@@ -24,7 +24,7 @@ import functools
 import math
 import re
 import zlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Self
 
 import jax
@@ -139,16 +139,20 @@ class AdaptedDiffusion(Adapted):
 
     of: VideoDiffusion
 
-    def sample(
+    def sample_latents(
         self,
         params: Params,
         batch: Batch,
         keys: Key[Array, " B"],
         sampling: Sampling,
         on_step: Callable[[Any], None] | None = None,
-    ) -> UInt8[Array, "B T H W 3"]:
-        """The model's own clips with merged parameters; merged once, before the first step."""
-        return self.of.sample(self.merged(params), batch, keys, sampling, on_step)
+    ) -> Float[Array, "B T h w C"]:
+        """The model's own latents with merged parameters; merged once, before the first step."""
+        return self.of.sample_latents(self.merged(params), batch, keys, sampling, on_step)
+
+    def decode(self, params: Params, z0: Float[Array, "B T h w C"]) -> Iterator[UInt8[Array, "B T H W 3"]]:
+        """Pixels of latents, a few frames at a time where the codec can do so."""
+        return self.of.decode(self.merged(params) if "codec" in params[LORA] else params, z0)
 
 
 def merge(params: Params, lora: Params, factor: float | Array) -> dict[str, Any]:

@@ -7,24 +7,26 @@ only `init`, `loss` and `sharding`, so a task that is no diffusion model can be 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Protocol, Self
+import functools
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from typing import Any, Protocol, Self, runtime_checkable
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
+import numpy as np
 from einops import repeat
 from jaxtyping import Float, Int, Key, UInt8
 
-from jaxmotion.diffusion.guidance import guide
+from jaxmotion.diffusion.guidance import Flat, Rising, Term, guide
 from jaxmotion.diffusion.inversion import invert
 from jaxmotion.diffusion.loss import Weighting, diffusion_loss
 from jaxmotion.diffusion.process import Process
-from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, sample
+from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, SDEDPMSolverPP, sample
 from jaxmotion.models.autoencoder import SHARDING as CODEC_SHARDING
 from jaxmotion.nn.apply import apply
-from jaxmotion.systems.conditioner import Canvas, Conditioner
-from jaxmotion.types import IMAGE, VIDEO, Array, Batch, Condition, Params, pixels_to_uint8
+from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
+from jaxmotion.types import IMAGE, TEXT, VIDEO, Array, Batch, Condition, Params, pixels_to_uint8
 
 Table = tuple[tuple[str, Any], ...]
 """(regular expression on a '/'-joined parameter path, PartitionSpec); the first match wins."""
@@ -89,10 +91,15 @@ class Noise:
 class Sampling:
     """How clips are sampled."""
 
-    sampler: DDIM | DPMSolverPP | DDPM = DDIM()
+    sampler: DDIM | DPMSolverPP | SDEDPMSolverPP | DDPM = DDIM()
     """The update rule and its number of steps."""
     guidance: float = 7.5
     """Classifier-free guidance scale on the text; 1 is the plain conditional prediction."""
+    others: tuple[tuple[str, float], ...] = ()
+    """Guidance scales on other conditions by their names, such as (("object", 2.0),); each one that is not 1 takes one
+    more evaluation of the network in every step, unless it is that of the condition before it."""
+    curve: Flat | Rising = Flat()
+    """How the scales run over the steps."""
     start: Any = Noise()
     """What the first step starts from: `Noise` or LivePhoto's `PriorInversion`."""
     inversion_steps: int = 25
@@ -102,6 +109,18 @@ class Sampling:
         if self.inversion_steps < 1:
             raise ValueError(f"The inversion needs at least one step; got {self.inversion_steps}.")
 
+    def scales(self, known: Collection[str]) -> dict[str, float]:
+        """The scales that are not 1, by the names of conditions, the text first.
+
+        Raises:
+            ValueError: one is of a condition that is not among the known ones.
+        """
+        scales = {TEXT: self.guidance, **dict(self.others)}
+        unknown = [name for name, scale in scales.items() if name not in known and name != TEXT]
+        if unknown:
+            raise ValueError(f"There is no condition {unknown[0]!r} to guide; this system has {', '.join(known)}.")
+        return {name: scale for name, scale in scales.items() if scale != 1.0 and name in known}
+
 
 @dataclasses.dataclass(frozen=True)
 class VideoDiffusion:
@@ -109,6 +128,7 @@ class VideoDiffusion:
 
     conditioners: by name; channel conditions enter in this order.
     measures:     batch entries that training measures on the clip and sampling asks a person for.
+    sampled:      whether training draws the latents of a clip as its codec says they spread, or takes their mean.
     """
 
     canvas: Canvas
@@ -116,8 +136,9 @@ class VideoDiffusion:
     denoiser: nn.Module
     process: Process
     weighting: Weighting
-    measures: Mapping[str, Callable[[Batch], Array]]
+    measures: Mapping[str, Callable[[Params, Batch], Array]]
     denoiser_sharding: Table
+    sampled: bool = False
 
     @property
     def sharding(self) -> Table:
@@ -139,7 +160,7 @@ class VideoDiffusion:
             if clash:
                 raise ValueError(f"The conditioner {name!r} brings the part {sorted(clash)} that is already there.")
             params.update(parts)
-        shape = (1, self.canvas.frames, self.canvas.height, self.canvas.width)
+        shape = (1, self.canvas.length, self.canvas.height, self.canvas.width)
         extra = sum(c.channels(self.canvas.codec) for c in self.conditioners.values())
         tokens = {name: size for c in self.conditioners.values() for name, size in c.tokens().items()}
         condition = Condition(
@@ -169,10 +190,11 @@ class VideoDiffusion:
         Source: LivePhoto Eq. 2; the target is whatever `process.prediction` names.
         """
         drop_key, time_key, noise_key = jax.random.split(key, 3)
-        batch = {**batch, **{name: measure(batch) for name, measure in self.measures.items()}}
+        batch = {**batch, **{name: measure(params, batch) for name, measure in self.measures.items()}}
         for index, conditioner in enumerate(self.conditioners.values()):
             batch = conditioner.drop(batch, jax.random.fold_in(drop_key, index))
-        z0 = self.canvas.encode(params, batch[VIDEO]).astype(jnp.float32)
+        latent_key = jax.random.fold_in(noise_key, 1) if self.sampled else None
+        z0 = self.canvas.filled(self.canvas.encode(params, batch[VIDEO], latent_key)).astype(jnp.float32)
         steps = self.process.schedule.steps
         t = jax.random.randint(time_key, (z0.shape[0],), 0, steps)
         eps = jax.random.normal(noise_key, z0.shape)
@@ -188,7 +210,7 @@ class VideoDiffusion:
     def noise(self, keys: Key[Array, " B"]) -> Float[Array, "B T h w C"]:
         """What sampling draws: one key for each clip, so that it does not depend on what else is in the batch."""
         canvas = self.canvas
-        shape = (canvas.frames, canvas.height, canvas.width, canvas.codec.latent_channels)
+        shape = (canvas.length, canvas.height, canvas.width, canvas.codec.latent_channels)
         return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
     def sample(
@@ -206,6 +228,12 @@ class VideoDiffusion:
         z0 = self.sample_latents(params, batch, keys, sampling, on_step)
         return pixels_to_uint8(self.canvas.codec.decode(params.get("codec", {}), z0))
 
+    def decode(self, params: Params, z0: Float[Array, "B T h w C"]) -> Iterator[UInt8[Array, "B T H W 3"]]:
+        """Pixels of latents, a few frames at a time where the codec can do so. Not for use inside `jax.jit`."""
+        codec, mine = self.canvas.codec, params.get("codec", {})
+        stream = codec.stream(mine, z0) if isinstance(codec, Streaming) else [_decoded(codec, mine, z0)]
+        return map(_uint8, stream)
+
     def sample_latents(
         self,
         params: Params,
@@ -214,22 +242,62 @@ class VideoDiffusion:
         sampling: Sampling,
         on_step: Callable[[Any], None] | None = None,
     ) -> Float[Array, "B T h w C"]:
-        """The latents of these clips."""
+        """The latents of these clips, without copies of the first."""
         canvas = self.canvas
-        nulled = batch
-        for conditioner in self.conditioners.values():
-            nulled = conditioner.null(nulled)
-        null, asked = self.condition(params, nulled), self.condition(params, batch)
+        times = sampling.sampler.timesteps(self.process)
+        terms = self._terms(params, batch, sampling, times)
 
         def denoise(zt: Array, t: Array, condition: Condition) -> Array:
             return self.predict(params, zt, t, condition)
 
         def inverted() -> Array:
             latent = canvas.encode(params, batch[IMAGE][:, None]).astype(jnp.float32)
-            still = repeat(latent, "B 1 h w C -> B T h w C", T=canvas.frames)
-            times = {"spacing": sampling.sampler.spacing, "steps_offset": sampling.sampler.steps_offset}
-            return invert(self.process, guide(denoise, [(null, 1.0)]), still, steps=sampling.inversion_steps, **times)
+            still = repeat(latent, "B 1 h w C -> B T h w C", T=canvas.length)
+            same = {"spacing": sampling.sampler.spacing, "steps_offset": sampling.sampler.steps_offset}
+            null = batch
+            for conditioner in self.conditioners.values():
+                null = conditioner.null(null)
+            plain = guide(denoise, [(self.condition(params, null), 1.0)])
+            return invert(self.process, plain, still, steps=sampling.inversion_steps, **same)
 
-        terms = [(asked, 1.0)] if sampling.guidance == 1.0 else [(null, 1.0), (asked, sampling.guidance)]
         start = sampling.start.start(self.noise(keys), inverted)
-        return sample(sampling.sampler, self.process, guide(denoise, terms), start, keys, on_step=on_step)
+        z0 = sample(sampling.sampler, self.process, guide(denoise, terms), start, keys, on_step=on_step)
+        return z0[:, canvas.copies :]
+
+    def _terms(self, params: Params, batch: Batch, sampling: Sampling, times: np.ndarray) -> list[Term]:
+        """What guidance combines: first nothing of what is guided, then one condition more in each term.
+
+        What is not guided is in all of them. Neighbours with the same scale share a term, for then their sum does not
+        hold what lies between.
+        """
+        asked = {name: each.condition(params, batch, self.canvas) for name, each in self.conditioners.items()}
+        scales = sampling.scales(self.conditioners)
+        told = dict(asked)
+        for name in scales:
+            conditioner = self.conditioners[name]
+            told[name] = conditioner.condition(params, conditioner.null(batch), self.canvas)
+        terms: list[Term] = [(sum(told.values(), Condition()), 1.0)]
+        names = list(scales)
+        for name, following in zip(names, [*names[1:], None], strict=True):
+            told[name] = asked[name]
+            if following is None or scales[following] != scales[name]:
+                scale = sampling.curve.scale(scales[name], times)
+                terms.append((sum(told.values(), Condition()), scale))
+        return terms
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A codec that decodes a few frames at a time."""
+
+    def stream(self, params: Params, z: Float[Array, "B t h w C"]) -> Iterator[Float[Array, "B T H W 3"]]:
+        """Pixels in [-1, 1], some frames after the others."""
+        ...
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decoded(codec: Codec, params: Params, z: Array) -> Array:
+    return codec.decode(params, z)
+
+
+_uint8 = jax.jit(pixels_to_uint8)

@@ -13,7 +13,7 @@ import torch
 
 from jaxmotion.diffusion.inversion import inversion_plan, invert
 from jaxmotion.diffusion.process import Process, split
-from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, Plan, sample, step
+from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, Plan, SDEDPMSolverPP, sample, step
 from jaxmotion.diffusion.schedule import linear, scaled_linear, snr_shift, zero_terminal_snr
 
 SHAPE = (2, 3, 4, 4, 2)
@@ -156,6 +156,40 @@ def test_ddim_of_cogvideox():
     sampler = DDIM(50, 0.0, "trailing", 0, "clean")
     expected = follow_reference(sampler.plan(process), "v", reference, noise(0))
     close(sample(sampler, process, jax_network, jnp.asarray(noise(0)), jax.random.key(0)), expected, 1e-4)
+
+
+@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize("steps", [50, 30, 7, 2, 1])
+def test_dpm_of_cogvideox(scale, steps, monkeypatch):
+    reference = diffusers.CogVideoXDPMScheduler(
+        snr_shift_scale=scale,
+        rescale_betas_zero_snr=True,
+        prediction_type="v_prediction",
+        timestep_spacing="trailing",
+        clip_sample=False,
+    )
+    reference.set_timesteps(steps)
+    process = Process(zero_terminal_snr(snr_shift(scaled_linear(), scale)), "v")
+    sampler = SDEDPMSolverPP(steps)
+    key = jax.random.key(8)
+    noises = step_noises(key, steps)
+    place = {"step": 0}
+    monkeypatch.setattr(
+        "diffusers.schedulers.scheduling_dpm_cogvideox.randn_tensor",
+        lambda *a, **k: torch.from_numpy(noises[place["step"]].copy()),
+    )
+    plan = sampler.plan(process)
+    assert reference.timesteps.tolist() == plan.t.tolist()
+    z, old, before = torch.from_numpy(noise(0)), None, None
+    for i, row in enumerate(rows(plan)):
+        place["step"] = i
+        t = reference.timesteps[i]
+        after, old_next = reference.step(torch_network(z, row.t), old, t, before, z)
+        z0, eps = split("v", row.signal, row.sigma, jnp.asarray(z), jnp.asarray(torch_network(z, row.t)))
+        last = jnp.zeros(SHAPE) if old is None else jnp.asarray(old)
+        close(step(row, jnp.asarray(z), z0, eps, last, noises[i]), after, 1e-5)
+        z, old, before = after, old_next, t
+    close(sample(sampler, process, jax_network, jnp.asarray(noise(0)), key), z, 1e-4)
 
 
 @pytest.mark.parametrize("final_clean", [True, False])

@@ -21,7 +21,10 @@ class Shaker:
 
     traced: list = dataclasses.field(default_factory=list)
 
-    def sample(self, params, batch, keys, sampling, on_step=None):
+    def decode(self, params, z0):
+        return [z0[:, :1], z0[:, 1:]]
+
+    def sample_latents(self, params, batch, keys, sampling, on_step=None):
         self.traced.append(len(keys))
         for step in range(sampling.sampler.steps):
             jax.debug.callback(on_step, step)
@@ -83,7 +86,7 @@ def test_large_pictures_are_sampled_a_few_at_a_time() -> None:
     batch = {"image": np.zeros((9, 256, 256, 3), np.uint8), "level": np.zeros(9, np.int32)}
 
     class Still(Shaker):
-        def sample(self, params, batch, keys, sampling, on_step=None):
+        def sample_latents(self, params, batch, keys, sampling, on_step=None):
             self.traced.append(len(keys))
             return batch["image"][:, None]
 

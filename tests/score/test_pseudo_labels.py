@@ -23,7 +23,7 @@ PAN = Synthetic(
     camera=("pan",),
     camera_speed=(0.1, 0.1),
     object_counts=(0,),
-    truth=("camera_speed", "object_speed", "flow", "masks", "camera"),
+    truth=("camera_speed", "object_speed", "flow", "masks"),
     seed=4,
 )
 WALK = dataclasses.replace(

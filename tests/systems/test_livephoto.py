@@ -161,9 +161,9 @@ def test_prior_inversion_is_the_printed_interpolation() -> None:
 
 def test_the_loss_reads_the_level_of_the_clip_itself(tiny: VideoDiffusion, batch: dict) -> None:
     still = jnp.repeat(batch[VIDEO][:, :1], 8, axis=1)
-    assert np.asarray(tiny.measures[LEVEL]({VIDEO: still})).tolist() == [1, 1]
-    assert np.asarray(tiny.measures[LEVEL](batch)).tolist() == [10, 10]
-    np.testing.assert_array_equal(tiny.measures[IMAGE](batch), batch[VIDEO][:, 0])
+    assert np.asarray(tiny.measures[LEVEL]({}, {VIDEO: still})).tolist() == [1, 1]
+    assert np.asarray(tiny.measures[LEVEL]({}, batch)).tolist() == [10, 10]
+    np.testing.assert_array_equal(tiny.measures[IMAGE]({}, batch), batch[VIDEO][:, 0])
 
 
 def test_a_clip_does_not_depend_on_its_neighbours_in_the_batch(

@@ -22,10 +22,10 @@ from jaxmotion.models.autoencoder import KLCodec, SpaceToDepth
 from jaxmotion.models.stable_diffusion import SHARDING, stable_diffusion_unet, transformer_layers
 from jaxmotion.models.unet import UNet, UNetSizes
 from jaxmotion.nn.transformer import GatedCrossAttention
-from jaxmotion.systems.conditioner import Canvas, Conditioner
+from jaxmotion.systems.conditioner import Canvas, Conditioner, first_frame
 from jaxmotion.systems.livephoto.intensity import LevelMap, level_of, ssim_intensity
 from jaxmotion.systems.system import System, VideoDiffusion
-from jaxmotion.types import IMAGE, LEVEL, VIDEO, Array, Batch
+from jaxmotion.types import IMAGE, LEVEL, VIDEO, Array, Batch, Params
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +56,7 @@ class LivePhoto(System):
         channels = sum(c.channels(self.codec) for c in self.conditioners.values())
         tokens = [name for c in self.conditioners.values() for name in c.tokens()]
         unet = livephoto_unet(dataclasses.replace(self.unet, condition_channels=channels), tokens, self.frames)
-        level, measures = self.level, {IMAGE: first_frame}
+        level, measures = self.level, {IMAGE: lambda params, batch: first_frame(batch)}
         if level is not None:
             measures[LEVEL] = partial(_level_of_clip, level.edges)
         height, width = (pixels // self.codec.factor for pixels in self.size)
@@ -115,12 +115,7 @@ def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int) -> UNet
     return stable_diffusion_unet(sizes, transformer, after_block={"motion": motion})
 
 
-def first_frame(batch: Batch) -> UInt8[Array, "B H W 3"]:
-    """The reference picture of a training clip: its first frame. Source: Sec. 3.2."""
-    return batch[VIDEO][:, 0]
-
-
-def _level_of_clip(edges: tuple[float, ...], batch: Batch) -> Int[Array, " B"]:
+def _level_of_clip(edges: tuple[float, ...], params: Params, batch: Batch) -> Int[Array, " B"]:
     """The motion level of a training clip. Source: Sec. 3.4."""
     if not edges:
         raise ValueError("The edges between the levels are not measured yet; call calibrate on training clips.")

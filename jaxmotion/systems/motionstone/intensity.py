@@ -1,0 +1,161 @@
+"""Where the scores of a training clip come from: the paper's estimator, or one of what its Table 2 compares it with."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal, Self
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import PartitionSpec as P
+from jaxtyping import Array, Float, UInt8
+
+from jaxmotion.systems.conditioner import Canvas, Conditioner
+from jaxmotion.systems.motionstone.estimator import MotionEstimator
+from jaxmotion.types import CAMERA, FPS, INTENSITY, OBJECT, VIDEO, Batch, Condition, Params
+from jaxmotion.video import unit
+from jaxmotion.video.gradients import feature_difference
+from jaxmotion.video.ssim import ssim
+
+METER = "meter"
+"""The part of the parameters that holds the motion estimator."""
+CLIPS_TO_CALIBRATE = 1000
+
+Measures = Mapping[str, Callable[[Params, Batch], Array]]
+
+
+class Intensity(Conditioner):
+    """Base of the sources of scores. A source may own parameters; it brings no condition by itself."""
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        """The batch entries that it knows."""
+        return (OBJECT, CAMERA)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The batch entries that the data must bring."""
+        return ()
+
+    def measures(self) -> Measures:
+        """How the entries are measured on a training clip."""
+        return {}
+
+    def calibrated(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Self:
+        """The same, with what must be known about the training clips."""
+        return self
+
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
+        return Condition()
+
+
+@dataclasses.dataclass(frozen=True)
+class Known(Intensity):
+    """The data brings the scores: a prepared set, a list that the motion meter wrote, or clips whose motion is known."""
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return (OBJECT, CAMERA)
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimated(Intensity):
+    """A frozen motion estimator reads every training clip, in windows of so many frames.
+
+    Source: MotionStone, Overall Pipeline: the estimator is frozen and its prediction is the condition.
+    """
+
+    estimator: MotionEstimator
+    size: tuple[int, int] = (144, 256)
+    """(height, width) at which it looks at clips."""
+    frames: int = 16
+    """Frames of a window; a shorter clip is one window."""
+
+    def init(self, key: Array, canvas: Canvas) -> Params:
+        return {METER: self.estimator.build().init(key)}
+
+    def sharding(self) -> Mapping[str, tuple]:
+        return {METER: ((r".*", P()),)}
+
+    def measures(self) -> Measures:
+        return {axis: lambda params, batch, axis=axis: self.read(params, batch)[axis] for axis in (OBJECT, CAMERA)}
+
+    def read(self, params: Params, batch: Batch) -> dict[str, Float[Array, " B"]]:
+        """Both scores: those of the mean speed over the windows."""
+        video = batch[VIDEO]
+        B, T = video.shape[:2]
+        seconds = jnp.broadcast_to(1 / batch[FPS][:, None], (B, T - 1))
+        count = max(1, T // self.frames)
+        length = min(T, self.frames)
+        shown = jax.image.resize(
+            video.astype(jnp.float32), (B, T, *self.size, 3), "linear", antialias=True
+        )
+        shown = jnp.round(shown).astype(jnp.uint8)
+        speeds = []
+        for start in np.linspace(0, T - length, count).round().astype(int):
+            steps = seconds[:, start : start + length - 1]
+            said = self.estimator.build().read(params[METER], shown[:, start : start + length], steps)
+            speeds.append(jnp.stack([unit.speed(said.object), unit.speed(said.camera)]))
+        objects, cameras = jax.lax.stop_gradient(jnp.mean(jnp.stack(speeds), axis=0))
+        return {OBJECT: unit.score(objects), CAMERA: unit.score(cameras)}
+
+
+@dataclasses.dataclass(frozen=True)
+class Fixed(Intensity):
+    """The same scores for every clip. Source: Table 2, "w/o M", both at 5."""
+
+    object: float = 5.0
+    camera: float = 5.0
+
+    def measures(self) -> Measures:
+        def always(score: float) -> Callable[[Params, Batch], Array]:
+            return lambda params, batch: jnp.full(batch[VIDEO].shape[:1], score)
+
+        return {OBJECT: always(self.object), CAMERA: always(self.camera)}
+
+
+@dataclasses.dataclass(frozen=True)
+class OneNumber(Intensity):
+    """A single intensity that cannot tell objects from camera. Source: Table 2, "SSIM" and "S".
+
+    Unsaid there, chosen here: the number is brought to 1..10 by its rank among the training clips; `S` is the change of
+    histograms of gradients, for no pretrained network is at hand everywhere.
+    """
+
+    kind: Literal["ssim", "feature_difference"]
+    """1 - SSIM of neighbouring frames, or the change of their features."""
+    edges: tuple[float, ...] = ()
+    """The number at scores 1, 2, ..., 10; empty: not measured yet."""
+
+    @property
+    def scores(self) -> tuple[str, ...]:
+        return (INTENSITY,)
+
+    def measures(self) -> Measures:
+        def measure(params: Params, batch: Batch) -> Array:
+            if not self.edges:
+                raise ValueError("What the intensities of the training clips are is not measured yet; call calibrate.")
+            found = jax.lax.map(self._number, batch[VIDEO])
+            return jnp.interp(found, jnp.asarray(self.edges), jnp.linspace(unit.LOWEST, unit.HIGHEST, len(self.edges)))
+
+        return {INTENSITY: measure}
+
+    def calibrated(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Self:
+        if self.edges:
+            return self
+        number, found = jax.jit(self._number), []
+        for batch in clips:
+            found += [float(number(clip)) for clip in batch]
+            if len(found) >= CLIPS_TO_CALIBRATE:
+                break
+        edges = np.quantile(found, np.linspace(0, 1, 10))
+        rising = np.maximum.accumulate(edges + 1e-6 * np.arange(10))  # clips that are all alike make no steps
+        return dataclasses.replace(self, edges=tuple(float(edge) for edge in rising))
+
+    def _number(self, video: UInt8[Array, "T H W 3"]) -> Float[Array, ""]:
+        if self.kind == "feature_difference":
+            return feature_difference(video)
+        frames = jnp.asarray(video, jnp.float32) / 255
+        return 1 - ssim(frames[:-1], frames[1:]).mean()

@@ -1,0 +1,113 @@
+"""MotionStone: a photo, a caption and two scores, one for the objects and one for the camera, become a clip.
+
+Source: MotionStone (arXiv:2412.05848). CogVideoX-I2V, whose time embedding is told both scores. Table 2's rows are this
+system with another source of scores (`intensity`) or other shares of the time embedding (`injection.Score`).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterable, Mapping
+from typing import Any, Self
+
+from jaxtyping import UInt8
+
+from jaxmotion.diffusion.loss import MinSNR, Uniform
+from jaxmotion.diffusion.process import Process
+from jaxmotion.diffusion.schedule import scaled_linear, zero_terminal_snr
+from jaxmotion.models.autoencoder import SpaceToDepth
+from jaxmotion.models.autoencoder3d import CausalCodec
+from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
+from jaxmotion.systems.conditioner import Canvas, Conditioner, first_frame
+from jaxmotion.systems.motionstone.injection import Score
+from jaxmotion.systems.motionstone.intensity import Intensity, Known
+from jaxmotion.systems.system import System, VideoDiffusion
+from jaxmotion.types import IMAGE, Array
+
+
+@dataclasses.dataclass(frozen=True)
+class MotionStone(System):
+    """The sizes and ingredients of a MotionStone model."""
+
+    transformer: CogVideoXSizes
+    """The denoiser; its channels must fit the conditioners'."""
+    codec: CausalCodec | SpaceToDepth
+    conditioners: dict[str, Conditioner]
+    """What the denoiser is told, by name; guidance scales go by these names."""
+    intensity: Intensity = Known()
+    """Where the scores of training clips come from."""
+    process: Process = Process(zero_terminal_snr(scaled_linear()), "v")
+    weighting: Uniform | MinSNR = Uniform()
+    frames: int = 49
+    size: tuple[int, int] = (480, 720)
+    """Height and width in pixels."""
+
+    def __post_init__(self) -> None:
+        scores = [part for each in self.conditioners.values() if isinstance(part := _inner(each), Score)]
+        for score in scores:
+            if score.entry not in self.intensity.scores:
+                raise ValueError(
+                    f"The transformer is told {score.entry!r}, but {type(self.intensity).__name__} knows only "
+                    f"{', '.join(self.intensity.scores)}."
+                )
+            if score.features != self.transformer.time_features:
+                raise ValueError(
+                    f"The score {score.entry!r} has {score.features} features; the time embedding that it is added to "
+                    f"has {self.transformer.time_features}."
+                )
+
+    def build(self) -> VideoDiffusion:
+        """The model. Raises ValueError when the size does not fit the codec, or the channels not the conditioners."""
+        factor = self.codec.factor * self.transformer.stride
+        for name, pixels in zip(("height", "width"), self.size, strict=True):
+            if pixels % factor:
+                below, above = pixels // factor * factor, -(-pixels // factor) * factor
+                fitting = f"{below} or {above}" if below else f"{above}"
+                raise ValueError(
+                    f"Clips have a {name} of {pixels} px; this model needs a multiple of {factor}, e.g. {fitting}."
+                )
+        brought = self.codec.latent_channels + sum(c.channels(self.codec) for c in self.conditioners.values())
+        if brought != self.transformer.in_channels or self.codec.latent_channels != self.transformer.out_channels:
+            raise ValueError(
+                f"The transformer takes {self.transformer.in_channels} channels and gives "
+                f"{self.transformer.out_channels}; the codec has {self.codec.latent_channels}, with the conditions "
+                f"{brought}. Set transformer.in_channels to {brought} and out_channels to {self.codec.latent_channels}."
+            )
+        height, width = (pixels // self.codec.factor for pixels in self.size)
+        return VideoDiffusion(
+            canvas=Canvas(self.codec, self.frames, height, width, multiple=self.transformer.patch[0]),
+            conditioners={**self.conditioners, "intensity": self.intensity},
+            denoiser=CogVideoX(self.transformer),
+            process=self.process,
+            weighting=self.weighting,
+            measures={IMAGE: lambda params, batch: first_frame(batch), **self.intensity.measures()},
+            denoiser_sharding=CogVideoX.SHARDING,
+            sampled=True,
+        )
+
+    @property
+    def captions(self) -> tuple[int, int] | None:
+        """(vocabulary, length) of the text encoder's token ids."""
+        return next((c.captions for c in self.conditioners.values() if c.captions), None)
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The scores, where the data must bring them."""
+        return self.intensity.labels
+
+    def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
+        """What the source of scores must know about the training clips."""
+        edges = getattr(self.intensity.calibrated(clips), "edges", ())
+        return {} if edges == getattr(self.intensity, "edges", ()) else {"intensity_edges": list(edges)}
+
+    def calibrated(self, measured: Mapping[str, Any]) -> Self:
+        """This model with it filled in."""
+        if "intensity_edges" not in measured:
+            return self
+        filled = dataclasses.replace(self.intensity, edges=tuple(measured["intensity_edges"]))
+        return dataclasses.replace(self, intensity=filled)
+
+
+def _inner(conditioner: Conditioner) -> Any:
+    """The conditioner itself, without what drops it in training."""
+    return getattr(conditioner, "of", conditioner)
