@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import itertools
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -43,12 +44,13 @@ from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import process_share
 from jaxmotion.sample.generate import Sampler, generate
 from jaxmotion.sample.request import Request, fit, load_photo
-from jaxmotion.sample.write import grid, write_clip, write_levels, write_mp4, writer_of
-from jaxmotion.score.meter import Estimator
+from jaxmotion.sample.write import Settings, grid, spoken, write_clip, write_mp4, write_settings, writer_of
+from jaxmotion.score.meter import Estimator, shipped
 from jaxmotion.score.meter import save as save_meter
 from jaxmotion.systems.lora import LORA, LoRA
 from jaxmotion.systems.motionstone.estimator import MotionEstimator
-from jaxmotion.systems.system import Sampling, Task
+from jaxmotion.systems.motionstone.intensity import METER
+from jaxmotion.systems.system import Dial, Sampling, Task
 from jaxmotion.train import checkpoint, loop
 from jaxmotion.train.estimate import estimate
 from jaxmotion.train.log import write_whole
@@ -97,7 +99,23 @@ def starting_weights(experiment: Experiment, task: Task) -> dict[str, Any]:
         if wrong or not found:
             what = f"other shapes of {', '.join(wrong[:5])}" if wrong else "none of the parameters"
             raise ValueError(f"start_from.run is {sources.run}, which has {what} of this system.")
+    found = {**_meter_weights(like), **found}
     return start.load(sources, experiment.system, like, found)
+
+
+def _meter_weights(like: Mapping[str, Any]) -> dict[str, Any]:
+    """Those of the motion meter in the package, for a system that scores its clips with it.
+
+    Raises:
+        ValueError: the system has an estimator of another size.
+    """
+    mine = {path: array for path, array in like.items() if path.startswith(f"{METER}/")}
+    if not mine:
+        return {}
+    weights = {f"{METER}/{path}": array for path, array in sharding.paths(shipped().params).items()}
+    if {path: array.shape for path, array in mine.items()} != {path: array.shape for path, array in weights.items()}:
+        raise ValueError("The system's estimator is not of the size of the motion meter in the package; give its run.")
+    return weights
 
 
 def describe(experiment: Experiment) -> None:
@@ -127,13 +145,13 @@ class TrainedRun:
         self,
         images: UInt8[np.ndarray, "N H W 3"],
         prompts: Sequence[str],
-        levels: Sequence[int],
+        asked: Sequence[Mapping[str, float]],
         seed: int = 0,
         *,
         sampling: Sampling | None = None,
         same_noise: bool = False,
     ) -> UInt8[np.ndarray, "N T H W 3"]:
-        """One clip for each picture, prompt and level.
+        """One clip for each picture, prompt and setting of the dials; what is not asked for is at its default.
 
         Clip n starts from noise of (seed, n), or all from the same noise, so that only what was asked for differs.
         """
@@ -142,34 +160,49 @@ class TrainedRun:
         batch = {
             IMAGE: np.asarray(images),
             TEXT: self.experiment.tokenizer(list(prompts)),
-            LEVEL: np.asarray(levels, np.int32),
+            **self.entries(asked),
         }
         return generate(self.model, self.params, batch, keys, sampling or self.experiment.sampling)
 
-    def at_levels(
+    def entries(self, asked: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+        """What is asked for as entries of a batch.
+
+        Raises:
+            ValueError: there is no such dial.
+        """
+        dials = self.experiment.system.dials
+        unknown = sorted({name for settings in asked for name in settings} - set(dials))
+        if unknown:
+            raise ValueError(f"This system has no dial {', '.join(unknown)}; it has {', '.join(dials) or 'none'}.")
+        return {
+            name: dial.entry([settings.get(name, dial.default) for settings in asked]) for name, dial in dials.items()
+        }
+
+    def at_settings(
         self,
         picture: UInt8[np.ndarray, "H W 3"],
         prompt: str,
-        levels: Sequence[int],
+        asked: Sequence[Mapping[str, float]],
         seed: int = 0,
         *,
         sampling: Sampling | None = None,
     ) -> UInt8[np.ndarray, "L T H W 3"]:
-        """One clip for each level; nothing else differs between them."""
-        count = len(levels)
+        """One clip for each setting of the dials; nothing else differs between them."""
+        count = len(asked)
         pictures = np.stack([picture] * count)
-        return self.generate(pictures, [prompt] * count, levels, seed, sampling=sampling, same_noise=True)
+        return self.generate(pictures, [prompt] * count, asked, seed, sampling=sampling, same_noise=True)
 
     def animate(self, request: Request, out: Path) -> list[Path]:
-        """Writes the clip that was asked for, or a labelled grid of several levels, and returns the files."""
+        """Writes the clip that was asked for, or a labelled grid of several settings, and returns the files."""
         writer_of(out)
         photo = load_photo(request.image, self.experiment.system.size)
         sampling = request.sampling(self.experiment.sampling)
-        clips = self.at_levels(photo, request.prompt, request.levels, request.seed, sampling=sampling)
-        by_level = dict(zip(request.levels, clips, strict=True))
+        asked = _settings(self.experiment.system.dials, request)
+        clips = self.at_settings(photo, request.prompt, [dict(each) for each in asked], request.seed, sampling=sampling)
+        by_settings = dict(zip(asked, clips, strict=True))
         fps = request.fps or self.experiment.data.fps
         out.parent.mkdir(parents=True, exist_ok=True)
-        return write_levels(out, photo, by_level, fps, prompt=request.prompt)
+        return write_settings(out, photo, by_settings, fps, request.prompt)
 
     def photos(self, images: Path | None = None, count: int = 6) -> dict[str, tuple[UInt8[np.ndarray, "H W 3"], str]]:
         """(picture, prompt) by name, for the control curve: pictures of a folder, or photos training never saw.
@@ -210,7 +243,7 @@ class TrainedRun:
         photos = self.photos(images, count)
 
         def make(pictures: Any, prompts: list[str], asked: Sequence[int], seed: int) -> Any:
-            return self.generate(pictures, prompts, asked, seed, same_noise=True)
+            return self.generate(pictures, prompts, [{LEVEL: level} for level in asked], seed, same_noise=True)
 
         fps = self.experiment.data.fps
         numbers = summary(measure_control(make, photos, levels=levels, seeds=seeds, fps=fps))
@@ -224,7 +257,7 @@ class TrainedRun:
         folder = self.directory / "samples"
         folder.mkdir(exist_ok=True)
         for name, (picture, prompt) in self.photos(images, count).items():
-            clips = self.at_levels(picture, prompt, PREVIEW_LEVELS, seed)
+            clips = self.at_settings(picture, prompt, [{LEVEL: level} for level in PREVIEW_LEVELS], seed)
             speeds = MEASURES["flow"](clips, fps)
             paths = {level: folder / f"{name.replace(' ', '_')}_level{level:02d}.mp4" for level in PREVIEW_LEVELS}
             for path, clip in zip(paths.values(), clips, strict=True):
@@ -324,6 +357,32 @@ def _read_config(directory: Path) -> Experiment:
     return experiments.read(config)
 
 
+def _settings(dials: Mapping[str, Dial], request: Request) -> list[Settings]:
+    """Every combination of what is asked for, in the order of the dials.
+
+    Raises:
+        ValueError: a score is asked for that the system does not have.
+    """
+    scores = dict(request.scores)
+    if set(scores) - set(dials):
+        unknown = ", ".join(sorted(set(scores) - set(dials)))
+        raise ValueError(f"This system has no dial {unknown}; it has {', '.join(dials) or 'none'}.")
+    values = {
+        name: request.levels if name == LEVEL else scores.get(name, (dial.default,)) for name, dial in dials.items()
+    }
+    return [tuple(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+
+
+def _previewed(dials: Mapping[str, Dial]) -> list[Settings]:
+    """Every dial at three values, the others at their default."""
+    found = [
+        tuple((name, value if name == turned else dial.default) for name, dial in dials.items())
+        for turned in dials
+        for value in PREVIEW_LEVELS
+    ]
+    return list(dict.fromkeys(found)) or [()]
+
+
 def _exported_tokenizer(tokenizer: ClipTokenizer | HashTokenizer) -> HashTokens | ClipTokens:
     if isinstance(tokenizer, HashTokenizer):
         return HashTokens(tokenizer.vocabulary, tokenizer.length)
@@ -377,8 +436,9 @@ def _write_preview(
     for index in range(min(PREVIEWS, len(source))):
         example = source.example(index)
         photo = example[VIDEO][0]
-        clips = run.at_levels(photo, example[CAPTION], PREVIEW_LEVELS, index)
+        settings = _previewed(experiment.system.dials)
+        clips = run.at_settings(photo, example[CAPTION], [dict(each) for each in settings], index)
         path = directory / "samples" / f"step_{step:06d}_{index}.mp4"
         path.parent.mkdir(exist_ok=True)
-        panels = {f"level {level}": clip for level, clip in zip(PREVIEW_LEVELS, clips, strict=True)}
+        panels = {spoken(each): clip for each, clip in zip(settings, clips, strict=True)}
         write_mp4(path, grid(photo, panels, title=example[CAPTION]), experiment.data.fps)

@@ -127,10 +127,10 @@ def test_sampling_writes_a_grid_of_levels(root: Path, trained: Path, photo: Path
 def test_the_same_seed_gives_the_same_clip_and_live_weights_another(trained: Path, photo: Path) -> None:
     ema, live = (run.open_run(trained, weights) for weights in ("ema", "live"))
     picture = np.asarray(Image.open(photo).resize((16, 16)))[None]
-    first, again = (ema.generate(picture, ["x"], [5], seed=3) for _ in range(2))
+    first, again = (ema.generate(picture, ["x"], [{"level": 5}], seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert np.any(first != live.generate(picture, ["x"], [5], seed=3))
-    assert np.any(first != ema.generate(picture, ["x"], [5], seed=4))
+    assert np.any(first != live.generate(picture, ["x"], [{"level": 5}], seed=3))
+    assert np.any(first != ema.generate(picture, ["x"], [{"level": 5}], seed=4))
 
 
 def test_control_and_report(root: Path, trained: Path) -> None:
@@ -164,7 +164,7 @@ def test_a_lora_moves_its_factors_only_and_is_sampled(trained: Path, adapted: Pa
     assert all(np.any(after[path]) for path in after if path.endswith("/up"))
     assert (adapted / "calibration.json").read_text() == (trained / "calibration.json").read_text()
     picture = np.asarray(Image.open(photo).resize((16, 16)))[None]
-    plain, changed = (run.open_run(each).generate(picture, ["x"], [5]) for each in (trained, adapted))
+    plain, changed = (run.open_run(each).generate(picture, ["x"], [{"level": 5}]) for each in (trained, adapted))
     assert np.any(plain != changed)
 
 

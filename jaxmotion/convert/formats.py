@@ -7,7 +7,7 @@ few that only metrics use (`image_encoder`, `text_projection`, ...).
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 from jaxmotion.convert.errors import CheckpointFileError
@@ -32,11 +32,14 @@ from jaxmotion.convert.rename import (
 from jaxmotion.convert.rules import (
     animatediff,
     autoencoder,
+    autoencoder3d,
     clip,
+    cogvideox,
     dinov2,
     latent_diffusion,
     raft,
     stable_diffusion,
+    t5,
     tadaconv,
 )
 from jaxmotion.convert.rules.autoencoder_tiny import AUTOENCODER_TINY
@@ -55,6 +58,7 @@ class Format:
     parts:   the rules of each part that it may hold.
     marks:   names that every file of this format has, and by which it is told from the others.
     lacks:   patterns of names that no file of this format has.
+    axes:    how many axes tensors have, where two formats have the same names.
     ignored: patterns of names that are no parameters and are kept beside them.
     """
 
@@ -64,11 +68,16 @@ class Format:
     marks: tuple[str, ...]
     lacks: tuple[str, ...] = ()
     ignored: tuple[str, ...] = ()
+    axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
 
-    def fits(self, names: Iterable[str]) -> bool:
-        """Whether a checkpoint with these names is of this format."""
-        names = set(names)
-        return names.issuperset(self.marks) and not any(fits(self.lacks, name) for name in names)
+    def fits(self, tensors: Tensors) -> bool:
+        """Whether a checkpoint with these tensors is of this format."""
+        names = set(tensors)
+        return (
+            names.issuperset(self.marks)
+            and not any(fits(self.lacks, name) for name in names)
+            and all(name in names and len(tensors[name].shape) == axes for name, axes in self.axes.items())
+        )
 
     def parts_of(self, tensors: Tensors) -> dict[str, Rules]:
         """The parts that a checkpoint holds, with the rule of a widened first convolution if it has one."""
@@ -98,6 +107,7 @@ _MOTION = "down_blocks.0.motion_modules.0."
 _RESNET = "down_blocks.0.resnets.0.conv1.weight"
 _DECODER = "decoder.mid_block.attentions.0."
 _LAYER = "encoder.layer.0."
+_EXPERT, _PATCHES = "transformer_blocks.0.norm1.linear.weight", "patch_embed.proj.weight"
 
 FORMATS = (
     Format(
@@ -240,6 +250,33 @@ FORMATS = (
         "the giant image encoder of DINOv2 in the names that transformers 5 has in memory",
         {"content_encoder": dinov2.DINOV2_GATED_IN_MEMORY},
         ("embeddings.cls_token", f"{_LAYER}attention.q_proj.weight", f"{_LAYER}mlp.gate_proj.weight"),
+    ),
+    Format(
+        "cogvideox",
+        "a transformer of CogVideoX 2B, 5B or 5B-I2V as diffusers saves it (CogVideoXTransformer3DModel)",
+        {"denoiser": cogvideox.COGVIDEOX},
+        (_EXPERT,),
+        axes={_PATCHES: 4},
+    ),
+    Format(
+        "cogvideox-1.5",
+        "a transformer of CogVideoX1.5 as diffusers saves it (CogVideoXTransformer3DModel)",
+        {"denoiser": cogvideox.COGVIDEOX_1_5},
+        (_EXPERT,),
+        axes={_PATCHES: 2},
+    ),
+    Format(
+        "cogvideox-vae",
+        "an autoencoder of CogVideoX as diffusers saves it (AutoencoderKLCogVideoX)",
+        {"codec": autoencoder3d.AUTOENCODER3D},
+        ("encoder.conv_in.conv.weight", "decoder.norm_out.conv_y.conv.weight"),
+    ),
+    Format(
+        "t5",
+        "a text encoder of T5 v1.1 (T5EncoderModel)",
+        {"text_encoder": t5.T5},
+        ("shared.weight", "encoder.block.0.layer.1.DenseReluDense.wi_1.weight"),
+        ignored=t5.SHARED_AGAIN,
     ),
     Format(
         "raft-small",

@@ -23,12 +23,12 @@ from jaxmotion.convert.files import STANDARD
 _REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<path>[\w./ -]+))?")
 
 
-def locate(source: str, subfolder: str = "", *, fetch: bool = True) -> Path:
+def locate(source: str, *subfolders: str, fetch: bool = True) -> Path:
     """The file or folder of a checkpoint.
 
     Args:
         source: a file, a folder, or a repository as ORG/NAME, ORG/NAME@REVISION or ORG/NAME:PATH/IN/IT.
-        subfolder: where in the folder of a whole pipeline the checkpoint lies; taken if it is there.
+        subfolders: where in the folder of a whole pipeline the checkpoint may lie; the first that is there is taken.
         fetch: whether the hub is asked for what its cache does not hold.
 
     Raises:
@@ -36,15 +36,15 @@ def locate(source: str, subfolder: str = "", *, fetch: bool = True) -> Path:
     """
     path = Path(source).expanduser()
     if path.exists():
-        return _within(path, subfolder)
+        return _within(path, subfolders)
     repository = _REPOSITORY.fullmatch(source)
     if repository is None or not names_repository(source):
         raise CheckpointFileError(
             f"There is no file or folder {source}; give one, or a repository of the Hugging Face hub (ORG/NAME)."
         )
     inside = repository["path"] or ""
-    folder = _fetched(repository["name"], repository["revision"], inside, subfolder, fetch)
-    return _within(folder / inside, subfolder)
+    folder = _fetched(repository["name"], repository["revision"], inside, subfolders, fetch)
+    return _within(folder / inside, subfolders)
 
 
 def files_of(source: str, names: Sequence[str]) -> Path:
@@ -65,13 +65,14 @@ def names_repository(source: str) -> bool:
     return bool(_REPOSITORY.fullmatch(source)) and not source.startswith((".", "/", "~"))
 
 
-def _within(path: Path, subfolder: str) -> Path:
-    return path / subfolder if subfolder and (path / subfolder).is_dir() else path
+def _within(path: Path, subfolders: Sequence[str]) -> Path:
+    return next((path / name for name in subfolders if name and (path / name).is_dir()), path)
 
 
-def _fetched(name: str, revision: str | None, path: str, subfolder: str, fetch: bool) -> Path:
+def _fetched(name: str, revision: str | None, path: str, subfolders: Sequence[str], fetch: bool) -> Path:
     """The folder in the hub's cache with the files of the checkpoint: safetensors or, where there are none, bin."""
-    places = [f"{place}/" if place else "" for place in {path, path or subfolder}]
+    within = [path] if path else ["", *subfolders]
+    places = [f"{place}/" if place else "" for place in dict.fromkeys(within)]
     for endings in (".json", ".safetensors"), (".bin",):
         files = [f for f in (*STANDARD, "*-of-*.safetensors", "config.json") if f.endswith(endings)]
         patterns = [f"{place}{file}" for place in places for file in files]

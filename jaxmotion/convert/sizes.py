@@ -19,10 +19,13 @@ from flax.traverse_util import flatten_dict
 
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.autoencoder import AutoencoderKL, KLSizes
+from jaxmotion.models.autoencoder3d import Autoencoder3D, Autoencoder3DSizes
 from jaxmotion.models.autoencoder_tiny import AutoencoderTiny, AutoencoderTinySizes
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes, CLIPVision, CLIPVisionSizes
+from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
 from jaxmotion.models.dinov2 import DINOv2, DINOv2Sizes
 from jaxmotion.models.stable_diffusion import CONTEXT_FEATURES, stable_diffusion_unet
+from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.types import Condition
 
@@ -46,6 +49,33 @@ def _whole(part: str, seen: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str
     network, inputs = _NETWORKS[part](dict(seen))
     shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
     return flatten_dict(shapes, sep="/")  # pyright: ignore[reportReturnType]
+
+
+def _denoiser(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
+    return _transformer(seen) if any(path.startswith("stack/layers/modulate_") for path in seen) else _unet(seen)
+
+
+def _transformer(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
+    """CogVideoX. How many frames a patch spans cannot be told, and changes no shape."""
+    depth, features, _ = seen["stack/layers/attention/query/kernel"]
+    head = seen["stack/layers/attention/norm_query/scale"][1]
+    rows = seen.get("positions", (2,))[0]
+    sizes = CogVideoXSizes(
+        depth=depth,
+        heads=features // head,
+        head_features=head,
+        in_channels=seen["patches/kernel"][0] // 4,
+        out_channels=seen["out/kernel"][1] // 4,
+        text_features=seen["text/kernel"][0],
+        text_length=rows - 1,
+        time_features=seen["time/linear_out/kernel"][1],
+        positions="rotary_and_learned" if "positions" in seen else "rotary",
+        grid=(1, 1, 1),
+        offset="offset/linear_in/kernel" in seen,
+        pad_to=1,
+    )
+    condition = Condition(tokens={"text": jnp.zeros((1, 1, rows - 1, sizes.text_features))})
+    return CogVideoX(sizes), (jnp.zeros((1, 1, 2, 2, sizes.in_channels)), jnp.zeros((1,), jnp.int32), condition)
 
 
 def _unet(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -84,6 +114,8 @@ def _unet(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
 def _autoencoder(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
     if not any(path.startswith("encoder/down_") for path in seen):
         return _autoencoder_tiny(seen)
+    if "decoder/norm_out/scale/kernel" in seen:
+        return _autoencoder3d(seen)
     stages = 1 + _last(r"encoder/down_(\d+)_resnet_0/", seen)
     sizes = KLSizes(
         latent_channels=seen["decoder/conv_in/kernel"][2],
@@ -112,6 +144,37 @@ def _autoencoder_tiny(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
     side = 2 ** max(len(blocks) - 1, 0)
     network = AutoencoderTiny(AutoencoderTinySizes(latents, features, tuple(blocks)))
     return network, (jnp.zeros((1, 1, side, side, 3)),)
+
+
+def _autoencoder3d(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
+    stages = 1 + _last(r"encoder/down_(\d+)_resnet_0/", seen)
+    sizes = Autoencoder3DSizes(
+        latent_channels=seen["decoder/conv_in/kernel"][3],
+        features=tuple(seen[f"encoder/down_{stage}_resnet_0/norm_out/norm/scale"][0] for stage in range(stages)),
+        blocks_per_stage=1 + _last(r"encoder/down_0_resnet_(\d+)/", seen),
+        groups=1,
+    )
+    side = 2 ** (stages - 1)
+    return Autoencoder3D(sizes), (jnp.zeros((1, 1, side, side, 3)),)
+
+
+def _text(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
+    return _t5(seen) if "distances" in seen else _clip_text(seen)
+
+
+def _t5(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
+    (vocabulary, features), (buckets, heads) = seen["tokens"], seen["distances"]
+    depth, _, width = seen["stack/layers/query/kernel"]
+    sizes = T5Sizes(
+        vocabulary=vocabulary,
+        features=features,
+        depth=depth,
+        heads=heads,
+        head_features=width // heads,
+        hidden=seen["stack/layers/mlp/linear_in/kernel"][3],
+        buckets=buckets,
+    )
+    return T5Encoder(sizes), (jnp.zeros((1, 1), jnp.int32),)
 
 
 def _clip_text(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
@@ -155,9 +218,9 @@ def _last(pattern: str, paths: Shapes) -> int:
 
 
 _NETWORKS: dict[str, Callable[[Shapes], tuple[nn.Module, tuple[Any, ...]]]] = {
-    "denoiser": _unet,
+    "denoiser": _denoiser,
     "codec": _autoencoder,
-    "text_encoder": _clip_text,
+    "text_encoder": _text,
     "image_encoder": _clip_image,
     "content_encoder": _dinov2,
 }

@@ -30,7 +30,7 @@ class StartFrom:
     """
 
     backbone: str = ""
-    """The U-Net."""
+    """The U-Net, or the transformer of CogVideoX."""
     motion_module: str = ""
     """Motion modules: AnimateDiff's own files or a MotionAdapter, also one with input columns."""
     vae: str = ""
@@ -58,19 +58,19 @@ class StartFrom:
 
 @dataclasses.dataclass(frozen=True)
 class _Field:
-    """part: whose parameters it gives. takes: which of their paths. folder: where a pipeline keeps it."""
+    """part: whose parameters it gives. folders: where a pipeline keeps it. takes: which of their paths."""
 
     part: str
-    folder: str
+    folders: tuple[str, ...]
     takes: str = r".*"
 
 
 _FIELDS = {
-    "backbone": _Field("denoiser", "unet"),
-    "motion_module": _Field("denoiser", "motion_adapter", r"/motion/|/conv_condition/"),
-    "vae": _Field("codec", "vae"),
-    "text_encoder": _Field("text_encoder", "text_encoder"),
-    "content_encoder": _Field("content_encoder", "content_encoder"),
+    "backbone": _Field("denoiser", ("unet", "transformer")),
+    "motion_module": _Field("denoiser", ("motion_adapter",), r"/motion/|/conv_condition/"),
+    "vae": _Field("codec", ("vae",)),
+    "text_encoder": _Field("text_encoder", ("text_encoder",)),
+    "content_encoder": _Field("content_encoder", ("content_encoder",)),
 }
 
 
@@ -103,7 +103,7 @@ def check(start: StartFrom, like: Mapping[str, Any]) -> dict[str, str]:
     found = {}
     for name, source in start.sources.items():
         try:
-            locate(source, _FIELDS[name].folder, fetch=False)
+            locate(source, *_FIELDS[name].folders, fetch=False)
         except CheckpointFileError:
             if not names_repository(source):
                 raise
@@ -118,7 +118,7 @@ def _from_source(name: str, source: str, like: Mapping[str, Any]) -> dict[str, L
     mine = {path: array for path, array in like.items() if path.startswith(f"{field.part}/")}
     if not mine:
         raise CheckpointFileError(f"start_from.{name} is {source}, but this system has no {field.part}.")
-    path = locate(source, field.folder)
+    path = locate(source, *field.folders)
     wanted = {key: array for key, array in mine.items() if re.search(field.takes, key)}
     found = _of_ours(path, wanted) if imported.is_imported(path) else _of_theirs(name, path, field, mine)
     taken = {key: array for key, array in found.items() if key in wanted}

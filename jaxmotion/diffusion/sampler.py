@@ -160,8 +160,8 @@ class DPMSolverPP:
 class SDEDPMSolverPP:
     """SDE-DPM-Solver++ (2M): second order from the two latest predictions of z_0, with fresh noise in every step.
 
-    Source: arXiv:2211.01095, Appendix B, as in CogVideoX's scheduler of diffusers: trailing times, the level a step goes
-    to is t - N // steps, the first step and one that goes below t = 0 (to no noise) are first order.
+    Source: arXiv:2211.01095, Appendix B, as in CogVideoX's scheduler of diffusers: trailing times, the level a step
+    goes to is t - N // steps, the first step and one that goes below t = 0 (to no noise) are first order.
     """
 
     steps: int = 50

@@ -146,9 +146,7 @@ class CogVideoX(nn.Module):
         x = LayerNorm(name="norm_out")(x) * (1 + scale).astype(x.dtype) + shift.astype(x.dtype)
         x = Linear(sizes.out_channels * frames * side**2, kernel_init=ZEROS, name="out")(x)
         T, h, w = grid
-        return rearrange(
-            x, "B (T h w) (C p q r) -> B (T p) (h q) (w r) C", T=T, h=h, w=w, p=frames, q=side, r=side
-        )
+        return rearrange(x, "B (T h w) (C p q r) -> B (T p) (h q) (w r) C", T=T, h=h, w=w, p=frames, q=side, r=side)
 
     def _time(self, t: Num[Array, " B"], condition: Condition) -> Float[Array, "B E"]:
         """The embedding of the time, with everything that is added to it; in float32."""
@@ -255,7 +253,9 @@ def sine_positions(features: int, grid: tuple[int, int, int]) -> Float[np.ndarra
     return np.concatenate(parts, axis=-1)
 
 
-def fitted_grid(size: tuple[int, int], base: tuple[int, int]) -> tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]:
+def fitted_grid(
+    size: tuple[int, int], base: tuple[int, int]
+) -> tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]:
     """Where the rows and columns of a grid lie on that of training: the whole grid, centred, as large as it can be.
 
     Source: the code of CogVideoX (`get_resize_crop_region_for_grid`).
@@ -332,5 +332,7 @@ def _checked(sizes: CogVideoXSizes, zt: Array, condition: Condition) -> tuple[Ar
     tokens = condition.tokens.get("text")
     if tokens is None or tokens.ndim != 4 or tokens.shape[1] != 1:
         came = "no" if tokens is None else list(tokens.shape)
-        raise ValueError(f'The condition brings {came} tokens "text"; this network reads [B 1 L {sizes.text_features}].')
+        raise ValueError(
+            f'The condition brings {came} tokens "text"; this network reads [B 1 L {sizes.text_features}].'
+        )
     return x, tokens[:, 0]

@@ -29,6 +29,7 @@ SHARDING = (
     (r".*", P()),
 )
 
+
 @dataclasses.dataclass(frozen=True)
 class T5Sizes:
     """Sizes of an encoder.

@@ -20,6 +20,7 @@ from PIL import Image, ImageOps
 from jaxmotion.systems.livephoto.intensity import LEVELS
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.system import Noise, Sampling
+from jaxmotion.video.unit import HIGHEST, LOWEST
 
 SEEDS = 2**32
 """Seeds are whole numbers below this."""
@@ -38,12 +39,17 @@ class Request:
     """What moves, and how."""
     levels: tuple[int, ...] = (5,)
     """Motion levels, 1 (nearly still) to 10; one clip each. LivePhoto's default is 5."""
+    scores: tuple[tuple[str, tuple[float, ...]], ...] = ()
+    """Of a system with scores, those asked for by their names, each 1 to 10: (("object", (1, 5, 10)), ...). One clip
+    for each combination; 5 where nothing is said."""
     seed: int = 0
     """The same seed gives the same clip; all levels start from the same noise."""
     steps: int | None = None
     """Denoising steps."""
     guidance: float | None = None
     """Classifier-free guidance scale on the text."""
+    guidances: tuple[tuple[str, float], ...] = ()
+    """Guidance scales on other conditions, by name, such as (("object", 2.0),)."""
     prior: tuple[float, float] | None = None
     """Prior inversion's strength on the first and on the last frame, each in [0, 1]; (0, 0) switches it off."""
     fps: float | None = None
@@ -51,6 +57,8 @@ class Request:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "levels", checked_levels(self.levels))
+        for name, values in self.scores:
+            checked_scores(name, values)
         seed = _whole(self.seed)
         if seed is None or not 0 <= seed < SEEDS:
             raise ValueError(f"A seed is a whole number from 0 to {SEEDS - 1}; got {self.seed!r}.")
@@ -70,6 +78,8 @@ class Request:
             asked["sampler"] = dataclasses.replace(default.sampler, steps=self.steps)
         if self.guidance is not None:
             asked["guidance"] = self.guidance
+        if self.guidances:
+            asked["others"] = tuple({**dict(default.others), **dict(self.guidances)}.items())
         if self.prior is not None:
             asked["start"] = PriorInversion(*self.prior) if any(self.prior) else Noise()
         return dataclasses.replace(default, **asked)
@@ -97,6 +107,35 @@ def checked_levels(levels: Sequence[Any]) -> tuple[int, ...]:
         if level is None or not 1 <= level <= LEVELS:
             raise ValueError(f"Motion levels are whole numbers from 1 (nearly still) to {LEVELS}; got {came!r}.")
     return tuple(dict.fromkeys(level for level in whole if level is not None))
+
+
+def parse_scores(name: str, text: str) -> tuple[float, ...]:
+    """The scores of a command line: `5`, `1,5.5,10`.
+
+    Raises:
+        ValueError: a part is no number, or outside 1..10.
+    """
+    return checked_scores(name, [part.strip() for part in text.split(",") if part.strip()])
+
+
+def checked_scores(name: str, values: Sequence[Any]) -> tuple[float, ...]:
+    """Scores as numbers in the order asked, each once.
+
+    Raises:
+        ValueError: there is none, or one is no number in 1..10.
+    """
+    found = []
+    for came in values:
+        try:
+            value = float(came)
+        except (TypeError, ValueError):
+            value = float("nan")
+        if not LOWEST <= value <= HIGHEST:
+            raise ValueError(f"The {name} score is a number from 1 (still) to 10; got {came!r}.")
+        found.append(value)
+    if not found:
+        raise ValueError(f"No {name} score was asked for; give numbers from 1 to 10, e.g. 1,5,10.")
+    return tuple(dict.fromkeys(found))
 
 
 def load_photo(path: str | Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:

@@ -74,16 +74,38 @@ def write_levels(
     Returns:
         The files written, `path` first.
     """
+    notes = {(("level", level),): note for level, note in (motion or {}).items()}
+    return write_settings(path, photo, {(("level", level),): c for level, c in clips.items()}, fps, prompt, notes)
+
+
+Settings = tuple[tuple[str, float], ...]
+"""What was asked for, by dial: (("object", 3.0), ("camera", 10.0))."""
+
+
+def write_settings(
+    path: str | Path,
+    photo: Picture,
+    clips: Mapping[Settings, Video],
+    fps: float,
+    prompt: str = "",
+    notes: Mapping[Settings, str] | None = None,
+) -> list[Path]:
+    """As `write_levels`, for any dials: each clip alone is `path-object03-camera10`."""
     path = Path(path)
     if len(clips) == 1:
         return [write_clip(path, next(iter(clips.values())), fps)]
-    notes = motion or {}
-    panels = {f"level {level}": clip for level, clip in clips.items()}
-    lines = {f"level {level}": note for level, note in notes.items()}
+    panels = {spoken(settings): clip for settings, clip in clips.items()}
+    lines = {spoken(settings): note for settings, note in (notes or {}).items()}
     written = [writer_of(path)(path, grid(photo, panels, notes=lines, title=prompt), fps)]
-    for level, clip in clips.items():
-        written.append(write_clip(path.with_stem(f"{path.stem}-level{level:02d}"), clip, fps))
+    for settings, clip in clips.items():
+        suffix = "".join(f"-{name}{value:02g}" for name, value in settings)
+        written.append(write_clip(path.with_stem(path.stem + suffix), clip, fps))
     return written
+
+
+def spoken(settings: Settings) -> str:
+    """What was asked for, in words."""
+    return ", ".join(f"{name} {value:g}" for name, value in settings)
 
 
 def enlarge(video: UInt8[np.ndarray, "... H W 3"], comfortable: int = COMFORTABLE) -> UInt8[np.ndarray, "... H2 W2 3"]:

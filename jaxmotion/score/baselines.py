@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import UInt8
 
 from jaxmotion.score.pseudo_labels import STEP, PseudoLabeller
 from jaxmotion.score.reading import Clip, Meter, Reading

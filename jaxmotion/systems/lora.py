@@ -33,7 +33,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Key, UInt8
 
-from jaxmotion.systems.system import Sampling, System, Table, Task, VideoDiffusion
+from jaxmotion.systems.system import Dial, Sampling, System, Table, Task, VideoDiffusion
 from jaxmotion.types import Array, Batch, Params
 
 LORA, DOWN, UP = "lora", "down", "up"
@@ -70,6 +70,14 @@ class LoRA(System):
     @property
     def captions(self) -> tuple[int, int] | None:
         return self.of.captions
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self.of.labels
+
+    @property
+    def dials(self) -> Mapping[str, Dial]:
+        return self.of.dials
 
     def build(self) -> Adapted:
         """The adapted task; it can sample if the system's own can."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any, Protocol, Self, runtime_checkable
 
 import flax.linen as nn
@@ -46,6 +46,18 @@ class Task(Protocol):
         ...
 
 
+@dataclasses.dataclass(frozen=True)
+class Dial:
+    """A batch entry in 1..10 that a person asks for. `whole`: it is a whole number."""
+
+    default: float = 5.0
+    whole: bool = False
+
+    def entry(self, values: Sequence[float]) -> np.ndarray:
+        """The entry of a batch."""
+        return np.asarray(values, np.int32 if self.whole else np.float32)
+
+
 class System:
     """Base of the configs that name a system. All have `frames` and `size` (height, width in pixels) of their clips."""
 
@@ -61,6 +73,11 @@ class System:
     def labels(self) -> tuple[str, ...]:
         """Entries of a batch that it learns from beside clips and captions, where the data knows them."""
         return ()
+
+    @property
+    def dials(self) -> Mapping[str, Dial]:
+        """What a person asks for beside a picture and a text, by batch entry."""
+        return {}
 
     def build(self) -> Task:
         """The task that this config describes."""
@@ -162,10 +179,14 @@ class VideoDiffusion:
             params.update(parts)
         shape = (1, self.canvas.length, self.canvas.height, self.canvas.width)
         extra = sum(c.channels(self.canvas.codec) for c in self.conditioners.values())
-        tokens = {name: size for c in self.conditioners.values() for name, size in c.tokens().items()}
+        tokens = {
+            name: (c.captions[1] if c.captions else 1, size)
+            for c in self.conditioners.values()
+            for name, size in c.tokens().items()
+        }
         condition = Condition(
             channels=(jnp.zeros((*shape, extra)),) if extra else (),
-            tokens={name: jnp.zeros((1, 1, 1, size)) for name, size in tokens.items()},
+            tokens={name: jnp.zeros((1, 1, *shape)) for name, shape in tokens.items()},
         )
         latents = jnp.zeros((*shape, self.canvas.codec.latent_channels))
         params["denoiser"] = self.denoiser.init(denoiser_key, latents, jnp.zeros((1,), jnp.int32), condition)["params"]
@@ -278,7 +299,7 @@ class VideoDiffusion:
             told[name] = conditioner.condition(params, conditioner.null(batch), self.canvas)
         terms: list[Term] = [(sum(told.values(), Condition()), 1.0)]
         names = list(scales)
-        for name, following in zip(names, [*names[1:], None], strict=True):
+        for name, following in zip(names, [*names[1:], None], strict=False):
             told[name] = asked[name]
             if following is None or scales[following] != scales[name]:
                 scale = sampling.curve.scale(scales[name], times)

@@ -94,6 +94,37 @@ def text():
     return randomised(transformers.CLIPTextModel(config))
 
 
+def cogvideox(**changes):
+    return randomised(
+        diffusers.CogVideoXTransformer3DModel(
+            num_attention_heads=2,
+            attention_head_dim=16,
+            in_channels=8,
+            out_channels=4,
+            time_embed_dim=24,
+            text_embed_dim=20,
+            num_layers=2,
+            sample_width=4,
+            sample_height=6,
+            sample_frames=5,
+            max_text_seq_length=5,
+            **changes,
+        )
+    )
+
+
+def cogvideox_vae():
+    sizes = {"block_out_channels": (8, 8, 16, 16), "latent_channels": 4, "layers_per_block": 2, "norm_num_groups": 4}
+    return randomised(diffusers.AutoencoderKLCogVideoX(**sizes))
+
+
+def t5():
+    config = transformers.T5Config(
+        vocab_size=99, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, feed_forward_proj="gated-gelu"
+    )
+    return randomised(transformers.T5EncoderModel(config))
+
+
 def dinov2(**changes):
     config = transformers.Dinov2Config(
         hidden_size=32, num_hidden_layers=2, num_attention_heads=2, image_size=28, patch_size=14, **changes
@@ -194,6 +225,14 @@ PUBLIC: dict[str, Callable[[Path], Path]] = {
     "clip-text": _saved(text),
     "dinov2": _saved(dinov2),
     "dinov2-gated": _saved(lambda: dinov2(use_swiglu_ffn=True)),
+    "cogvideox": _saved(
+        lambda: cogvideox(use_rotary_positional_embeddings=True, use_learned_positional_embeddings=True)
+    ),
+    "cogvideox-1.5": _saved(
+        lambda: cogvideox(use_rotary_positional_embeddings=True, patch_size_t=2, ofs_embed_dim=24, patch_bias=True)
+    ),
+    "cogvideox-vae": _saved(cogvideox_vae),
+    "t5": _saved(t5),
     "tada2d": _named("golden_tadaconv.npz", "tada2d_names", "tada2d.pyth", "model_state"),
     "tadaconvnextv2": _named("golden_tadaconv.npz", "v2_names", "v2.pyth", "model_state"),
     "raft-small": _named("golden_raft.npz", "small_names", "raft-small.pth"),

@@ -15,11 +15,14 @@ from flax.traverse_util import flatten_dict
 
 from jaxmotion.convert.rename import Rule, fits, parameters, shapes_of, split_input, tensors_of
 from jaxmotion.convert.rules.autoencoder import AUTOENCODER, AUTOENCODER_OLD
+from jaxmotion.convert.rules.autoencoder3d import AUTOENCODER3D
 from jaxmotion.convert.rules.autoencoder_tiny import AUTOENCODER_TINY
 from jaxmotion.convert.rules.clip import CLIP, CLIP_TEXT, CLIP_TEXT_BARE, CLIP_VISION_BARE, CLIP_VISION_TOWER
+from jaxmotion.convert.rules.cogvideox import COGVIDEOX, COGVIDEOX_1_5
 from jaxmotion.convert.rules.dinov2 import DINOV2, DINOV2_GATED, DINOV2_GATED_IN_MEMORY, DINOV2_IN_MEMORY
 from jaxmotion.convert.rules.stable_diffusion import MOTION, MOTION_BUFFERS, UNET
-from jaxmotion.models import autoencoder, autoencoder_tiny, clip, dinov2, stable_diffusion
+from jaxmotion.convert.rules.t5 import SHARED_AGAIN, T5
+from jaxmotion.models import autoencoder, autoencoder3d, autoencoder_tiny, clip, cogvideox, dinov2, stable_diffusion, t5
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
 from jaxmotion.types import Condition
@@ -192,3 +195,47 @@ def test_dinov2(name, registers):
     assert not check(DINOV2_GATED if sizes.gated else DINOV2, named_shapes(public), like)
     in_memory = DINOV2_GATED_IN_MEMORY if sizes.gated else DINOV2_IN_MEMORY
     assert not check(in_memory, named_shapes(model.state_dict()), like)
+
+
+@pytest.mark.parametrize("name", cogvideox.PUBLIC)
+def test_cogvideox(name):
+    sizes = cogvideox.PUBLIC[name]
+    positions = {"sines": {}, "rotary_and_learned": {"use_learned_positional_embeddings": True}}
+    tensors = theirs(
+        diffusers.CogVideoXTransformer3DModel,
+        num_attention_heads=sizes.heads,
+        num_layers=sizes.depth,
+        in_channels=sizes.in_channels,
+        patch_size_t=2 if sizes.patch[0] == 2 else None,
+        ofs_embed_dim=512 if sizes.offset else None,
+        use_rotary_positional_embeddings=sizes.positions != "sines",
+        **positions.get(sizes.positions, {}),
+    )
+    rules = COGVIDEOX if sizes.patch[0] == 1 else COGVIDEOX_1_5
+    latents = jax.ShapeDtypeStruct((1, sizes.grid[0] * sizes.patch[0], 60, 90, sizes.in_channels), jnp.float32)
+    tokens = {"text": jax.ShapeDtypeStruct((1, 1, 226, 4096), jnp.float32)}
+    like = ours(cogvideox.CogVideoX(sizes), latents, jnp.zeros((1,), jnp.int32), Condition(tokens=tokens))
+    assert not check(rules, tensors, like)
+
+
+def test_cogvideox_autoencoder():
+    like = jax.eval_shape(autoencoder3d.CausalCodec(autoencoder3d.FULL).init, jax.random.key(0))
+    assert not check(AUTOENCODER3D, theirs(diffusers.AutoencoderKLCogVideoX), flatten_dict(like, sep="/"))
+
+
+def test_t5():
+    sizes = t5.XXL
+    config = transformers.T5Config(
+        vocab_size=sizes.vocabulary,
+        d_model=sizes.features,
+        d_kv=sizes.head_features,
+        d_ff=sizes.hidden,
+        num_layers=sizes.depth,
+        num_heads=sizes.heads,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    )
+    ids = jax.ShapeDtypeStruct((1, 226), jnp.int32)
+    assert check(T5, theirs(transformers.T5EncoderModel, config), ours(t5.T5Encoder(sizes), ids), SHARED_AGAIN) <= set(
+        SHARED_AGAIN
+    )

@@ -24,7 +24,7 @@ from jaxmotion.models.unet import UNet, UNetSizes
 from jaxmotion.nn.transformer import GatedCrossAttention
 from jaxmotion.systems.conditioner import Canvas, Conditioner, first_frame
 from jaxmotion.systems.livephoto.intensity import LevelMap, level_of, ssim_intensity
-from jaxmotion.systems.system import System, VideoDiffusion
+from jaxmotion.systems.system import Dial, System, VideoDiffusion
 from jaxmotion.types import IMAGE, LEVEL, VIDEO, Array, Batch, Params
 
 
@@ -80,6 +80,11 @@ class LivePhoto(System):
     def captions(self) -> tuple[int, int] | None:
         """(vocabulary, length) of the text encoder's token ids."""
         return next((c.captions for c in self.conditioners.values() if c.captions), None)
+
+    @property
+    def dials(self) -> Mapping[str, Dial]:
+        """The motion level. Source: Sec. 3.4."""
+        return {LEVEL: Dial(5, whole=True)}
 
     def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
         """The edges between the levels, measured on training clips."""

@@ -1,7 +1,7 @@
 """How MotionStone tells CogVideoX the picture and the two scores.
 
-Source: MotionStone (arXiv:2412.05848), Overall Pipeline and Motion Condition Injection Design; what concerns the picture
-is CogVideoX's own (arXiv:2408.06072, section 2.5 and its SAT code).
+Source: MotionStone (arXiv:2412.05848), Overall Pipeline and Motion Condition Injection Design; what concerns the
+picture is CogVideoX's own (arXiv:2408.06072, section 2.5 and its SAT code).
 """
 
 from __future__ import annotations
@@ -33,7 +33,7 @@ class FirstFrame(Conditioner):
     """The latent of the picture in the place of the first latent frame, zeros in those of all others, as channels.
 
     Source: MotionStone, Overall Pipeline ("zeros for the other frames"), as in CogVideoX-5B-I2V. Training adds noise to
-    the pixels before they are encoded, sigma = exp(N(noise[0], noise[1]^2)) for each clip, and leaves some pictures out.
+    the pixels before they are encoded, sigma = exp(N(noise[0], noise[1]^2)) for each clip, and leaves some out.
     Unsaid there, chosen here: a picture is left out clip by clip (SAT: batch by batch).
     """
 
@@ -112,8 +112,8 @@ class Score(Conditioner):
     def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         if self.entry not in batch:
             raise ValueError(
-                f"The clips come without {self.entry!r}, which this system is told: take data that knows it, a prepared "
-                "set, or a system that measures it."
+                f"The clips come without {self.entry!r}, which this system is told: take data that knows it, or a "
+                "system that measures it."
             )
         return Condition(vectors=(self.vector(params, batch[self.entry]),))
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Literal, Self
+from typing import Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +53,7 @@ class Intensity(Conditioner):
 
 @dataclasses.dataclass(frozen=True)
 class Known(Intensity):
-    """The data brings the scores: a prepared set, a list that the motion meter wrote, or clips whose motion is known."""
+    """The data brings the scores: a list that the motion meter wrote, or clips whose motion is known."""
 
     @property
     def labels(self) -> tuple[str, ...]:
@@ -89,9 +89,7 @@ class Estimated(Intensity):
         seconds = jnp.broadcast_to(1 / batch[FPS][:, None], (B, T - 1))
         count = max(1, T // self.frames)
         length = min(T, self.frames)
-        shown = jax.image.resize(
-            video.astype(jnp.float32), (B, T, *self.size, 3), "linear", antialias=True
-        )
+        shown = jax.image.resize(video.astype(jnp.float32), (B, T, *self.size, 3), "linear", antialias=True)
         shown = jnp.round(shown).astype(jnp.uint8)
         speeds = []
         for start in np.linspace(0, T - length, count).round().astype(int):

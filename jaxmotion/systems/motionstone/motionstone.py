@@ -21,7 +21,7 @@ from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
 from jaxmotion.systems.conditioner import Canvas, Conditioner, first_frame
 from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Intensity, Known
-from jaxmotion.systems.system import System, VideoDiffusion
+from jaxmotion.systems.system import Dial, System, VideoDiffusion
 from jaxmotion.types import IMAGE, Array
 
 
@@ -43,8 +43,7 @@ class MotionStone(System):
     """Height and width in pixels."""
 
     def __post_init__(self) -> None:
-        scores = [part for each in self.conditioners.values() if isinstance(part := _inner(each), Score)]
-        for score in scores:
+        for score in self.scores:
             if score.entry not in self.intensity.scores:
                 raise ValueError(
                     f"The transformer is told {score.entry!r}, but {type(self.intensity).__name__} knows only "
@@ -55,6 +54,16 @@ class MotionStone(System):
                     f"The score {score.entry!r} has {score.features} features; the time embedding that it is added to "
                     f"has {self.transformer.time_features}."
                 )
+
+    @property
+    def scores(self) -> list[Score]:
+        """The scores that the transformer is told."""
+        return [part for each in self.conditioners.values() if isinstance(part := _inner(each), Score)]
+
+    @property
+    def dials(self) -> Mapping[str, Dial]:
+        """The scores, 5 where nothing is said (Table 2, "w/o M")."""
+        return {score.entry: Dial() for score in self.scores}
 
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec, or the channels not the conditioners."""

@@ -1,0 +1,232 @@
+"""MotionStone: what it adds to CogVideoX, how scores and pictures enter, and what a fresh one does."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxmotion import experiment
+from jaxmotion.data.synthetic import Synthetic
+from jaxmotion.diffusion.guidance import Flat, Rising
+from jaxmotion.diffusion.sampler import DDIM
+from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
+from jaxmotion.parallel.sharding import paths
+from jaxmotion.systems.conditioner import Canvas, Droppable
+from jaxmotion.systems.motionstone.injection import IMAGE_KEPT, IMAGE_NOISE, FirstFrame, Score
+from jaxmotion.systems.motionstone.intensity import Fixed, Known, OneNumber
+from jaxmotion.systems.system import Sampling
+from jaxmotion.types import CAMERA, FPS, IMAGE, INTENSITY, OBJECT, TEXT, VIDEO, Condition
+
+
+@pytest.fixture(scope="module")
+def configs(root):
+    return f"{root / 'configs' / 'motionstone.py'}"
+
+
+@pytest.fixture(scope="module")
+def system(configs):
+    """The tiny system, shallower."""
+    tiny = experiment.load(f"{configs}:tiny").system
+    return dataclasses.replace(tiny, transformer=dataclasses.replace(tiny.transformer, depth=1, heads=2))
+
+
+@pytest.fixture(scope="module")
+def model(system):
+    return system.build()
+
+
+@pytest.fixture(scope="module")
+def params(model):
+    """Random everywhere, also where a fresh one has zeros, but not in the scores' last layers."""
+    fresh = jax.jit(model.init)(jax.random.key(0))
+    keys = iter(jax.random.split(jax.random.key(1), 200))
+    noisy = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(next(keys), x.shape), fresh["denoiser"])
+    return {**fresh, "denoiser": noisy}
+
+
+@pytest.fixture
+def batch(model):
+    rng = np.random.default_rng(0)
+    video = rng.integers(0, 256, (2, model.canvas.frames, 32, 32, 3), np.uint8)
+    return {
+        VIDEO: video,
+        IMAGE: video[:, 0],
+        TEXT: rng.integers(0, 1000, (2, 16), np.int32),
+        OBJECT: np.array([2.0, 9.0], np.float32),
+        CAMERA: np.array([7.0, 1.0], np.float32),
+        FPS: np.array([8.0, 8.0], np.float32),
+    }
+
+
+def stirred(params, part):
+    """The parameters with another last layer of a score than zeros."""
+    last = params[part]["linear_out"]
+    moved = {**last, "kernel": jax.random.normal(jax.random.key(7), last["kernel"].shape)}
+    return {**params, part: {**params[part], "linear_out": moved}}
+
+
+def test_a_fresh_one_is_cogvideox(model, params, batch):
+    """Bit for bit, whatever the scores: their last layers are zero."""
+    condition = model.condition(params, batch)
+    assert len(condition.vectors) == 2
+    zt = jax.random.normal(jax.random.key(2), (2, model.canvas.length, 8, 8, 48))
+    t = jnp.array([999, 10])
+    plain = Condition(condition.channels, condition.tokens)
+    predict = jax.jit(model.predict)
+    np.testing.assert_array_equal(predict(params, zt, t, condition), predict(params, zt, t, plain))
+    assert np.abs(predict(params, zt, t, plain)).max() > 0.1
+    moved = predict(stirred(params, "object_score"), zt, t, model.condition(stirred(params, "object_score"), batch))
+    assert np.abs(moved - predict(params, zt, t, plain)).max() > 1e-3
+
+
+def test_each_score_has_its_half_of_the_time_embedding(model, params, batch):
+    changed = stirred(stirred(params, "object_score"), "camera_score")
+    told = model.condition(changed, batch).vectors
+    total = np.sum(told, axis=0)
+    other = {**batch, OBJECT: batch[OBJECT][::-1].copy()}
+    moved = np.sum(model.condition(changed, other).vectors, axis=0)
+    half = total.shape[1] // 2
+    assert np.abs(moved - total)[:, :half].max() > 0.01
+    np.testing.assert_array_equal(moved[:, half:], total[:, half:])
+
+
+def test_a_dropped_score_adds_nothing(model, params, batch):
+    changed = stirred(params, "object_score")
+    score = Score(OBJECT, "first_half", model.conditioners["object"].of.features)
+    nulled = score.null(batch)
+    assert np.isnan(nulled[OBJECT]).all()
+    np.testing.assert_array_equal(score.condition(changed, nulled, model.canvas).vectors[0], 0)
+    some = Droppable(score, 0.5).drop({**batch, OBJECT: np.full(200, 3.0, np.float32)}, jax.random.key(0))
+    assert 60 < np.isnan(some[OBJECT]).sum() < 140
+
+
+def test_the_picture_is_the_first_latent_and_the_rest_is_zero(model, params, batch):
+    channels = model.condition(params, batch).channels[0]
+    first = model.canvas.encode(params, batch[VIDEO][:, :1])
+    np.testing.assert_array_equal(channels[:, :1], first)
+    np.testing.assert_array_equal(channels[:, 1:], 0)
+
+
+def test_copies_of_the_first_latent_fill_a_clip_up():
+    """CogVideoX1.5 takes latents two by two: 5 frames are 2 latents, 9 are 3 and a copy."""
+    codec = CausalCodec(Autoencoder3DSizes(4, (4, 4, 4, 4), blocks_per_stage=1, groups=2))
+    params = {"codec": codec.init(jax.random.key(0))}
+    video = np.random.default_rng(0).integers(0, 256, (1, 9, 8, 8, 3), np.uint8)
+    canvas = Canvas(codec, 9, 1, 1, multiple=2)
+    assert (canvas.length, canvas.copies) == (4, 1)
+    assert dataclasses.replace(canvas, frames=5).copies == 0
+    z = canvas.encode(params, video)
+    np.testing.assert_array_equal(canvas.filled(z), jnp.concatenate([z[:, :1], z], axis=1))
+    (channels,) = FirstFrame(rescale=2.0).condition(params, {IMAGE: video[:, 0]}, canvas).channels
+    picture = 2 * canvas.encode(params, video[:, :1])
+    np.testing.assert_allclose(channels, jnp.pad(jnp.repeat(picture, 2, 1), ((0, 0), (0, 2), *[(0, 0)] * 3)), rtol=1e-6)
+
+
+def test_training_sees_noisy_pictures_and_sometimes_none(model, params, batch):
+    many = {IMAGE: np.zeros((400, 4, 4, 3), np.uint8)}
+    seen = FirstFrame(dropped=0.25).drop(many, jax.random.key(0))
+    spread = np.log(np.std(seen[IMAGE_NOISE], axis=(1, 2, 3)))
+    assert np.mean(spread) == pytest.approx(-3.0, abs=0.1)
+    assert np.std(spread) == pytest.approx(0.5, abs=0.08)
+    assert np.mean(seen[IMAGE_KEPT]) == pytest.approx(0.75, abs=0.06)
+    dark = {**batch, IMAGE_KEPT: jnp.array([1.0, 0.0])}
+    (channels,) = model.conditioners["image"].condition(params, dark, model.canvas).channels
+    assert np.abs(channels[0]).max() > 0
+    np.testing.assert_array_equal(channels[1], 0)
+
+
+@pytest.mark.parametrize(
+    ("guidance", "others", "terms"),
+    [
+        (1.0, (), 1),
+        (6.0, (), 2),
+        (6.0, (("object", 6.0), ("camera", 6.0)), 2),
+        (6.0, (("object", 2.0), ("camera", 2.0)), 3),
+        (6.0, (("object", 2.0), ("camera", 4.0)), 4),
+        (1.0, (("camera", 4.0),), 2),
+    ],
+)
+def test_guidance_evaluates_no_more_conditions_than_it_needs(model, params, batch, guidance, others, terms):
+    sampling = Sampling(DDIM(4), guidance, others)
+    found = model._terms(params, batch, sampling, np.array([999, 0]))
+    assert len(found) == terms
+    last = found[-1][0]
+    for ours, asked in zip(jax.tree.leaves(last), jax.tree.leaves(model.condition(params, batch)), strict=True):
+        np.testing.assert_array_equal(ours, asked)  # the last term is all that was asked for
+    if terms == 2 and not others:  # both branches of the text's guidance share the vectors of the scores
+        for base, full in zip(found[0][0].vectors, last.vectors, strict=True):
+            np.testing.assert_array_equal(base, full)
+
+
+def test_guiding_what_is_not_there_is_an_error(model, params, batch):
+    with pytest.raises(ValueError, match="no condition 'boxes'"):
+        model._terms(params, batch, Sampling(DDIM(4), 2.0, (("boxes", 2.0),)), np.array([999]))
+
+
+def test_the_rising_scale_is_that_of_the_step():
+    times = np.array([999, 749, 499, 249])
+    scale = Rising().scale(6.0, times)
+    expected = 1 + 6 * (1 - np.cos(np.pi * (np.arange(4) / 4) ** 5)) / 2
+    np.testing.assert_allclose(scale(jnp.asarray(times)), expected, rtol=1e-6)
+    assert Flat().scale(6.0, times) == 6.0
+
+
+def test_scores_may_be_fixed_or_a_single_number(system, model, batch):
+    fixed = dataclasses.replace(system, intensity=Fixed(5.0, 3.0)).build()
+    assert np.asarray(fixed.measures[OBJECT]({}, batch)).tolist() == [5.0, 5.0]
+    assert np.asarray(fixed.measures[CAMERA]({}, batch)).tolist() == [3.0, 3.0]
+    one = Score(INTENSITY, "all", system.transformer.time_features)
+    kept = {name: each for name, each in system.conditioners.items() if name not in (OBJECT, CAMERA)}
+    for kind in ("ssim", "feature_difference"):
+        single = dataclasses.replace(system, conditioners={**kept, "score": one}, intensity=OneNumber(kind))
+        assert set(single.dials) == {INTENSITY}
+        rng = np.random.default_rng(0)
+        still = np.repeat(rng.integers(0, 256, (1, 1, 32, 32, 3), np.uint8), 8, axis=1)
+        clips = [np.concatenate([still, batch[VIDEO][:1]])]
+        with pytest.raises(ValueError, match="call calibrate"):
+            single.build().measures[INTENSITY]({}, {VIDEO: clips[0]})
+        done = single.calibrated(single.calibrate(clips))
+        assert done.calibrate(clips) == {}
+        np.testing.assert_allclose(done.build().measures[INTENSITY]({}, {VIDEO: clips[0]}), [1.0, 10.0], atol=1e-3)
+
+
+def test_what_does_not_fit_is_said(system):
+    with pytest.raises(ValueError, match="told 'object', but OneNumber knows only intensity"):
+        dataclasses.replace(system, intensity=OneNumber("ssim"))
+    narrow = dataclasses.replace(system, transformer=dataclasses.replace(system.transformer, in_channels=48))
+    with pytest.raises(ValueError, match="in_channels to 96 and out_channels to 48"):
+        narrow.build()
+    high = dataclasses.replace(system, size=(36, 32))
+    with pytest.raises(ValueError, match=r"height of 36 px; this model needs a multiple of 8, e\.g\. 32 or 40"):
+        high.build()
+    with pytest.raises(ValueError, match="come without 'object'"):
+        Score(OBJECT).condition({}, {}, None)
+
+
+def test_data_with_known_motion_brings_the_scores(system):
+    source = Synthetic(frames=2, size=(16, 16)).open()
+    assert set(system.labels) <= set(source.labels)
+    assert system.intensity == Known()
+    assert 1 <= source.example(0)[OBJECT] <= 10
+
+
+def test_the_published_size(configs):
+    """5B-I2V with two MLPs of 256 features each, by shapes alone; the encoder and the codec whole."""
+    full = experiment.load(configs).system
+    shapes = paths(jax.eval_shape(full.build().init, jax.random.key(0)))
+    counts = {}
+    for path, leaf in shapes.items():
+        part = path.split("/")[0]
+        counts[part] = counts.get(part, 0) + int(np.prod(leaf.shape))
+    # the 5,570,283,072 parameters of 5B, patches of 16 channels more, and a table of 17,776 positions
+    assert counts["denoiser"] == 5_570_283_072 + 16 * 4 * 3072 + 17_776 * 3072
+    assert counts["text_encoder"] == 4_762_310_656
+    assert counts["codec"] == 215_583_907
+    assert counts["object_score"] == counts["camera_score"] == 2 * (256 * 256 + 256)
+    assert full.build().canvas.length == 13
+    newer = experiment.load(f"{configs}:v1_5").system.build()
+    assert (newer.canvas.length, newer.canvas.copies) == (22, 1)
