@@ -29,11 +29,14 @@ from jaxmotion.convert.comfy import export_comfy
 from jaxmotion.convert.export import export_diffusers, export_motion_adapter
 from jaxmotion.convert.hub import files_of
 from jaxmotion.convert.lora import export_lora
-from jaxmotion.convert.tokenizers import CLIP_FILES, ClipTokens, HashTokens
+from jaxmotion.convert.motionstone import export_motionstone
+from jaxmotion.convert.tokenizers import CLIP_FILES, ClipTokens, HashTokens, T5Tokens, Tokens
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.loader import batches
 from jaxmotion.data.photos import HELD_OUT, SUFFIXES, WHEEL, read_photos
-from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer
+from jaxmotion.data.synthetic import Synthetic
+from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer, spiece
+from jaxmotion.evaluate import dials
 from jaxmotion.evaluate.control import measure_control, summary, write
 from jaxmotion.evaluate.measures import MEASURES
 from jaxmotion.evaluate.plot import plot_control
@@ -45,17 +48,19 @@ from jaxmotion.parallel.sharding import process_share
 from jaxmotion.sample.generate import Sampler, generate
 from jaxmotion.sample.request import Request, fit, load_photo
 from jaxmotion.sample.write import Settings, grid, spoken, write_clip, write_mp4, write_settings, writer_of
+from jaxmotion.score.followed import followed_speeds
 from jaxmotion.score.meter import Estimator, shipped
 from jaxmotion.score.meter import save as save_meter
 from jaxmotion.systems.lora import LORA, LoRA
 from jaxmotion.systems.motionstone.estimator import MotionEstimator
 from jaxmotion.systems.motionstone.intensity import METER
+from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.systems.system import Dial, Sampling, Task
 from jaxmotion.train import checkpoint, loop
 from jaxmotion.train.estimate import estimate
 from jaxmotion.train.log import write_whole
 from jaxmotion.train.resume import CONFIG, check_continues
-from jaxmotion.types import IMAGE, LEVEL, TEXT, VIDEO, Params
+from jaxmotion.types import IMAGE, INTENSITY, LEVEL, TEXT, VIDEO, Params
 
 CALIBRATION, BAD_CLIPS = "calibration.json", "bad_clips.jsonl"
 PREVIEWS, PREVIEW_LEVELS = 3, (1, 5, 10)
@@ -251,6 +256,57 @@ class TrainedRun:
         plot_control(numbers, self.directory)
         return numbers
 
+    def scenes(self, images: Path | None = None, count: int = 6) -> list[dials.Scene]:
+        """Pictures with the place of their object: held-out synthetic ones; of a folder, without the place.
+
+        Raises:
+            ValueError: the run was not trained on synthetic clips, and no folder is given.
+        """
+        if images is not None:
+            found = self.photos(images).items()
+            return [dials.Scene(name, picture, prompt) for name, (picture, prompt) in found]
+        data = self.experiment.data
+        if not isinstance(data, Synthetic):
+            raise ValueError("This run was not trained on synthetic clips; give a folder of pictures (--images DIR).")
+        source = dataclasses.replace(data, split="held_out", truth=("masks",)).open()
+        examples = [source.example(index) for index in range(count)]
+        return [dials.Scene(each["id"], each[VIDEO][0], each[CAPTION], each["masks"].any(0)[0]) for each in examples]
+
+    def turn_dials(
+        self,
+        images: Path | None = None,
+        *,
+        values: Sequence[float] = tuple(range(1, 11)),
+        seeds: Sequence[int] = (0, 1),
+        count: int = 6,
+    ) -> dict[str, Any]:
+        """Measures object and camera motion while each dial is turned; writes control.json and its plot.
+
+        Raises:
+            ValueError: the system has no dials for objects and camera.
+        """
+        known = self.experiment.system.dials
+        by_axis = {axis: axis if axis in known else INTENSITY for axis in dials.AXES}
+        if not set(by_axis.values()) <= set(known):
+            raise ValueError(f"This system has no dials for objects and camera; it has {', '.join(known) or 'none'}.")
+        fps = self.experiment.data.fps
+
+        def make(scene: dials.Scene, asked: Sequence[Mapping[str, float]], seed: int) -> Any:
+            return self.at_settings(scene.picture, scene.prompt, asked, seed)
+
+        turned = dials.measure_dials(
+            make,
+            self.scenes(images, count),
+            by_axis,
+            lambda video, mask: followed_speeds(video, mask, fps),
+            values=values,
+            seeds=seeds,
+        )
+        numbers = dials.summary(turned)
+        dials.write(numbers, self.directory)
+        dials.plot(numbers, self.directory)
+        return numbers
+
     def report(self, images: Path | None = None, *, count: int = 6, seed: int = 0) -> Path:
         """Animates photos at three levels and writes report.html: the clips, the control curve, the loss."""
         rows, fps = [], self.experiment.data.fps
@@ -305,16 +361,24 @@ def ship_meter(directory: Path, path: Path) -> None:
     save_meter(meter.task.config, meter.params, path, {"run": meter.name})
 
 
-Kind = Literal["diffusers", "motion-adapter", "comfy", "safetensors", "lora-peft", "lora-kohya"]
+Kind = Literal["diffusers", "diffusers-baked", "motion-adapter", "comfy", "safetensors", "lora-peft", "lora-kohya"]
 
 
 def export(
-    directory: Path, kind: Kind, destination: Path, weights: Literal["ema", "live"] = "ema", *, verify: bool = True
+    directory: Path,
+    kind: Kind,
+    destination: Path,
+    weights: Literal["ema", "live"] = "ema",
+    *,
+    verify: bool = True,
+    asked: Mapping[str, float] | None = None,
 ) -> list[Path]:
     """Writes the weights of a run for others, and returns the files.
 
     Args:
-        kind: `diffusers` (the folder of a pipeline), `motion-adapter` (that of a MotionAdapter), `comfy` (motion
+        asked: the scores that `diffusers-baked` bakes in; what is not named is at its default.
+        kind: `diffusers` (the folder of a pipeline), `diffusers-baked` (that of a stock pipeline with one setting of
+            MotionStone's scores in its weights), `motion-adapter` (that of a MotionAdapter), `comfy` (motion
             modules in the names of AnimateDiff), `safetensors` (everything under our paths), or the factors of a LoRA.
             Of a run of LoRA the others have the factors merged in.
         verify: compare what PyTorch makes of it with what we do, where it is installed.
@@ -336,6 +400,16 @@ def export(
             )
         case _, LoRA():
             system, params = system.of, system.build().merged(params)
+    if isinstance(system, MotionStone) and kind in ("diffusers", "diffusers-baked"):
+        settings = {**{name: dial.default for name, dial in system.dials.items()}, **(asked or {})}
+        baked = settings if kind == "diffusers-baked" else None
+        tokens = _exported_tokenizer(opened.experiment.tokenizer)
+        presets = [dict(each) for each in _previewed(system.dials)]
+        return export_motionstone(
+            system, params, opened.experiment.sampling, tokens, destination, meta=meta, baked=baked, presets=presets
+        )
+    if kind == "diffusers-baked":
+        raise ValueError(f"{directory} is no run of MotionStone; there are no scores to bake in.")
     if kind == "diffusers":
         tokens = _exported_tokenizer(opened.experiment.tokenizer)
         return export_diffusers(
@@ -383,9 +457,11 @@ def _previewed(dials: Mapping[str, Dial]) -> list[Settings]:
     return list(dict.fromkeys(found)) or [()]
 
 
-def _exported_tokenizer(tokenizer: ClipTokenizer | HashTokenizer) -> HashTokens | ClipTokens:
+def _exported_tokenizer(tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer) -> Tokens:
     if isinstance(tokenizer, HashTokenizer):
         return HashTokens(tokenizer.vocabulary, tokenizer.length)
+    if isinstance(tokenizer, T5Tokenizer):
+        return T5Tokens(spiece(tokenizer.source), tokenizer.length)
     return ClipTokens(files_of(tokenizer.source, CLIP_FILES), tokenizer.length)
 
 

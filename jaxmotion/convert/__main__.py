@@ -23,6 +23,7 @@ DESCRIPTION = """Takes public weights in and gives trained ones out.
   python -m jaxmotion.convert inspect ORG/NAME                            the same of a hub's repository
   python -m jaxmotion.convert import mm_sd_v15.ckpt weights/motion        into our own files, checked
   python -m jaxmotion.convert export --run runs/mine --format diffusers out
+  python -m jaxmotion.convert export --run runs/stone --format diffusers-baked --object 2 --camera 8 out
   python -m jaxmotion.convert export --imported weights/motion back       as it came, tensor by tensor
   python -m jaxmotion.convert merge sd15.safetensors lora.safetensors out a LoRA into a public checkpoint
 
@@ -30,6 +31,7 @@ Training needs no import: a config's start_from takes public files and repositor
 
 EXPORTS = {
     "diffusers": "a folder that DiffusionPipeline.from_pretrained loads, with its report and model card",
+    "diffusers-baked": "MotionStone with one setting of its scores as a stock CogVideoXImageToVideoPipeline",
     "motion-adapter": "motion modules and new input columns as a MotionAdapter for any Stable Diffusion 1.5",
     "comfy": "motion modules in the names that AnimateDiff and ComfyUI read",
     "safetensors": "all parameters under our own paths",
@@ -78,6 +80,8 @@ def _parser() -> argparse.ArgumentParser:
     give.add_argument("destination", type=Path, help="the folder to write")
     give.add_argument("--format", choices=EXPORTS, default="diffusers", help="see below (default diffusers)")
     give.add_argument("--weights", choices=("ema", "live"), default="ema", help="of a run: averaged or latest (ema)")
+    for name in ("object", "camera", "intensity"):
+        give.add_argument(f"--{name}", type=float, metavar="X", help=f"diffusers-baked: the {name} score, 1 to 10 (5)")
     give.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch where it is installed")
     give.set_defaults(do=_export)
 
@@ -138,8 +142,14 @@ def _export(options: argparse.Namespace) -> None:
     if options.imported:
         files = imported.restore(options.imported, options.destination)
     else:
+        asked = {name: getattr(options, name) for name in ("object", "camera", "intensity")}
         files = run.export(
-            options.run, options.format, options.destination, options.weights, verify=not options.no_verify
+            options.run,
+            options.format,
+            options.destination,
+            options.weights,
+            verify=not options.no_verify,
+            asked={name: value for name, value in asked.items() if value is not None},
         )
     for path in files:
         print(path)

@@ -9,8 +9,11 @@ from collections.abc import Sequence
 from typing import Any
 
 from jaxmotion.models.autoencoder import KLSizes
+from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.clip import CLIPTextSizes
+from jaxmotion.models.cogvideox import CogVideoXSizes
 from jaxmotion.models.dinov2 import DINOv2Sizes
+from jaxmotion.models.t5 import T5Sizes
 from jaxmotion.models.unet import UNetSizes
 
 DIFFUSERS = "0.42.1"
@@ -139,6 +142,94 @@ def clip_text(sizes: CLIPTextSizes) -> dict[str, Any]:
         "bos_token_id": sizes.start_token,
         "eos_token_id": sizes.end_token,
         "pad_token_id": sizes.end_token,
+    }
+
+
+def cogvideox(sizes: CogVideoXSizes) -> dict[str, Any]:
+    """Of `CogVideoXTransformer3DModel`."""
+    frames, side = sizes.patch
+    return config_of(
+        "CogVideoXTransformer3DModel",
+        num_attention_heads=sizes.heads,
+        attention_head_dim=sizes.head_features,
+        in_channels=sizes.in_channels,
+        out_channels=sizes.out_channels,
+        flip_sin_to_cos=True,
+        freq_shift=0,
+        time_embed_dim=sizes.time_features,
+        ofs_embed_dim=sizes.time_features if sizes.offset else None,
+        text_embed_dim=sizes.text_features,
+        num_layers=sizes.depth,
+        dropout=0.0,
+        attention_bias=True,
+        sample_width=sizes.grid[2] * side,
+        sample_height=sizes.grid[1] * side,
+        sample_frames=4 * (sizes.grid[0] * frames - frames) + 1,
+        patch_size=side,
+        patch_size_t=frames if frames > 1 else None,
+        patch_bias=True,
+        temporal_compression_ratio=4,
+        max_text_seq_length=sizes.text_length,
+        activation_fn="gelu-approximate",
+        timestep_activation_fn="silu",
+        norm_elementwise_affine=True,
+        norm_eps=1e-5,
+        spatial_interpolation_scale=1.875,
+        temporal_interpolation_scale=1.0,
+        use_rotary_positional_embeddings=sizes.positions != "sines",
+        use_learned_positional_embeddings=sizes.positions == "rotary_and_learned",
+    )
+
+
+def autoencoder_cogvideox(sizes: Autoencoder3DSizes, size: tuple[int, int], *, inverted: bool) -> dict[str, Any]:
+    """Of `AutoencoderKLCogVideoX`; `size` is the height and width of the pictures, `inverted` whether the latents of a
+    picture to animate are divided by the scaling factor."""
+    count = len(sizes.features)
+    return config_of(
+        "AutoencoderKLCogVideoX",
+        in_channels=3,
+        out_channels=3,
+        down_block_types=["CogVideoXDownBlock3D"] * count,
+        up_block_types=["CogVideoXUpBlock3D"] * count,
+        block_out_channels=list(sizes.features),
+        latent_channels=sizes.latent_channels,
+        layers_per_block=sizes.blocks_per_stage,
+        act_fn="silu",
+        norm_eps=1e-6,
+        norm_num_groups=sizes.groups,
+        temporal_compression_ratio=2**sizes.halvings,
+        sample_height=size[0],
+        sample_width=size[1],
+        scaling_factor=sizes.scaling,
+        force_upcast=True,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        invert_scale_latents=inverted,
+    )
+
+
+def t5(sizes: T5Sizes) -> dict[str, Any]:
+    """Of `T5EncoderModel`."""
+    return {
+        "architectures": ["T5EncoderModel"],
+        "model_type": "t5",
+        "vocab_size": sizes.vocabulary,
+        "d_model": sizes.features,
+        "d_kv": sizes.head_features,
+        "d_ff": sizes.hidden,
+        "num_layers": sizes.depth,
+        "num_heads": sizes.heads,
+        "relative_attention_num_buckets": sizes.buckets,
+        "relative_attention_max_distance": sizes.farthest,
+        "feed_forward_proj": "gated-gelu",
+        "layer_norm_epsilon": 1e-6,
+        "dropout_rate": 0.0,
+        "is_encoder_decoder": True,
+        "tie_word_embeddings": False,
+        "use_cache": False,
+        "pad_token_id": 0,
+        "eos_token_id": 1,
+        "decoder_start_token_id": 0,
     }
 
 

@@ -59,7 +59,7 @@ class Component:
 class Pipeline:
     """A pipeline class, its components by name, and its other arguments.
 
-    library:   the name of the file in `convert/pytorch/` that has the class.
+    library:   the name of the file in `convert/pytorch/` that has the class, or "diffusers".
     arguments: JSON values, none of them a list, which the index keeps for components.
     """
 
@@ -71,9 +71,12 @@ class Pipeline:
     def write_into(self, folder: Path) -> None:
         """Writes the index, the pipeline's file and the components into a folder that is there."""
         parts = {name: [part.library, part.class_name] for name, part in self.components.items()}
-        index = {"_class_name": [self.library, self.class_name], "_diffusers_version": DIFFUSERS}
+        stock = self.library in LIBRARIES
+        name = self.class_name if stock else [self.library, self.class_name]
+        index = {"_class_name": name, "_diffusers_version": DIFFUSERS}
         write_json(folder / "model_index.json", {**index, **parts, **self.arguments})
-        shutil.copyfile(CODE / f"{self.library}.py", folder / f"{self.library}.py")
+        if not stock:
+            shutil.copyfile(CODE / f"{self.library}.py", folder / f"{self.library}.py")
         for name, part in self.components.items():
             (folder / name).mkdir()
             part.write_into(folder / name)

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from jaxmotion.diffusion.process import Process
-from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP
+from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, SDEDPMSolverPP
 from jaxmotion.diffusion.schedule import Schedule
 
 _PREDICTIONS = {"eps": "epsilon", "z0": "sample", "v": "v_prediction"}
@@ -29,7 +29,7 @@ def scheduler_of(process: Process, sampler: Any) -> tuple[str, dict[str, Any]]:
         "prediction_type": _PREDICTIONS[process.prediction],
         "rescale_betas_zero_snr": schedule.zero_terminal_snr,
     }
-    if isinstance(sampler, DDIM | DDPM | DPMSolverPP):
+    if isinstance(sampler, DDIM | DDPM | DPMSolverPP | SDEDPMSolverPP):
         config |= {"timestep_spacing": sampler.spacing, "steps_offset": sampler.steps_offset}
     match sampler:
         case DDIM(eta=0.0) if schedule.snr_shift != 1.0:
@@ -58,7 +58,15 @@ def scheduler_of(process: Process, sampler: Any) -> tuple[str, dict[str, Any]]:
                 **solver,
                 "final_sigmas_type": "zero",
             }
-    known = ", ".join(each.__name__ for each in (DDIM, DDPM, DPMSolverPP))
+        case SDEDPMSolverPP():
+            return "CogVideoXDPMScheduler", {
+                **config,
+                **_curve(schedule),
+                "clip_sample": False,
+                "set_alpha_to_one": True,
+                "snr_shift_scale": schedule.snr_shift,
+            }
+    known = ", ".join(each.__name__ for each in (DDIM, DDPM, DPMSolverPP, SDEDPMSolverPP))
     raise ValueError(f"diffusers has no scheduler for {type(sampler).__name__}; sample with one of {known}.")
 
 

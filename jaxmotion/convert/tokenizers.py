@@ -56,4 +56,25 @@ class ClipTokens:
         return Component("transformers", "CLIPTokenizer", config, "tokenizer_config.json", files=files)
 
 
-Tokens = HashTokens | ClipTokens
+@dataclasses.dataclass(frozen=True)
+class T5Tokens:
+    """T5's SentencePiece tokenizer, from its file."""
+
+    file: Path
+    length: int = 226
+    vocabulary: int = 32128
+
+    def component(self) -> Component:
+        """The stock class and its file."""
+        config = {
+            "tokenizer_class": "T5Tokenizer",
+            "model_max_length": self.length,
+            "eos_token": "</s>",
+            "unk_token": "<unk>",
+            "pad_token": "<pad>",
+            "extra_ids": 100,
+        }
+        return Component("transformers", "T5Tokenizer", config, "tokenizer_config.json", files=(self.file,))
+
+
+Tokens = HashTokens | ClipTokens | T5Tokens

@@ -96,15 +96,19 @@ def _t5_pieces(source: str) -> Any:
         from sentencepiece import SentencePieceProcessor
     except ImportError as error:
         raise ImportError("T5's tokenizer needs sentencepiece; pip install 'jaxmotion[t5]'.") from error
-    file = _spiece(source)
+    file = spiece(source)
     try:
         return SentencePieceProcessor(model_file=str(file))
     except (OSError, RuntimeError) as error:
         raise ValueError(f"{file} is no SentencePiece model ({error}); is it whole?") from error
 
 
-def _spiece(source: str) -> Path:
-    """The file of the pieces in a file, a folder or a repository."""
+def spiece(source: str) -> Path:
+    """The file of T5's pieces in a file, a folder or a repository.
+
+    Raises:
+        FileNotFoundError: there is none, or the repository cannot be reached.
+    """
     path = Path(source)
     places = [path, path / "spiece.model", path / "tokenizer" / "spiece.model"]
     found = next((place for place in places if place.is_file()), None)

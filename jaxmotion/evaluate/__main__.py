@@ -9,11 +9,12 @@ from rich.console import Console
 
 from jaxmotion import commands, run
 from jaxmotion.data.pairs import read_pairs
-from jaxmotion.evaluate import control
+from jaxmotion.evaluate import control, dials
 from jaxmotion.evaluate import ranking as evaluate_ranking
 from jaxmotion.sample.request import parse_levels
 from jaxmotion.score import meter, trials
 from jaxmotion.score.baselines import BASELINES
+from jaxmotion.types import LEVEL
 
 DESCRIPTION = """Measures whether the clips of a trained run move as much as they were asked to, and how well motion is
 measured.
@@ -22,7 +23,9 @@ measured.
   python -m jaxmotion.evaluate --run runs/first control --images photos --levels 1,5,10 --seeds 4
 
 Every photo is animated at every level with every seed. Writes evaluate/control.json and evaluate/control.png in the run
-folder: Spearman's rho of asked level and measured motion (SSIM and optical flow), and how still level 1 is.
+folder: Spearman's rho of asked level and measured motion (SSIM and optical flow), and how still level 1 is. Of a system
+with an object and a camera score, each is turned while the other stays at 5, both are measured by points that are
+followed, and it says how much one dial moves the other's axis (cross-talk).
 
   python -m jaxmotion.evaluate ranking
   python -m jaxmotion.evaluate ranking --pairs pairs.csv --clips clips --out ranking.json
@@ -66,6 +69,12 @@ def body(arguments: list[str]) -> None:
     opened = run.open_run(options.run, options.weights)
     if options.what == "report":
         print(opened.report(options.images, count=options.count))
+        return
+    if LEVEL not in opened.experiment.system.dials:
+        numbers = opened.turn_dials(options.images, values=levels, seeds=range(options.seeds), count=options.count)
+        console = Console()
+        console.print(dials.table({options.run.name: numbers}, f"Dials: {numbers['clips']} clips"))
+        print(options.run / control.CONTROL)
         return
     numbers = opened.control(options.images, levels=levels, seeds=range(options.seeds), count=options.count)
     Console().print(control.table(numbers))

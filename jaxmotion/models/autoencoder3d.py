@@ -333,7 +333,11 @@ class CausalCodec:
         if not rest:
             return y
         others = rearrange(x[:, first.stop :], "B (n s) ... -> n B s ...", s=size)
-        step = lambda tails, part: _chunk(self.sizes, method, params, part, tails)[::-1]  # noqa: E731
+
+        def step(tails: dict[str, Array], part: Array) -> tuple[dict[str, Array], Array]:
+            made, after = _chunk(self.sizes, method, params, part, tails)
+            return after, made
+
         _, after = jax.lax.scan(step, tails, others)
         return jnp.concatenate([y, rearrange(after, "n B s ... -> B (n s) ...")], axis=1)
 
@@ -349,7 +353,7 @@ class CausalCodec:
         out = [side // per_output for side in sides]
         extents = [int(side * part) for side, part in zip(out, tiles.overlap, strict=True)]
         corners = [range(0, length, step) for length, step in zip(x.shape[2:4], steps, strict=True)]
-        tails: dict[tuple[int, int], dict[str, Array]] = {corner: {} for corner in itertools.product(*corners)}
+        tails: dict[tuple[int, ...], dict[str, Array]] = {corner: {} for corner in itertools.product(*corners)}
         for part in chunks(x.shape[1], size):
             rows: list[list[Array]] = []
             for top in corners[0]:

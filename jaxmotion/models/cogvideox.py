@@ -8,6 +8,7 @@ Source: `CogVideoXTransformer3DModel` of diffusers and the SAT code of its autho
 from __future__ import annotations
 
 import dataclasses
+import math
 from functools import partial
 from typing import ClassVar, Literal
 
@@ -168,9 +169,10 @@ class CogVideoX(nn.Module):
         sizes = self.sizes
         if sizes.positions not in ("sines", "rotary_and_learned"):
             return x
-        table = np.pad(sine_positions(sizes.features, grid), ((x.shape[1] - np.prod(grid), 0), (0, 0)))
+        texts = x.shape[1] - math.prod(grid)
+        table = np.pad(sine_positions(sizes.features, grid), ((texts, 0), (0, 0)))
         if sizes.positions == "rotary_and_learned":
-            stored = (sizes.text_length + int(np.prod(sizes.grid)), sizes.features)
+            stored = (sizes.text_length + math.prod(sizes.grid), sizes.features)
             learned = self.param("positions", nn.initializers.normal(0.02), stored)
             if grid[1:] != sizes.grid[1:]:
                 factor = sizes.patch[1]
@@ -178,7 +180,7 @@ class CogVideoX(nn.Module):
                     f"Latents are {grid[1] * factor} x {grid[2] * factor}; this network has learned the places of "
                     f"{sizes.grid[1] * factor} x {sizes.grid[2] * factor} and knows no others."
                 )
-            if x.shape[1] - np.prod(grid) != sizes.text_length:
+            if texts != sizes.text_length:
                 raise ValueError(f"This network needs {sizes.text_length} text tokens, as many as it has places for.")
             table = learned if grid == sizes.grid else table
         return x + jnp.asarray(table).astype(x.dtype)

@@ -56,7 +56,8 @@ def rotary_table(
     Source: RoFormer (arXiv:2104.09864), Eq. 34.
     """
     angles = np.asarray(positions, np.float64)[:, None] / period ** (np.arange(0, features, 2) / features)
-    return tuple(np.repeat(part(angles), 2, axis=-1).astype(np.float32) for part in (np.cos, np.sin))
+    twice = np.repeat(angles, 2, axis=-1)
+    return np.cos(twice).astype(np.float32), np.sin(twice).astype(np.float32)
 
 
 def rotate(

@@ -74,7 +74,7 @@ def write_levels(
     Returns:
         The files written, `path` first.
     """
-    notes = {(("level", level),): note for level, note in (motion or {}).items()}
+    notes: dict[Settings, str] = {(("level", level),): note for level, note in (motion or {}).items()}
     return write_settings(path, photo, {(("level", level),): c for level, c in clips.items()}, fps, prompt, notes)
 
 

@@ -56,10 +56,9 @@ class FirstFrame(Conditioner):
         latent = canvas.codec.encode(params.get("codec", {}), pixels[:, None]) * self.rescale
         if IMAGE_KEPT in batch:
             latent = latent * batch[IMAGE_KEPT].reshape(-1, 1, 1, 1, 1).astype(latent.dtype)
-        # copies of the first latent, where the canvas has some, are copies of the picture's too
-        shown = jnp.repeat(latent, 1 + canvas.copies, axis=1)
-        rest = canvas.length - shown.shape[1]
-        return Condition(channels=(jnp.pad(shown, ((0, 0), (0, rest), (0, 0), (0, 0), (0, 0))),))
+        # Where the canvas has a copy of the first latent, the picture stands beside the copy only: so does diffusers'
+        # pipeline for CogVideoX1.5, whose padding by further copies is never reached.
+        return Condition(channels=(jnp.pad(latent, ((0, 0), (0, canvas.length - 1), (0, 0), (0, 0), (0, 0))),))
 
     def drop(self, batch: Batch, key: Array) -> Batch:
         size_key, noise_key, drop_key = jax.random.split(key, 3)

@@ -26,6 +26,7 @@ CLIPS_TO_CALIBRATE = 1000
 Measures = Mapping[str, Callable[[Params, Batch], Array]]
 
 
+@dataclasses.dataclass(frozen=True)
 class Intensity(Conditioner):
     """Base of the sources of scores. A source may own parameters; it brings no condition by itself."""
 

@@ -1,0 +1,270 @@
+"""MotionStone as pipelines of public classes: with both dials, or with one setting of them baked into CogVideoX.
+
+The scores are added to the time embedding, so for one setting they are a part of its last bias: then
+`CogVideoXImageToVideoPipeline` runs the model as it is. That is exact as long as both branches of the guidance have the
+same scores, which is so unless a score is guided itself.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from jaxmotion.convert import classes
+from jaxmotion.convert.folder import Component, Pipeline, files_in, whole, write_json
+from jaxmotion.convert.rename import ConversionError, Rules, covered, linear, tensors_of, under
+from jaxmotion.convert.rules.autoencoder3d import AUTOENCODER3D
+from jaxmotion.convert.rules.cogvideox import COGVIDEOX, COGVIDEOX_1_5
+from jaxmotion.convert.rules.t5 import T5
+from jaxmotion.convert.scheduler import scheduler_of
+from jaxmotion.convert.tokenizers import Tokens
+from jaxmotion.convert.write import write_tensors
+from jaxmotion.models.autoencoder3d import CausalCodec
+from jaxmotion.systems.conditioner import Droppable, T5Tokens
+from jaxmotion.systems.motionstone.injection import FirstFrame, Score
+from jaxmotion.systems.motionstone.intensity import METER
+from jaxmotion.systems.motionstone.motionstone import MotionStone
+from jaxmotion.systems.system import Sampling
+from jaxmotion.types import Params
+
+LAST_BIAS = "denoiser/time/linear_out/bias"
+PRESETS = "presets.safetensors"
+CONFIG = "jaxmotion_config.json"
+Settings = Mapping[str, float]
+
+
+def export_motionstone(
+    system: MotionStone,
+    params: Params,
+    sampling: Sampling,
+    tokens: Tokens,
+    destination: Path,
+    *,
+    meta: Mapping[str, Any],
+    baked: Settings | None = None,
+    presets: Sequence[Settings] = (),
+) -> list[Path]:
+    """Writes a folder that diffusers loads, whole or not at all, and returns its files.
+
+    Args:
+        params: the whole tree, in the precision that the files will have.
+        baked: one setting of the dials, for the stock `CogVideoXImageToVideoPipeline`. Without it the folder ships a
+            pipeline with both dials, which needs `trust_remote_code=True`.
+        presets: settings whose vectors are written beside it, as wide as the time embedding: added to
+            `transformer.time_embedding.linear_2.bias` of the unbaked model each does what baking does.
+
+    Raises:
+        FileExistsError: the destination is there already.
+        ValueError: a part of the system has no form that diffusers can load, or there is no such dial.
+    """
+    flat = flat_parameters(system, params)
+    vectors = {name_of(settings): score_vector(system, params, settings) for settings in presets}
+    if baked is not None:
+        vector = score_vector(system, params, baked)
+        bias = np.asarray(flat[LAST_BIAS])
+        flat = {**flat, LAST_BIAS: (bias.astype(np.float32) + vector).astype(bias.dtype)}
+    pipeline = pipeline_of(system, flat, sampling, tokens, baked=baked is not None)
+    with whole(destination) as folder:
+        pipeline.write_into(folder)
+        write_json(folder / CONFIG, meta)
+        if vectors:
+            write_tensors(folder, Path(PRESETS).stem, vectors)
+        (folder / "README.md").write_text(_card(system, sampling, meta, baked))
+    return files_in(destination)
+
+
+def score_vector(system: MotionStone, params: Params, settings: Settings) -> np.ndarray:
+    """float32 [E]: what these scores add to the time embedding; a dial that is not named is at its default.
+
+    Raises:
+        ValueError: there is no such dial, or a score is outside 1..10.
+    """
+    unknown = set(settings) - set(system.dials)
+    if unknown:
+        raise ValueError(f"There is no dial {', '.join(sorted(unknown))}; there are {', '.join(system.dials)}.")
+    for name, value in settings.items():
+        if not 1 <= value <= 10:
+            raise ValueError(f"The {name} score is from 1 to 10; got {value:g}.")
+    total = jnp.zeros((1, system.transformer.time_features))
+    for score in system.scores:
+        asked = settings.get(score.entry, system.dials[score.entry].default)
+        total = total + score.vector(params, jnp.array([asked], jnp.float32))
+    return np.asarray(total[0], np.float32)
+
+
+def name_of(settings: Settings) -> str:
+    """The name of a preset, such as `object05_camera10`."""
+    return "_".join(f"{name}{value:02g}" for name, value in settings.items())
+
+
+def pipeline_of(
+    system: MotionStone, flat: Mapping[str, Any], sampling: Sampling, tokens: Tokens, *, baked: bool
+) -> Pipeline:
+    """The pipeline that makes the clips of this system.
+
+    Raises:
+        ValueError: a part of the system has no form that diffusers can load; the message says which and why.
+    """
+    codec, image, text = _codec(system), _one(system, FirstFrame), _one(system, T5Tokens)
+    if (text.encoder.vocabulary, text.encoder.length) != (tokens.vocabulary, tokens.length):
+        raise ValueError(
+            f"The text encoder reads {text.encoder.length} tokens of a vocabulary of {text.encoder.vocabulary}; the "
+            f"tokenizer makes {tokens.length} of {tokens.vocabulary}."
+        )
+    name, arguments = scheduler_of(system.process, sampling.sampler)
+    inverted = not np.isclose(image.rescale, 1.0)
+    if inverted and not np.isclose(image.rescale, codec.sizes.scaling**-2):
+        raise ValueError(f"Pictures are rescaled by {image.rescale:g}; diffusers knows 1 and 1 / scaling^2 only.")
+    components = {
+        "tokenizer": tokens.component(),
+        "text_encoder": Component(
+            "transformers", "T5EncoderModel", classes.t5(text.encoder), tensors=_taken("text_encoder", T5, flat)
+        ),
+        "vae": Component(
+            "diffusers",
+            "AutoencoderKLCogVideoX",
+            classes.autoencoder_cogvideox(codec.sizes, system.size, inverted=inverted),
+            tensors=_taken("codec", AUTOENCODER3D, flat),
+        ),
+        "transformer": Component(
+            "diffusers",
+            "CogVideoXTransformer3DModel",
+            classes.cogvideox(system.transformer),
+            tensors=_taken("denoiser", COGVIDEOX if system.transformer.patch[0] == 1 else COGVIDEOX_1_5, flat),
+        ),
+        "scheduler": Component("diffusers", name, classes.config_of(name, **arguments), "scheduler_config.json"),
+    }
+    if baked:
+        return Pipeline("diffusers", "CogVideoXImageToVideoPipeline", components, {})
+    scores = {
+        score.entry: {"width": score.width, "share": score.share, "default": system.dials[score.entry].default}
+        for score in system.scores
+    }
+    tensors = {}
+    for score in system.scores:
+        tensors |= _taken(score.part, _score_rules(score), flat)
+    config = classes.config_of("MotionScores", features=system.transformer.time_features, scores=scores)
+    components["motion_scores"] = Component("motion_scores", "MotionScores", config, tensors=tensors)
+    return Pipeline("motionstone_pipeline", "MotionStonePipeline", components, {})
+
+
+def flat_parameters(system: MotionStone, params: Params) -> dict[str, Any]:
+    """The parameters by path, without the motion meter, which only training needs.
+
+    Raises:
+        ConversionError: they are not those of this system.
+    """
+    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
+    shapes: dict[str, Any] = flatten_dict(jax.eval_shape(system.build().init, jax.random.key(0)), sep="/")  # pyright: ignore[reportAssignmentType]
+    wrong = [
+        f"{path}: {list(flat[path].shape)} came, {list(shape.shape)} is needed"
+        for path, shape in shapes.items()
+        if path in flat and tuple(flat[path].shape) != shape.shape
+    ]
+    missing, unexpected = shapes.keys() - flat.keys(), flat.keys() - shapes.keys()
+    if missing or unexpected or wrong:
+        raise ConversionError(sorted(missing), sorted(unexpected), wrong, source="The system to export")
+    return {path: array for path, array in flat.items() if not path.startswith(f"{METER}/")}
+
+
+def _score_rules(score: Score) -> Rules:
+    return (*linear(f"{score.entry}.linear_1", "linear_in"), *linear(f"{score.entry}.linear_2", "linear_out"))
+
+
+def _taken(part: str, rules: Rules, flat: Mapping[str, Any]) -> dict[str, Any]:
+    """The tensors of a part; every parameter of it must have its rule."""
+    table = under("", f"{part}/", rules)
+    mine = {path: array for path, array in flat.items() if path.startswith(f"{part}/")}
+    left = set(mine) - covered(table, mine)
+    if left:
+        raise ConversionError(unexpected=sorted(left), source="What an export writes")
+    return dict(tensors_of(table, mine))
+
+
+def _codec(system: MotionStone) -> CausalCodec:
+    if not isinstance(system.codec, CausalCodec):
+        raise ValueError(
+            f"CogVideoX's pipelines need its autoencoder; this system has {type(system.codec).__name__}, as the tiny "
+            "sizes have. Export it as safetensors."
+        )
+    return system.codec
+
+
+def _one(system: MotionStone, kind: type) -> Any:
+    """The conditioner of that class, without what drops it in training."""
+    unwrapped = (each.of if isinstance(each, Droppable) else each for each in system.conditioners.values())
+    found = [each for each in unwrapped if isinstance(each, kind)]
+    if len(found) != 1:
+        raise ValueError(f"An exported MotionStone has one {kind.__name__}; this system has {len(found)}.")
+    return found[0]
+
+
+def _card(system: MotionStone, sampling: Sampling, meta: Mapping[str, Any], baked: Settings | None) -> str:
+    height, width = system.size
+    if baked is None:
+        loading = (
+            "pipe = DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True, torch_dtype=torch.bfloat16)",
+            ", ".join(f"{name}=5.0" for name in system.dials) + ", ",
+        )
+    else:
+        loading = ("pipe = CogVideoXImageToVideoPipeline.from_pretrained(FOLDER, torch_dtype=torch.bfloat16)", "")
+    kind = "DiffusionPipeline" if baked is None else "CogVideoXImageToVideoPipeline"
+    setting = "" if baked is None else f"Baked in: {', '.join(f'{k} {v:g}' for k, v in baked.items())}.\n"
+    return f"""---
+library_name: diffusers
+pipeline_tag: image-to-video
+tags: [image-to-video, motionstone, motion-control, jaxmotion]
+---
+# MotionStone: a photo and a sentence become a clip that moves as much as was asked
+
+{system.frames} frames of {width} x {height} px, after [MotionStone](https://arxiv.org/abs/2412.05848) on CogVideoX;
+trained with jaxmotion, which is JAX, and exported to PyTorch. Scores run from 1 (still) to 10 (one frame diagonal per
+second). {setting}
+```python
+import torch
+from diffusers import {kind}
+from diffusers.utils import export_to_video, load_image
+
+{loading[0]}
+pipe.enable_model_cpu_offload()
+pipe.vae.enable_tiling()
+clip = pipe(load_image("photo.jpg"), "a dog runs along the beach", {loading[1]}
+            num_inference_steps={sampling.sampler.steps}, guidance_scale={sampling.guidance:g}).frames[0]
+export_to_video(clip, "clip.mp4", fps=8)
+```
+
+Training samples with guidance that rises step by step (CogVideoX's SAT form). `use_dynamic_cfg` of diffusers is another
+curve; a plain `guidance_scale` is the nearest that its pipeline has.
+
+<details><summary>training configuration</summary>
+
+```json
+{json.dumps(meta, indent=2)}
+```
+
+</details>
+"""
+
+
+def with_vector(params: Params, vector: np.ndarray) -> dict[str, Any]:
+    """The parameters with a vector of scores in the last bias of the time embedding."""
+    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
+    return unflatten_dict({**flat, LAST_BIAS: flat[LAST_BIAS] + vector}, sep="/")
+
+
+def without_scores(system: MotionStone) -> MotionStone:
+    """The system without its scores: plain CogVideoX, for which a vector can be baked in."""
+    kept = {
+        name: each
+        for name, each in system.conditioners.items()
+        if not isinstance(each.of if isinstance(each, Droppable) else each, Score)
+    }
+    return dataclasses.replace(system, conditioners=kept)
