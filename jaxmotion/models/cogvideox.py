@@ -170,7 +170,6 @@ class CogVideoX(nn.Module):
         if sizes.positions not in ("sines", "rotary_and_learned"):
             return x
         texts = x.shape[1] - math.prod(grid)
-        table = np.pad(sine_positions(sizes.features, grid), ((texts, 0), (0, 0)))
         if sizes.positions == "rotary_and_learned":
             stored = (sizes.text_length + math.prod(sizes.grid), sizes.features)
             learned = self.param("positions", nn.initializers.normal(0.02), stored)
@@ -182,8 +181,9 @@ class CogVideoX(nn.Module):
                 )
             if texts != sizes.text_length:
                 raise ValueError(f"This network needs {sizes.text_length} text tokens, as many as it has places for.")
-            table = learned if grid == sizes.grid else table
-        return x + jnp.asarray(table).astype(x.dtype)
+            if grid == sizes.grid:
+                return x + learned.astype(x.dtype)
+        return x + jnp.pad(sine_positions(sizes.features, grid), ((texts, 0), (0, 0))).astype(x.dtype)
 
 
 class Block(nn.Module):
@@ -239,7 +239,7 @@ class RotaryAttention(nn.Module):
         return Linear(x.shape[-1], name="out")(y.reshape(x.shape))
 
 
-def sine_positions(features: int, grid: tuple[int, int, int]) -> Float[np.ndarray, "N features"]:
+def sine_positions(features: int, grid: tuple[int, int, int]) -> Float[Array, "N features"]:
     """For each token of a grid (frames, height, width): a quarter for its frame, then its column, then its row.
 
     Source: the code of CogVideoX-2B; sines first, then cosines, of each; heights and widths over 1.875.
@@ -247,12 +247,7 @@ def sine_positions(features: int, grid: tuple[int, int, int]) -> Float[np.ndarra
     T, h, w = grid
     time = _sines(features // 4, np.arange(T))
     rows, columns = (_sines(features * 3 // 8, np.arange(size) / SPATIAL_SCALE) for size in (h, w))
-    parts = (
-        repeat(time, "T D -> (T h w) D", h=h, w=w),
-        repeat(columns, "w D -> (T h w) D", T=T, h=h),
-        repeat(rows, "h D -> (T h w) D", T=T, w=w),
-    )
-    return np.concatenate(parts, axis=-1)
+    return _over_grid(grid, time=time, columns=columns, rows=rows)
 
 
 def fitted_grid(
@@ -295,15 +290,22 @@ def _rotations(sizes: CogVideoXSizes, grid: tuple[int, int, int], texts: int, to
     )
     rotations = []
     for time, row, column, unturned in tables:
-        parts = (
-            repeat(jnp.asarray(time), "T D -> (T h w) D", h=h, w=w),
-            repeat(jnp.asarray(row), "h D -> (T h w) D", T=T, w=w),
-            repeat(jnp.asarray(column), "w D -> (T h w) D", T=T, h=h),
-        )
-        table = jnp.concatenate(parts, axis=-1)
+        table = _over_grid(grid, time=time, rows=row, columns=column)
         around = ((texts, total - texts - table.shape[0]), (0, 0))
         rotations.append(jnp.pad(table, around, constant_values=unturned))
     return tuple(rotations)
+
+
+def _over_grid(grid: tuple[int, int, int], **tables: Float[np.ndarray, "S D"]) -> Float[Array, "N D"]:
+    """Tables for frames (`time`), `rows` and `columns`, side by side in the order given, for every token of a grid.
+
+    The small tables are constants of the program; their product is made by it.
+    """
+    T, h, w = grid
+    patterns = {"time": "T D -> (T h w) D", "rows": "h D -> (T h w) D", "columns": "w D -> (T h w) D"}
+    sizes = {"time": {"h": h, "w": w}, "rows": {"T": T, "w": w}, "columns": {"T": T, "h": h}}
+    parts = [repeat(jnp.asarray(table), patterns[name], **sizes[name]) for name, table in tables.items()]
+    return jnp.concatenate(parts, axis=-1)
 
 
 def _sines(features: int, positions: Num[np.ndarray, " S"]) -> Float[np.ndarray, "S features"]:

@@ -118,4 +118,4 @@ def _table(sizes):
 def test_sines():
     ours = sine_positions(64, (3, 4, 6))
     theirs = get_3d_sincos_pos_embed(64, (6, 4), 3, 1.875, 1.0).flatten(0, 1)
-    np.testing.assert_allclose(ours, theirs.numpy(), atol=1e-6)
+    np.testing.assert_allclose(np.asarray(ours), theirs.numpy(), atol=1e-6)

@@ -5,6 +5,7 @@ One copy of the weights at a time: the reference computes, saves itself and is g
 
 from __future__ import annotations
 
+import dataclasses
 import resource
 from functools import partial
 
@@ -15,15 +16,19 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from einops import rearrange
 
 from jaxmotion.convert.files import open_tensors
 from jaxmotion.convert.rename import to_jax
 from jaxmotion.convert.rules.autoencoder import AUTOENCODER
+from jaxmotion.convert.rules.autoencoder3d import AUTOENCODER3D
 from jaxmotion.convert.rules.clip import CLIP_TEXT_BARE
+from jaxmotion.convert.rules.cogvideox import COGVIDEOX
 from jaxmotion.convert.rules.dinov2 import DINOV2
 from jaxmotion.convert.rules.stable_diffusion import UNET
-from jaxmotion.models import autoencoder, clip, dinov2, stable_diffusion
+from jaxmotion.convert.rules.t5 import T5
+from jaxmotion.models import autoencoder, autoencoder3d, clip, cogvideox, dinov2, stable_diffusion, t5
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
 from jaxmotion.types import Condition
 
@@ -113,3 +118,71 @@ def test_dinov2(computed, read, distance, draw):
     theirs = computed(partial(transformers.Dinov2Model, config), lambda encoder: encoder(images(x)).last_hidden_state)
     params = read(DINOV2, dinov2.DINOv2(sizes), x)
     assert distance(jax.jit(dinov2.DINOv2(sizes).apply)({"params": params}, x), theirs) < NETWORK
+
+
+def cogvideox_of(sizes):
+    return diffusers.CogVideoXTransformer3DModel(
+        num_attention_heads=sizes.heads,
+        num_layers=sizes.depth,
+        in_channels=sizes.in_channels,
+        use_rotary_positional_embeddings=sizes.positions != "sines",
+        use_learned_positional_embeddings=sizes.positions == "rotary_and_learned",
+    )
+
+
+@pytest.mark.parametrize("name", ["2B, whole", "5B-I2V, one block"])
+def test_cogvideox(computed, read, shapes, distance, draw, name):
+    """All of 2B on a small clip, and a block of 5B-I2V with its learned positions on one of its size and 2 frames."""
+    whole = name.startswith("2B")
+    sizes = cogvideox.T2V_2B if whole else dataclasses.replace(cogvideox.I2V_5B, depth=1)
+    shape = (3, 16, 24) if whole else (2, 60, 90)
+    zt, text, t = draw(1, *shape, sizes.in_channels), draw(1, 1, 226, 4096), np.array([500])
+    rotations = None
+    if not whole:
+        rotations = get_3d_rotary_pos_embed(64, ((0, 0), (30, 45)), (30, 45), 2)
+
+    def run(module):
+        latents = torch.tensor(rearrange(zt, "B T h w C -> B T C h w"))
+        said = module(latents, torch.tensor(text[:, 0]), torch.tensor(t), image_rotary_emb=rotations).sample
+        return rearrange(said, "B T C h w -> B T h w C")
+
+    theirs = computed(lambda: cogvideox_of(sizes), run)
+    network = cogvideox.CogVideoX(sizes)
+    condition = Condition(tokens={"text": text})
+    params = read(COGVIDEOX, network, zt, t, condition)
+    assert distance(jax.jit(network.apply)({"params": params}, zt, t, condition), theirs) < NETWORK
+
+
+def test_cogvideox_autoencoder(computed, distance, draw, tmp_path):
+    codec = autoencoder3d.CausalCodec(autoencoder3d.FULL)
+    x, z = draw(1, 9, 48, 64, 3), draw(1, 3, 6, 8, 16)
+
+    def run(module):
+        first = lambda x: torch.tensor(rearrange(x, "B T H W C -> B C T H W"))  # noqa: E731
+        last = lambda x: rearrange(x, "B C T H W -> B T H W C")  # noqa: E731
+        return last(module.encode(first(x)).latent_dist.parameters), last(module.decode(first(z) / 0.7).sample)
+
+    moments, pixels = computed(diffusers.AutoencoderKLCogVideoX, run)
+    params = to_jax(AUTOENCODER3D, open_tensors(tmp_path), jax.eval_shape(codec.init, jax.random.key(0)))
+    assert distance(jax.jit(codec.moments)(params, x), moments) < NETWORK
+    assert distance(jax.jit(codec.decode)(params, z), pixels) < NETWORK
+
+
+def test_t5(computed, read, distance):
+    """Four of the 24 layers of XXL, at full width: all of them and their copy do not fit the memory."""
+    sizes = dataclasses.replace(t5.XXL, depth=4)
+    text = np.random.default_rng(0).integers(0, 32000, (1, 226), dtype=np.int32)
+    config = transformers.T5Config(
+        vocab_size=sizes.vocabulary,
+        d_model=sizes.features,
+        d_kv=sizes.head_features,
+        d_ff=sizes.hidden,
+        num_layers=sizes.depth,
+        num_heads=sizes.heads,
+        feed_forward_proj="gated-gelu",
+        tie_word_embeddings=False,
+    )
+    ids = torch.tensor(text, dtype=torch.long)
+    theirs = computed(lambda: transformers.T5EncoderModel(config), lambda module: module(ids).last_hidden_state)
+    params = read(T5, t5.T5Encoder(sizes), text)
+    assert distance(jax.jit(t5.T5Encoder(sizes).apply)({"params": params}, text), theirs) < NETWORK
