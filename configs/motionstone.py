@@ -52,7 +52,7 @@ def one_score(features: int) -> Conditioners:
     return {"intensity_score": Droppable(Score("intensity", "all", features), SCORE_DROP)}
 
 
-def full_size(scores=decoupled, intensity: Intensity = METER, transformer=cogvideox.I2V_5B, **image: float):
+def full_size(scores=decoupled, intensity: Intensity = METER, transformer=cogvideox.I2V_5B, rescale: float = 1.0):
     """MotionStone on public CogVideoX weights."""
     frames, size = (49, (480, 720)) if transformer is cogvideox.I2V_5B else (81, (768, 1360))
     public = "THUDM/CogVideoX-5b-I2V" if transformer is cogvideox.I2V_5B else "THUDM/CogVideoX1.5-5B-I2V"
@@ -61,7 +61,7 @@ def full_size(scores=decoupled, intensity: Intensity = METER, transformer=cogvid
             transformer=transformer,
             codec=autoencoder3d.CausalCodec(autoencoder3d.FULL, clips_at_once=1),
             conditioners={
-                "image": FirstFrame(**image),
+                "image": FirstFrame(rescale=rescale),
                 "text": Droppable(T5Tokens(t5.XXL), 0.1),
                 **scores(transformer.time_features),
             },

@@ -79,7 +79,7 @@ def guide(
         predictions = predict(denoise, zt, t, conditions)
         out = predictions[0]
         for scale, before, after in zip(scales[1:], predictions, predictions[1:], strict=False):
-            out = out + _per_sample(scale(t) if callable(scale) else scale, zt.ndim) * (after - before)
+            out = out + _per_sample(scale, t, zt.ndim) * (after - before)
         return out.astype(predictions[0].dtype)
 
     return guided
@@ -105,6 +105,6 @@ def _one_by_one(denoise: Callable, zt: Array, t: Array, conditions: Sequence[Any
     return [denoise(zt, t, condition) for condition in conditions]
 
 
-def _per_sample(scale: float | Array, ndim: int) -> Array:
-    scale = jnp.asarray(scale, jnp.float32)
+def _per_sample(scale: Scale, t: Int[Array, "B"], ndim: int) -> Array:
+    scale = jnp.asarray(scale(t) if callable(scale) else scale, jnp.float32)
     return scale.reshape(scale.shape + (1,) * (ndim - scale.ndim)) if scale.ndim else scale

@@ -112,15 +112,15 @@ class Sampling:
     """The update rule and its number of steps."""
     guidance: float = 7.5
     """Classifier-free guidance scale on the text; 1 is the plain conditional prediction."""
+    start: Any = Noise()
+    """What the first step starts from: `Noise` or LivePhoto's `PriorInversion`."""
+    inversion_steps: int = 25
+    """Steps of the DDIM inversion, when the start asks for one."""
     others: tuple[tuple[str, float], ...] = ()
     """Guidance scales on other conditions by their names, such as (("object", 2.0),); each one that is not 1 takes one
     more evaluation of the network in every step, unless it is that of the condition before it."""
     curve: Flat | Rising = Flat()
     """How the scales run over the steps."""
-    start: Any = Noise()
-    """What the first step starts from: `Noise` or LivePhoto's `PriorInversion`."""
-    inversion_steps: int = 25
-    """Steps of the DDIM inversion, when the start asks for one."""
 
     def __post_init__(self) -> None:
         if self.inversion_steps < 1:

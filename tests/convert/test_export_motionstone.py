@@ -151,7 +151,7 @@ def export(trained, folder, sampling, tokens=None, **kwargs):
 
 
 def sampled(guidance=6.0, others=(), steps=STEPS):
-    return Sampling(DDIM(steps, spacing="trailing", steps_offset=0, final="clean"), guidance, others)
+    return Sampling(DDIM(steps, spacing="trailing", steps_offset=0, final="clean"), guidance, others=others)
 
 
 @pytest.mark.parametrize("steps", [1, STEPS])

@@ -151,7 +151,7 @@ def test_training_sees_noisy_pictures_and_sometimes_none(model, params, batch):
     ],
 )
 def test_guidance_evaluates_no_more_conditions_than_it_needs(model, params, batch, guidance, others, terms):
-    sampling = Sampling(DDIM(4), guidance, others)
+    sampling = Sampling(DDIM(4), guidance, others=others)
     found = model._terms(params, batch, sampling, np.array([999, 0]))
     assert len(found) == terms
     last = found[-1][0]
@@ -164,7 +164,7 @@ def test_guidance_evaluates_no_more_conditions_than_it_needs(model, params, batc
 
 def test_guiding_what_is_not_there_is_an_error(model, params, batch):
     with pytest.raises(ValueError, match="no condition 'boxes'"):
-        model._terms(params, batch, Sampling(DDIM(4), 2.0, (("boxes", 2.0),)), np.array([999]))
+        model._terms(params, batch, Sampling(DDIM(4), 2.0, others=(("boxes", 2.0),)), np.array([999]))
 
 
 def test_the_rising_scale_is_that_of_the_step():
