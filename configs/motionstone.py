@@ -3,14 +3,16 @@
     python -m jaxmotion.train --config configs/motionstone.py --run runs/full --data.path CLIPS --dry-run
     python -m jaxmotion.train --config configs/motionstone.py:tiny --run runs/tiny
 
-Values: `full` (on CogVideoX-5B-I2V) and `v1_5` (on CogVideoX1.5-5B-I2V); `tiny`. Table 2: `without_scores` (w/o M),
-`mixed` (w/o D), `ssim`, `feature_difference` (S), and `full`. Each has a tiny form too, such as `tiny_mixed`.
+Values: `full` (on CogVideoX-5B-I2V), `prepared` (the same, on clips that are encoded already), `v1_5` (on
+CogVideoX1.5-5B-I2V); `tiny`. Table 2: `without_scores` (w/o M), `mixed` (w/o D), `ssim`, `feature_difference` (S), and
+`full`. Each has a tiny form too, such as `tiny_mixed`.
 """
 
 import dataclasses
 
 from jaxmotion.convert.start import StartFrom
 from jaxmotion.data.clips import Clips
+from jaxmotion.data.prepared import Prepared
 from jaxmotion.data.synthetic import Synthetic
 from jaxmotion.data.tokenize import HashTokenizer, T5Tokenizer
 from jaxmotion.diffusion.guidance import Rising
@@ -163,6 +165,9 @@ def tiny_size(scores=decoupled, intensity: Intensity = KNOWN):
 
 full, tiny = full_size(), tiny_size()
 v1_5 = full_size(transformer=cogvideox.I2V_5B_V1_5, rescale=1 / 0.7**2)
+
+prepared = dataclasses.replace(full, data=Prepared(path="data/prepared"))
+"""On a set that `python -m jaxmotion.data.prepare --config configs/motionstone.py` made, which needs no encoders."""
 
 # Table 2, w/o M: both scores are always 5, in training and in sampling. Prepared sets and lists of scores: `Known()`.
 without_scores, tiny_without_scores = full_size(intensity=Fixed()), tiny_size(intensity=Fixed())

@@ -20,6 +20,7 @@ from jaxmotion import saved
 from jaxmotion.convert.start import StartFrom
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.judged import Judged
+from jaxmotion.data.prepared import Prepared
 from jaxmotion.data.synthetic import Synthetic
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer
 from jaxmotion.data.worlds import Worlds
@@ -34,7 +35,7 @@ class Experiment:
 
     system: System
     """The networks and what they are told."""
-    data: Clips | Synthetic | Worlds | Judged
+    data: Clips | Prepared | Synthetic | Worlds | Judged
     """Where clips come from."""
     tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer
     """How captions become token ids."""

@@ -34,6 +34,8 @@ from jaxmotion.convert.tokenizers import CLIP_FILES, ClipTokens, HashTokens, T5T
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.loader import batches
 from jaxmotion.data.photos import HELD_OUT, SUFFIXES, WHEEL, read_photos
+from jaxmotion.data.prepare import encoding, shards
+from jaxmotion.data.prepared import PreparedSource
 from jaxmotion.data.synthetic import Synthetic
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer, spiece
 from jaxmotion.evaluate import dials
@@ -43,7 +45,7 @@ from jaxmotion.evaluate.plot import plot_control
 from jaxmotion.evaluate.report import Row, write_report
 from jaxmotion.experiment import Experiment
 from jaxmotion.parallel import sharding
-from jaxmotion.parallel.mesh import make_mesh
+from jaxmotion.parallel.mesh import MeshSizes, make_mesh
 from jaxmotion.parallel.sharding import process_share
 from jaxmotion.sample.generate import Sampler, generate
 from jaxmotion.sample.request import Request, fit, load_photo
@@ -60,7 +62,7 @@ from jaxmotion.train import checkpoint, loop
 from jaxmotion.train.estimate import estimate
 from jaxmotion.train.log import write_whole
 from jaxmotion.train.resume import CONFIG, check_continues
-from jaxmotion.types import IMAGE, INTENSITY, LEVEL, TEXT, VIDEO, Params
+from jaxmotion.types import FPS, IMAGE, INTENSITY, LEVEL, TEXT, VIDEO, Params
 
 CALIBRATION, BAD_CLIPS = "calibration.json", "bad_clips.jsonl"
 PREVIEWS, PREVIEW_LEVELS = 3, (1, 5, 10)
@@ -485,8 +487,57 @@ def _loader(experiment: Experiment, mesh: Mesh, source: Any) -> Any:
         workers=experiment.workers,
         process_index=index,
         process_count=count,
+        entries=source.entries if isinstance(source, PreparedSource) else (VIDEO, FPS),
         also=[name for name in experiment.system.labels if name in source.labels],
     )
+
+
+def prepare(
+    experiment: Experiment,
+    destination: Path,
+    *,
+    dtype: str = "float16",
+    windows: int = 1,
+    per_shard: int = 64,
+    at_once: int = 0,
+    process: int = 0,
+    of: int = 1,
+) -> int:
+    """Encodes the clips of an experiment into a prepared set, and returns how many records this call wrote.
+
+    Args:
+        dtype: of the latents' moments and the text features.
+        windows: records of each clip; the first starts where the clip does, the others at random times.
+        at_once: clips that are encoded together; 0: one for each device.
+        process, of: which of how many processes this is; each writes its own shards.
+
+    Raises:
+        ValueError: the system has no latents or text features to prepare, or the folder holds another set.
+    """
+    mesh = make_mesh(MeshSizes(data=1, fsdp=-1), jax.local_devices())
+    encoder = encoding.Encoder(experiment.system, experiment.tokenizer, dtype)
+    weights = starting_weights(experiment, experiment.system.build())
+    source = experiment.data.open(destination.with_name(f"{destination.name}.bad_clips.jsonl"))
+    params, digest = encoder.placed(weights, mesh)
+    clips = dataclasses.asdict(experiment.data)
+    settings = {
+        "clips": {**json.loads(json.dumps(clips)), "count": len(source), "windows": windows, "per_shard": per_shard},
+        "files": encoding.files_of(source),
+        "encoders": {**encoder.settings(), "dtype": dtype, "weights": digest},
+    }
+    at_once = at_once or mesh.size
+    job = shards.Job(destination, len(source) * windows, per_shard, at_once, settings)
+    shards.begin(job)
+    seed = experiment.train.seed
+
+    def load(index: int) -> Mapping[str, Any] | None:
+        clip, window = divmod(index, windows)
+        return encoding.loaded(source, clip, None if window == 0 else np.random.default_rng([seed, clip, window]))
+
+    with jax.set_mesh(mesh):
+        written = shards.write(job, load, lambda found: encoder.encode(params, found, at_once), process, of)
+    shards.finish(job)
+    return written
 
 
 def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path) -> Experiment:

@@ -54,6 +54,7 @@ def batches(
     prefetch: int = 2,
     process_index: int = 0,
     process_count: int = 1,
+    entries: Sequence[str] = (VIDEO, FPS),
     also: Sequence[str] = (),
 ) -> Batches:
     """An endless iterator of {video uint8 [B T H W 3], text int32 [B L], fps float32 [B]} with Grain's get_state.
@@ -65,7 +66,8 @@ def batches(
         tokenize: captions to ids [B L].
         workers: processes that load clips; 0 loads them in a thread of this process. Any number gives the same batches.
         prefetch: batches that each worker keeps ready.
-        also: further entries of an example to stack into the batch, such as `camera_speed`.
+        entries: what the source brings of every example, stacked into the batch.
+        also: further entries, such as `camera_speed`.
 
     Raises:
         ValueError: the batch cannot be split over the processes, or the source has no clips.
@@ -77,7 +79,7 @@ def batches(
         )
     if not len(source):
         raise ValueError("There are no clips to load.")
-    names = (VIDEO, FPS, *also)
+    names = tuple(dict.fromkeys((*entries, *also)))
 
     def collate(examples: Sequence[Mapping[str, Any]]) -> dict[str, np.ndarray]:
         batch = {name: np.stack([np.asarray(example[name]) for example in examples]) for name in names}

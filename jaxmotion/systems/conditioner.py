@@ -14,12 +14,12 @@ from typing import Protocol
 import jax
 import jax.numpy as jnp
 from einops import rearrange, repeat
-from jaxtyping import Float, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes
 from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.nn.apply import apply
-from jaxmotion.types import IMAGE, TEXT, VIDEO, Array, Batch, Condition, Params, pixels_to_float
+from jaxmotion.types import IMAGE, TEXT, TEXT_FEATURES, VIDEO, Array, Batch, Condition, Params, pixels_to_float
 
 
 class Codec(Protocol):
@@ -197,12 +197,29 @@ class T5Tokens(Conditioner):
         return {"text": self.encoder.features}
 
     def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
-        hidden = apply(T5Encoder(self.encoder), params["text_encoder"], batch[TEXT])
+        if TEXT_FEATURES not in batch:
+            hidden = self.encode(params, batch[TEXT])
+        else:  # of a prepared set; those of dropped captions are not numbers
+            known = batch[TEXT_FEATURES]
+            nothing = self.encode(params, self._empty[None]).astype(known.dtype)
+            hidden = jnp.where(jnp.isnan(known[:, :1, :1]), nothing, known)
         return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
 
+    def encode(self, params: Params, text: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """What the encoder makes of token ids."""
+        return apply(T5Encoder(self.encoder), params["text_encoder"], text)
+
     def null(self, batch: Batch) -> Batch:
-        empty = jnp.full((self.encoder.length,), self.encoder.pad_token, jnp.int32).at[0].set(self.encoder.end_token)
-        return {**batch, TEXT: jnp.broadcast_to(empty, batch[TEXT].shape)}
+        nulled = {**batch, TEXT: jnp.broadcast_to(self._empty, batch[TEXT].shape)}
+        if TEXT_FEATURES in batch:
+            nulled[TEXT_FEATURES] = jnp.full_like(batch[TEXT_FEATURES], jnp.nan)
+        return nulled
+
+    @property
+    def _empty(self) -> Int[Array, " L"]:
+        """The token ids of the empty caption."""
+        padding = jnp.full((self.encoder.length,), self.encoder.pad_token, jnp.int32)
+        return padding.at[0].set(self.encoder.end_token)
 
 
 @dataclasses.dataclass(frozen=True)

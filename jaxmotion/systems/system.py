@@ -26,7 +26,7 @@ from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, SDEDPMSolverPP,
 from jaxmotion.models.autoencoder import SHARDING as CODEC_SHARDING
 from jaxmotion.nn.apply import apply
 from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
-from jaxmotion.types import IMAGE, TEXT, VIDEO, Array, Batch, Condition, Params, pixels_to_uint8
+from jaxmotion.types import IMAGE, MOMENTS, TEXT, VIDEO, Array, Batch, Condition, Params, pixels_to_uint8
 
 Table = tuple[tuple[str, Any], ...]
 """(regular expression on a '/'-joined parameter path, PartitionSpec); the first match wins."""
@@ -144,7 +144,8 @@ class VideoDiffusion:
     """A video diffusion model: the one class behind all three systems.
 
     conditioners: by name; channel conditions enter in this order.
-    measures:     batch entries that training measures on the clip and sampling asks a person for.
+    measures:     batch entries that training measures on the clip, unless the data brings them, and sampling asks a
+                  person for.
     sampled:      whether training draws the latents of a clip as its codec says they spread, or takes their mean.
     """
 
@@ -211,11 +212,12 @@ class VideoDiffusion:
         Source: LivePhoto Eq. 2; the target is whatever `process.prediction` names.
         """
         drop_key, time_key, noise_key = jax.random.split(key, 3)
-        batch = {**batch, **{name: measure(params, batch) for name, measure in self.measures.items()}}
+        measures = {name: measure for name, measure in self.measures.items() if name not in batch}
+        batch = {**batch, **{name: measure(params, batch) for name, measure in measures.items()}}
         for index, conditioner in enumerate(self.conditioners.values()):
             batch = conditioner.drop(batch, jax.random.fold_in(drop_key, index))
         latent_key = jax.random.fold_in(noise_key, 1) if self.sampled else None
-        z0 = self.canvas.filled(self.canvas.encode(params, batch[VIDEO], latent_key)).astype(jnp.float32)
+        z0 = self.canvas.filled(self._latents(params, batch, latent_key)).astype(jnp.float32)
         steps = self.process.schedule.steps
         t = jax.random.randint(time_key, (z0.shape[0],), 0, steps)
         eps = jax.random.normal(noise_key, z0.shape)
@@ -227,6 +229,12 @@ class VideoDiffusion:
             "loss_high_noise": jnp.sum(losses * (1 - early)) / jnp.maximum(jnp.sum(1 - early), 1.0),
         }
         return jnp.mean(losses), parts
+
+    def _latents(self, params: Params, batch: Batch, key: Array | None) -> Float[Array, "B t h w C"]:
+        """Those of a batch's clips, which a prepared set has encoded already."""
+        if MOMENTS in batch:
+            return self.canvas.codec.scaled(batch[MOMENTS].astype(jnp.float32), key)  # pyright: ignore
+        return self.canvas.encode(params, batch[VIDEO], key)
 
     def noise(self, keys: Key[Array, " B"]) -> Float[Array, "B T h w C"]:
         """What sampling draws: one key for each clip, so that it does not depend on what else is in the batch."""

@@ -177,8 +177,9 @@ def test_the_rising_scale_is_that_of_the_step():
 
 def test_scores_may_be_fixed_or_a_single_number(system, model, batch):
     fixed = dataclasses.replace(system, intensity=Fixed(5.0, 3.0)).build()
-    assert np.asarray(fixed.measures[OBJECT]({}, batch)).tolist() == [5.0, 5.0]
-    assert np.asarray(fixed.measures[CAMERA]({}, batch)).tolist() == [3.0, 3.0]
+    seen = fixed.conditioners["intensity"].drop(batch, jax.random.key(0))
+    assert np.asarray(seen[OBJECT]).tolist() == [5.0, 5.0]
+    assert np.asarray(seen[CAMERA]).tolist() == [3.0, 3.0]
     one = Score(INTENSITY, "all", system.transformer.time_features)
     kept = {name: each for name, each in system.conditioners.items() if name not in (OBJECT, CAMERA)}
     for kind in ("ssim", "feature_difference"):

@@ -108,11 +108,9 @@ class Fixed(Intensity):
     object: float = 5.0
     camera: float = 5.0
 
-    def measures(self) -> Measures:
-        def always(score: float) -> Callable[[Params, Batch], Array]:
-            return lambda params, batch: jnp.full(batch[VIDEO].shape[:1], score)
-
-        return {OBJECT: always(self.object), CAMERA: always(self.camera)}
+    def drop(self, batch: Batch, key: Array) -> Batch:
+        rows = batch[FPS].shape
+        return {**batch, OBJECT: jnp.full(rows, self.object), CAMERA: jnp.full(rows, self.camera)}
 
 
 @dataclasses.dataclass(frozen=True)

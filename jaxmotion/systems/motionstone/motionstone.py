@@ -85,7 +85,7 @@ class MotionStone(System):
         height, width = (pixels // self.codec.factor for pixels in self.size)
         return VideoDiffusion(
             canvas=Canvas(self.codec, self.frames, height, width, multiple=self.transformer.patch[0]),
-            conditioners={**self.conditioners, "intensity": self.intensity},
+            conditioners={"intensity": self.intensity, **self.conditioners},
             denoiser=CogVideoX(self.transformer),
             process=self.process,
             weighting=self.weighting,

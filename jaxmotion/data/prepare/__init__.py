@@ -1,0 +1,1 @@
+"""Encoding clips once, into a prepared set (`jaxmotion.data.prepared`)."""
