@@ -77,19 +77,30 @@ def load(spec: str) -> Experiment:
     """
     file, _, name = spec.partition(":")
     path, name = Path(file), name or "full"
-    if not path.is_file():
-        raise FileNotFoundError(f"There is no config file {file!r}; give a Python file such as configs/livephoto.py.")
-    loader = importlib.util.spec_from_file_location(f"jaxmotion_config_{path.stem}", path)
-    if loader is None or loader.loader is None:
-        raise FileNotFoundError(f"{file!r} is not a Python file; give one such as configs/livephoto.py.")
-    module = importlib.util.module_from_spec(loader)
-    loader.loader.exec_module(module)
-    found = {key: value for key, value in vars(module).items() if isinstance(value, Experiment)}
+    found = load_all(path)
     if name not in found:
         near = difflib.get_close_matches(name, found, n=1)
         hint = f" Did you mean {path}:{near[0]}?" if near else ""
         raise ValueError(f"{path} has no experiment {name!r}; it has {', '.join(sorted(found))}.{hint}")
     return found[name]
+
+
+def load_all(path: Path) -> dict[str, Experiment]:
+    """All experiments of a file by name, in the order in which it makes them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no config file {str(path)!r}; give a Python file such as configs/livephoto.py."
+        )
+    loader = importlib.util.spec_from_file_location(f"jaxmotion_config_{path.stem}", path)
+    if loader is None or loader.loader is None:
+        raise FileNotFoundError(f"{str(path)!r} is not a Python file; give one such as configs/livephoto.py.")
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    return {key: value for key, value in vars(module).items() if isinstance(value, Experiment)}
 
 
 def override(experiment: Experiment, arguments: Sequence[str], program: str, description: str) -> Experiment:

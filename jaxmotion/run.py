@@ -39,7 +39,7 @@ from jaxmotion.data.prepared import PreparedSource
 from jaxmotion.data.synthetic import Synthetic
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer, spiece
 from jaxmotion.evaluate import dials
-from jaxmotion.evaluate.control import measure_control, summary, write
+from jaxmotion.evaluate.control import CONTROL, measure_control, summary, write
 from jaxmotion.evaluate.measures import MEASURES
 from jaxmotion.evaluate.plot import plot_control
 from jaxmotion.evaluate.report import Row, write_report
@@ -323,6 +323,41 @@ class TrainedRun:
             motion = {level: float(speed) for level, speed in zip(PREVIEW_LEVELS, speeds, strict=True)}
             rows.append(Row(picture, paths, prompt, name, motion))
         return write_report(self.directory, rows)
+
+
+def ablate(
+    experiments_by_name: Mapping[str, Experiment],
+    directory: Path,
+    *,
+    values: Sequence[float] = tuple(range(1, 11)),
+    seeds: Sequence[int] = (0, 1),
+    count: int = 6,
+) -> dict[str, Any]:
+    """Trains experiments side by side and turns their dials; what is done already is kept. Returns the numbers by name.
+
+    Each has a run folder of its name; `ablations.json` in the folder above holds the numbers of all.
+
+    Raises:
+        ValueError: there is no experiment, or a folder holds a run of another one.
+    """
+    if not experiments_by_name:
+        raise ValueError("There is nothing to compare: the config file has no experiments.")
+    found = {}
+    for name, experiment in experiments_by_name.items():
+        folder = directory / name
+        result = train(experiment, folder)
+        if result.stopped:
+            raise ValueError(f"The training of {name} was stopped at step {result.step}; the same command goes on.")
+        done = folder / CONTROL
+        numbers = json.loads(done.read_text()) if done.is_file() else {}
+        asked = {"values": list(values), "seeds": list(seeds), "step": result.step}
+        if {key: numbers.get(key) for key in asked} != asked or len(numbers["scenes"]) != count:
+            opened = open_run(folder)
+            numbers = {**opened.turn_dials(values=values, seeds=seeds, count=count), "step": result.step}
+            dials.write(numbers, folder)
+        found[name] = numbers
+    write_whole(directory / "ablations.json", json.dumps(found, indent=2) + "\n")
+    return found
 
 
 def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> TrainedRun:

@@ -11,6 +11,7 @@ from jaxmotion import commands, run
 from jaxmotion.data.pairs import read_pairs
 from jaxmotion.evaluate import control, dials
 from jaxmotion.evaluate import ranking as evaluate_ranking
+from jaxmotion.experiment import load_all
 from jaxmotion.sample.request import parse_levels
 from jaxmotion.score import meter, trials
 from jaxmotion.score.baselines import BASELINES
@@ -32,7 +33,11 @@ followed, and it says how much one dial moves the other's axis (cross-talk).
   python -m jaxmotion.evaluate ranking --run runs/meter --meters run,ssim
 
 Puts clips in order with the motion meter and what one would use instead, and says how often that is right: on worlds
-with photographs and ways of motion that training never shows, or on pairs that people have judged."""
+with photographs and ways of motion that training never shows, or on pairs that people have judged.
+
+  python -m jaxmotion.evaluate ablations --config configs/ablations/motionstone.py --out runs/ablations
+
+Trains every experiment of a file, turns the dials of each and prints one table. What is done already is kept."""
 
 
 def body(arguments: list[str]) -> None:
@@ -40,7 +45,9 @@ def body(arguments: list[str]) -> None:
     parser = commands.parser("jaxmotion.evaluate", DESCRIPTION, config=False, run="the folder of a trained run")
     parser.add_argument("-h", "--help", action="help", help="show this help and leave")
     parser.add_argument(
-        "what", choices=("control", "report", "ranking"), help="the control curve; report.html; meters of motion"
+        "what",
+        choices=("control", "report", "ranking", "ablations"),
+        help="the control curve; report.html; meters of motion; experiments side by side",
     )
     parser.add_argument("--images", type=Path, metavar="DIR", help="photos to animate (default: held-out photos)")
     parser.add_argument("--count", type=int, default=6, help="how many held-out photos, when no --images (default 6)")
@@ -49,6 +56,7 @@ def body(arguments: list[str]) -> None:
     parser.add_argument(
         "--weights", choices=("ema", "live"), default="ema", help="averaged or latest weights (default ema)"
     )
+    parser.add_argument("--config", metavar="FILE", help="ablations: a Python file with experiments; all are taken")
     ranking = parser.add_argument_group("ranking")
     ranking.add_argument(
         "--meters", default="all", help=f"which: {', '.join(('shipped', 'run', *BASELINES))} (default all)"
@@ -58,10 +66,15 @@ def body(arguments: list[str]) -> None:
     ranking.add_argument("--groups", type=int, default=30, help="groups of which one axis changes (default 30)")
     ranking.add_argument("--pairs", type=Path, metavar="FILE", help="judged pairs (csv or jsonl) in place of worlds")
     ranking.add_argument("--clips", type=Path, metavar="DIR", help="where their clips lie (default: beside the file)")
-    ranking.add_argument("--out", type=Path, metavar="FILE", help="also writes all numbers as JSON")
+    ranking.add_argument(
+        "--out", type=Path, metavar="PATH", help="also writes all numbers as JSON; of ablations, the folder of the runs"
+    )
     options = parser.parse_args(arguments)
     if options.what == "ranking":
         _rank(options)
+        return
+    if options.what == "ablations":
+        _ablate(options, parser)
         return
     if options.run is None:
         parser.error("--run DIR is needed: the folder of a trained run")
@@ -79,6 +92,20 @@ def body(arguments: list[str]) -> None:
     numbers = opened.control(options.images, levels=levels, seeds=range(options.seeds), count=options.count)
     Console().print(control.table(numbers))
     print(options.run / control.CONTROL)
+
+
+def _ablate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Trains, turns dials, and prints the table."""
+    if options.config is None or options.out is None:
+        parser.error("--config FILE and --out DIR are needed: the experiments, and the folder of their runs")
+    experiments = load_all(Path(options.config))
+    values, seeds = parse_levels(options.levels), range(options.seeds)
+    found = run.ablate(experiments, options.out, values=values, seeds=seeds, count=options.count)
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=140)
+    console.print(dials.table(found, f"{len(found)} experiments, dials turned"))
+    print(options.out / "ablations.json")
 
 
 def _rank(options: argparse.Namespace) -> None:

@@ -4,7 +4,7 @@ import sys
 import numpy as np
 import pytest
 
-from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer
+from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer
 
 
 def test_hashed_words_by_hand():
@@ -41,3 +41,24 @@ def test_a_missing_tokenizer_says_what_it_needs(tmp_path):
         ClipTokenizer(str(tmp_path))(["a cat"])
     with pytest.raises(ValueError, match="3 ids and 2 tokens"):
         HashTokenizer(vocabulary=2)
+
+
+def test_t5_gives_the_known_ids(shared_weights):
+    """The ids that the documentation of T5 prints for this sentence."""
+    pytest.importorskip("sentencepiece")
+    ids = T5Tokenizer(str(shared_weights / "tokenizers" / "t5"), length=16)(
+        ["translate English to German: The house is wonderful.", "word " * 100, ""]
+    )
+    assert ids[0].tolist() == [13959, 1566, 12, 2968, 10, 37, 629, 19, 1627, 5, 1, 0, 0, 0, 0, 0]
+    assert ids[1, -1] == 1
+    assert (ids[1, :-1] == ids[1, 0]).all()
+    assert ids[2].tolist() == [1] + [0] * 15
+
+
+def test_a_missing_t5_tokenizer_says_what_it_needs(tmp_path):
+    pytest.importorskip("sentencepiece")
+    with pytest.raises(FileNotFoundError, match=r"it must hold spiece\.model"):
+        T5Tokenizer(str(tmp_path))(["a cat"])
+    (tmp_path / "spiece.model").write_bytes(b"no model")
+    with pytest.raises(ValueError, match="is no SentencePiece model"):
+        T5Tokenizer(str(tmp_path))(["a cat"])

@@ -1,0 +1,23 @@
+"""Table 2 of MotionStone (arXiv:2412.05848) at the tiny size, on clips with known motion.
+
+    python -m jaxmotion.evaluate ablations --config configs/ablations/motionstone.py --out runs/ablations
+
+Trains what is not trained yet, turns both dials of every row, and prints one table. The rows differ in nothing but
+where the scores of training clips come from and how they enter.
+"""
+
+import importlib.util
+from pathlib import Path
+
+_file = Path(__file__).parents[1] / "motionstone.py"
+_spec = importlib.util.spec_from_file_location("motionstone_config", _file)
+assert _spec is not None
+assert _spec.loader is not None
+_motionstone = importlib.util.module_from_spec(_spec)
+_spec.loader.exec_module(_motionstone)
+
+without_scores = _motionstone.tiny_without_scores
+feature_difference = _motionstone.tiny_feature_difference
+ssim = _motionstone.tiny_ssim
+mixed = _motionstone.tiny_mixed
+full = _motionstone.tiny
