@@ -3,9 +3,9 @@
     python -m jaxmotion.train --config configs/motionstone.py --run runs/full --data.path CLIPS --dry-run
     python -m jaxmotion.train --config configs/motionstone.py:tiny --run runs/tiny
 
-Values: `full` (on CogVideoX-5B-I2V), `prepared` (the same, on clips that are encoded already), `v1_5` (on
-CogVideoX1.5-5B-I2V); `tiny`. Table 2: `without_scores` (w/o M), `mixed` (w/o D), `ssim`, `feature_difference` (S), and
-`full`. Each has a tiny form too, such as `tiny_mixed`.
+Values: `full` (on CogVideoX-5B-I2V), `prepared` (the same, on clips that are encoded already), `listed` (with
+scores from a list), `v1_5` (on CogVideoX1.5-5B-I2V); `tiny`. Table 2: `without_scores` (w/o M), `mixed` (w/o D),
+`ssim`, `feature_difference` (S), and `full`. Each has a tiny form too, such as `tiny_mixed`.
 """
 
 import dataclasses
@@ -168,6 +168,11 @@ v1_5 = full_size(transformer=cogvideox.I2V_5B_V1_5, rescale=1 / 0.7**2)
 
 prepared = dataclasses.replace(full, data=Prepared(path="data/prepared"))
 """On a set that `python -m jaxmotion.data.prepare --config configs/motionstone.py` made, which needs no encoders."""
+
+listed = dataclasses.replace(
+    full_size(intensity=KNOWN), data=dataclasses.replace(full.data, scores="data/clips/scores.jsonl")
+)
+"""With the scores of a list, `python -m jaxmotion.score data/clips --out data/clips/scores.jsonl`."""
 
 # Table 2, w/o M: both scores are always 5, in training and in sampling. Prepared sets and lists of scores: `Known()`.
 without_scores, tiny_without_scores = full_size(intensity=Fixed()), tiny_size(intensity=Fixed())

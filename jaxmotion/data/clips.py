@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import logging
 import os
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, Literal
@@ -17,7 +17,8 @@ from jaxmotion.data.bad_clips import BadClips
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.decode import BadClipError, latest_time, read_clip, read_timeline
 from jaxmotion.data.listing import LOOKED_FOR, ClipFile, Listing, list_clips
-from jaxmotion.types import FPS, VIDEO
+from jaxmotion.data.scores import read_scores
+from jaxmotion.types import CAMERA, FPS, OBJECT, VIDEO
 
 SHOWN = 5
 """So many bad clips are named in an error message; the report names all."""
@@ -45,6 +46,9 @@ class Clips:
     """(height, width); frames are cropped about the middle and resized."""
     on_bad: Literal["skip", "stop"] = "skip"
     """What a file that cannot be used does: it is skipped, or stops the run."""
+    scores: str = ""
+    """A jsonl file with the motion scores of the clips, such as the motion meter writes; see `data.scores`. They are of
+    whole files, and a training clip may be a part of one."""
     probe: bool = True
     """Looks into all files first. Without that, a bad file is found when its turn comes; the next takes its place."""
 
@@ -75,7 +79,19 @@ class Clips:
             log.warning(
                 "%s (%s): %d clips can be used, %d cannot%s.", self.path, listing.form, len(usable), len(reasons), where
             )
-        return ClipsSource(self, usable, bad)
+        return ClipsSource(self, usable, bad, self._known(usable))
+
+    def _known(self, files: tuple[ClipFile, ...]) -> dict[int, tuple[float, float]]:
+        """The scores of the clips that the list of scores names."""
+        if not self.scores:
+            return {}
+        places = {str(Path(file.path).resolve()): index for index, file in enumerate(files)}
+        known = read_scores(Path(self.scores), Path(self.path), places)
+        if not known:
+            raise ValueError(f"{self.scores} names none of the {len(files)} clips in {self.path}.")
+        if len(known) < len(files):
+            log.warning("%s has scores of %d of the %d clips.", self.scores, len(known), len(files))
+        return known
 
     def _check(self, listing: Listing, reasons: dict[str, str]) -> None:
         if len(reasons) == len(listing.files):
@@ -93,12 +109,22 @@ class Clips:
 class ClipsSource:
     """The clips of a `Clips` config: `source[i]` names one, `load` reads it, `example(i)` does both."""
 
-    labels = ()
-
-    def __init__(self, config: Clips, files: tuple[ClipFile, ...], bad: BadClips):
+    def __init__(
+        self,
+        config: Clips,
+        files: tuple[ClipFile, ...],
+        bad: BadClips,
+        known: Mapping[int, tuple[float, float]] | None = None,
+    ):
         self.config = config
         self.files = files
         self.bad = bad
+        self.known = known or {}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The scores, where there is a list of them."""
+        return (OBJECT, CAMERA) if self.config.scores else ()
 
     def __len__(self) -> int:
         return len(self.files)
@@ -114,7 +140,7 @@ class ClipsSource:
         return self.load(self[index], rng)
 
     def load(self, record: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        """Reads a clip: `video` uint8 [T H W 3], `caption`, `fps`, `id`.
+        """Reads a clip: `video` uint8 [T H W 3], `caption`, `fps`, `id`, and its scores, NaN where nobody knows them.
 
         It starts at a random time, or without a generator at the first frame. When it cannot be read, the next that can
         is read instead, so the same record and generator give the same clip as long as the files do not change.
@@ -133,7 +159,9 @@ class ClipsSource:
                 if config.on_bad == "stop":
                     raise BadClipError(f"{file.path}: {error}. To go on without it, set on_bad to 'skip'.") from error
                 continue
-            return {VIDEO: video, CAPTION: file.caption, FPS: np.float32(config.fps), "id": file.id}
+            scores = self.known.get((record + step) % len(self), (float("nan"),) * 2)
+            known = {name: np.float32(score) for name, score in zip(self.labels, scores, strict=False)}
+            return {VIDEO: video, CAPTION: file.caption, FPS: np.float32(config.fps), "id": file.id, **known}
         raise BadClipError(
             f"{self.files[record].path} and {min(MOST_SUBSTITUTES, len(self)) - 1} clips after it cannot be read. "
             f"{_named(self.files, self.bad.reasons)}"

@@ -9,7 +9,6 @@ Source: MotionStone (arXiv:2412.05848), Motion Intensity Estimation: 5,000 judge
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -19,6 +18,7 @@ import numpy as np
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.clips import Clips, ClipsSource
 from jaxmotion.data.pairs import Pair, locate_pairs, read_pairs
+from jaxmotion.data.scores import read_scores
 from jaxmotion.types import CAMERA, FPS, OBJECT, VIDEO
 
 AXES = (OBJECT, CAMERA)
@@ -59,7 +59,7 @@ class Judged:
         listed = Clips(self.path, frames=self.frames, fps=self.fps, size=self.size, on_bad=self.on_bad)
         source = listed.open(report)
         places = {str(Path(file.path).resolve()): index for index, file in enumerate(source.files)}
-        labels = _labelled(Path(self.labels), Path(self.path), places) if self.labels else {}
+        labels = read_scores(Path(self.labels), Path(self.path), places) if self.labels else {}
         judged = _placed(Path(self.pairs), Path(self.path), places) if self.pairs else _every(sorted(labels))
         if not judged:
             raise ValueError(f"No pair is left: {self.pairs or self.labels} names none of the clips in {self.path}.")
@@ -107,24 +107,6 @@ class JudgedSource:
             **{axis: labels[:, place] for place, axis in enumerate(AXES)},
             **{name: np.float32(SIGNS[word]) for name, word in zip(STRONGER, said, strict=True)},
         }
-
-
-def _labelled(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, tuple[float, float]]:
-    labels = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-            scores = (float(row[OBJECT]), float(row[CAMERA]))
-            name = Path(row["path"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise ValueError(f"{path}, line {number}: needs path, object and camera ({error!r}).") from error
-        for place in (name, root / name, root / name.name):
-            if str(place.resolve()) in places:
-                labels[places[str(place.resolve())]] = scores
-                break
-    return labels
 
 
 def _placed(path: Path, root: Path, places: Mapping[str, int]) -> list[tuple[int, int, Pair | None]]:
