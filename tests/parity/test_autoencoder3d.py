@@ -17,7 +17,8 @@ from jaxmotion.convert.rename import to_jax, to_torch
 from jaxmotion.convert.rules.autoencoder3d import AUTOENCODER3D
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec, Tiles, chunks
 
-SIZES = Autoencoder3DSizes(latent_channels=4, features=(8, 8, 16, 16), blocks_per_stage=1, groups=4)
+SIZES = Autoencoder3DSizes(latent_channels=4, features=(8, 8, 16), blocks_per_stage=1, groups=4)
+STAGES = {"down_block_types": ("CogVideoXDownBlock3D",) * 3, "up_block_types": ("CogVideoXUpBlock3D",) * 3}
 
 
 def channels_first(x):
@@ -37,14 +38,15 @@ def both(randomise, tmp_path_factory):
             latent_channels=SIZES.latent_channels,
             layers_per_block=SIZES.blocks_per_stage,
             norm_num_groups=SIZES.groups,
-            sample_height=64,
-            sample_width=80,
+            sample_height=32,
+            sample_width=40,
+            **STAGES,
         )
     )
     folder = tmp_path_factory.mktemp("vae")
     theirs.save_pretrained(folder)
     tensors = open_tensors(folder)
-    codec = CausalCodec(SIZES, tiles=Tiles(32, 40))
+    codec = CausalCodec(SIZES, tiles=Tiles(16, 20))
     params = to_jax(AUTOENCODER3D, tensors, jax.eval_shape(codec.init, jax.random.key(0)))
     back = to_torch(AUTOENCODER3D, params)
     assert back.keys() == set(tensors)
@@ -52,10 +54,10 @@ def both(randomise, tmp_path_factory):
     return theirs, codec, params
 
 
-@pytest.mark.parametrize("frames", [1, 5, 9, 17, 21])
+@pytest.mark.parametrize("frames", [1, 5, 17])
 def test_encode(both, distance, draw, frames):
     theirs, codec, params = both
-    x = draw(2, frames, 16, 24, 3)
+    x = draw(2, frames, 16, 12, 3)
     ours = jax.jit(codec.moments)(params, x)
     with torch.no_grad():
         moments = theirs.encode(channels_first(x)).latent_dist.parameters
@@ -64,10 +66,10 @@ def test_encode(both, distance, draw, frames):
     assert distance(codec.scaled(ours), mean * SIZES.scaling) < 1e-5
 
 
-@pytest.mark.parametrize("latents", [1, 2, 3, 4, 5])
+@pytest.mark.parametrize("latents", [1, 2, 5])
 def test_decode(both, distance, draw, latents):
     theirs, codec, params = both
-    z = draw(2, latents, 2, 3, SIZES.latent_channels)
+    z = draw(2, latents, 4, 3, SIZES.latent_channels)
     with torch.no_grad():
         reference = channels_last(theirs.decode(channels_first(z) / SIZES.scaling).sample)
     assert distance(jax.jit(codec.decode)(params, z), reference) < 1e-5
@@ -77,9 +79,9 @@ def test_decode(both, distance, draw, latents):
 
 
 def test_tiles(both, distance, draw):
-    """Frames of 72 x 64 in tiles of 32 x 40: some tiles are cut short by the border."""
+    """Frames of 36 x 32 in tiles of 16 x 20: some tiles are cut short by the border."""
     theirs, codec, params = both
-    x, z = draw(1, 9, 72, 64, 3), draw(1, 5, 9, 8, SIZES.latent_channels)
+    x, z = draw(1, 5, 36, 32, 3), draw(1, 3, 9, 8, SIZES.latent_channels)
     theirs.enable_tiling()
     try:
         with torch.no_grad():
@@ -94,7 +96,7 @@ def test_tiles(both, distance, draw):
 def test_clip_by_clip(both, distance, draw):
     theirs, codec, params = both
     alone = dataclasses.replace(codec, clips_at_once=1)
-    z = draw(3, 3, 2, 3, SIZES.latent_channels)
+    z = draw(3, 2, 4, 3, SIZES.latent_channels)
     with torch.no_grad():
         reference = channels_last(theirs.decode(channels_first(z) / SIZES.scaling).sample)
     assert distance(jax.jit(alone.decode)(params, z), reference) < 1e-5
