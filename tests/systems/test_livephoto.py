@@ -35,7 +35,7 @@ def tiny(root: Path) -> VideoDiffusion:
 
 def latents(model: VideoDiffusion) -> tuple[int, ...]:
     canvas = model.canvas
-    return canvas.frames, canvas.height, canvas.width, canvas.codec.latent_channels
+    return canvas.length, canvas.height, canvas.width, canvas.codec.latent_channels
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def params(tiny: VideoDiffusion) -> dict:
 def batch(tiny: VideoDiffusion) -> dict:
     rng = np.random.default_rng(0)
     return {
-        VIDEO: jnp.asarray(rng.integers(0, 256, (2, tiny.canvas.frames, 32, 32, 3), np.uint8)),
+        VIDEO: jnp.asarray(rng.integers(0, 256, (2, tiny.canvas.length, 32, 32, 3), np.uint8)),
         IMAGE: jnp.asarray(rng.integers(0, 256, (2, 32, 32, 3), np.uint8)),
         TEXT: jnp.asarray([[1022, 5, 6, 7] + [1023] * 12, [1022, 9] + [1023] * 14], jnp.int32),
         LEVEL: jnp.asarray([1, 10], jnp.int32),
@@ -57,7 +57,7 @@ def batch(tiny: VideoDiffusion) -> dict:
 def test_channels_stand_in_the_order_reference_frame_level(tiny: VideoDiffusion, params: dict, batch: dict) -> None:
     channels = jnp.concatenate(tiny.condition(params, batch).channels, axis=-1)
     latent = tiny.canvas.encode(params, batch[IMAGE][:, None])
-    np.testing.assert_array_equal(channels[..., :-2], np.repeat(latent, tiny.canvas.frames, axis=1))
+    np.testing.assert_array_equal(channels[..., :-2], np.repeat(latent, tiny.canvas.length, axis=1))
     ramp = np.arange(8) / 7  # n / (F - 1)
     np.testing.assert_allclose(channels[0, :, 3, 5, -2], ramp, rtol=1e-6)
     scale = tiny.conditioners["level"].scale
@@ -123,8 +123,9 @@ def test_clips_that_all_move_alike_have_no_levels() -> None:
 
 def test_training_without_measured_edges_is_refused(root: Path, batch: dict) -> None:
     model = load(root, "tiny").system.build()
+    clips = {name: value for name, value in batch.items() if name != LEVEL}
     with pytest.raises(ValueError, match="not measured"):
-        jax.eval_shape(model.loss, jax.eval_shape(model.init, jax.random.key(0)), batch, jax.random.key(0))
+        jax.eval_shape(model.loss, jax.eval_shape(model.init, jax.random.key(0)), clips, jax.random.key(0))
 
 
 def test_fresh_text_weights_are_one_half_and_trained_ones_differ_by_frame(
