@@ -43,6 +43,7 @@ from jaxmotion.convert.rules import (
     tadaconv,
 )
 from jaxmotion.convert.rules.autoencoder_tiny import AUTOENCODER_TINY
+from jaxmotion.convert.rules.autoencoder_tiny3d import ENCODER, TINY_DECODER_3D
 from jaxmotion.convert.sizes import whole
 
 Parts = Mapping[str, Rules]
@@ -196,6 +197,13 @@ FORMATS = (
         "a tiny autoencoder as diffusers saves it (AutoencoderTiny)",
         {"codec": AUTOENCODER_TINY},
         ("encoder.layers.0.weight", "decoder.layers.0.weight"),
+    ),
+    Format(
+        "taehv",
+        "a tiny video autoencoder, whose decoder makes previews (TAEHV, such as taecvx)",
+        {"preview": TINY_DECODER_3D},
+        ("decoder.1.weight", "decoder.3.conv.0.weight", "decoder.22.weight"),
+        ignored=ENCODER,
     ),
     Format(
         "clip-text",

@@ -21,6 +21,7 @@ from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.autoencoder import AutoencoderKL, KLSizes
 from jaxmotion.models.autoencoder3d import Autoencoder3D, Autoencoder3DSizes
 from jaxmotion.models.autoencoder_tiny import AutoencoderTiny, AutoencoderTinySizes
+from jaxmotion.models.autoencoder_tiny3d import TinyDecoder3D, TinyDecoder3DSizes
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes, CLIPVision, CLIPVisionSizes
 from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
 from jaxmotion.models.dinov2 import DINOv2, DINOv2Sizes
@@ -44,10 +45,19 @@ def whole(part: str, seen: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
     return _whole(part, tuple(seen.items()))
 
 
+def network(part: str, seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The network that parameters of these shapes, by path below the part, are of, and inputs to start it with.
+
+    Raises:
+        KeyError: a parameter is missing without which the sizes cannot be told, or there is no such part.
+    """
+    return _NETWORKS[part](seen)
+
+
 @functools.lru_cache(maxsize=16)
 def _whole(part: str, seen: tuple[tuple[str, tuple[int, ...]], ...]) -> dict[str, jax.ShapeDtypeStruct]:
-    network, inputs = _NETWORKS[part](dict(seen))
-    shapes = jax.eval_shape(network.init, jax.random.key(0), *inputs)["params"]
+    found, inputs = network(part, dict(seen))
+    shapes = jax.eval_shape(found.init, jax.random.key(0), *inputs)["params"]
     return flatten_dict(shapes, sep="/")  # pyright: ignore[reportReturnType]
 
 
@@ -146,6 +156,19 @@ def _autoencoder_tiny(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
     return network, (jnp.zeros((1, 1, side, side, 3)),)
 
 
+def _tiny_decoder3d(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
+    """The decoder for previews; a stage is three blocks, a layer that may double frames, and a convolution."""
+    grown = sorted(int(found[1]) for path in seen if (found := re.fullmatch(r"layer_(\d+)/grow/kernel", path)))
+    kernels = {number: seen[f"layer_{number}/grow/kernel"] for number in grown}
+    sizes = TinyDecoder3DSizes(
+        latent_channels=seen["layer_1/kernel"][2],
+        features=(seen["layer_1/kernel"][3], *(seen[f"layer_{number + 1}/kernel"][3] for number in grown)),
+        doublings=tuple(kernel[1] == 2 * kernel[0] for kernel in kernels.values()),
+        blocks=grown[0] - 4,
+    )
+    return TinyDecoder3D(sizes), (jnp.zeros((1, 2, 1, 1, sizes.latent_channels)),)
+
+
 def _autoencoder3d(seen: Shapes) -> tuple[nn.Module, tuple[Any, ...]]:
     stages = 1 + _last(r"encoder/down_(\d+)_resnet_0/", seen)
     sizes = Autoencoder3DSizes(
@@ -223,4 +246,5 @@ _NETWORKS: dict[str, Callable[[Shapes], tuple[nn.Module, tuple[Any, ...]]]] = {
     "text_encoder": _text,
     "image_encoder": _clip_image,
     "content_encoder": _dinov2,
+    "preview": _tiny_decoder3d,
 }
