@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -30,12 +31,13 @@ from jaxmotion.convert.export import export_diffusers, export_motion_adapter
 from jaxmotion.convert.hub import files_of
 from jaxmotion.convert.lora import export_lora
 from jaxmotion.convert.motionstone import export_motionstone
+from jaxmotion.convert.preview import Preview
 from jaxmotion.convert.tokenizers import CLIP_FILES, ClipTokens, HashTokens, T5Tokens, Tokens
+from jaxmotion.data.buckets import Buckets, parts_of
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.loader import batches
 from jaxmotion.data.photos import HELD_OUT, SUFFIXES, WHEEL, read_photos
 from jaxmotion.data.prepare import encoding, shards
-from jaxmotion.data.prepared import PreparedSource
 from jaxmotion.data.synthetic import Synthetic
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer, spiece
 from jaxmotion.evaluate import dials
@@ -49,7 +51,7 @@ from jaxmotion.parallel.mesh import MeshSizes, make_mesh
 from jaxmotion.parallel.sharding import process_share
 from jaxmotion.sample.generate import Sampler, generate
 from jaxmotion.sample.request import Request, fit, load_photo
-from jaxmotion.sample.write import Settings, grid, spoken, write_clip, write_mp4, write_settings, writer_of
+from jaxmotion.sample.write import grid, write_clip, write_mp4, write_settings, writer_of
 from jaxmotion.score.followed import followed_speeds
 from jaxmotion.score.meter import Estimator, shipped
 from jaxmotion.score.meter import save as save_meter
@@ -62,7 +64,7 @@ from jaxmotion.train import checkpoint, loop
 from jaxmotion.train.estimate import estimate
 from jaxmotion.train.log import write_whole
 from jaxmotion.train.resume import CONFIG, check_continues
-from jaxmotion.types import FPS, IMAGE, INTENSITY, LEVEL, TEXT, VIDEO, Params
+from jaxmotion.types import FPS, IMAGE, INTENSITY, LEVEL, TEXT, VIDEO, Params, Settings, spoken
 
 CALIBRATION, BAD_CLIPS = "calibration.json", "bad_clips.jsonl"
 PREVIEWS, PREVIEW_LEVELS = 3, (1, 5, 10)
@@ -81,6 +83,11 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
     fresh = checkpoint.latest_step(directory) is None
     weights = starting_weights(experiment, experiment.system.build()) if fresh else {}
     source = experiment.data.open(directory / BAD_CLIPS)
+    if isinstance(source, Buckets):
+        for shape in source.shapes:
+            experiment.system.at(shape.frames, shape.size)
+        if jax.process_index() == 0:
+            tqdm.write(f"{source}. The training step is compiled once for each.", file=sys.stderr)
     calibrated = _calibrated(experiment, mesh, source, directory)
     task = calibrated.system.build()
     preview = None
@@ -185,6 +192,26 @@ class TrainedRun:
             name: dial.entry([settings.get(name, dial.default) for settings in asked]) for name, dial in dials.items()
         }
 
+    def previewed(self, decoder: Path) -> TrainedRun:
+        """This run, with clips decoded by the tiny decoder in a file; see `convert.preview`."""
+        return dataclasses.replace(self, model=Preview(self.model, decoder))
+
+    def at(self, frames: int | None = None, size: tuple[int, int] | None = None) -> TrainedRun:
+        """This run, to make clips of another length or size with.
+
+        Raises:
+            ValueError: the system cannot make such clips with the parameters it has.
+        """
+        own = self.experiment.system
+        if (frames or own.frames, size or own.size) == (own.frames, own.size):
+            return self
+        system = own.at(frames or own.frames, size or own.size)
+        data = dataclasses.replace(self.experiment.data, frames=system.frames, size=system.size)
+        model = system.build()
+        assert isinstance(model, Sampler)  # as that of the run's own size
+        experiment = dataclasses.replace(self.experiment, system=system, data=data)
+        return dataclasses.replace(self, experiment=experiment, model=model)
+
     def at_settings(
         self,
         picture: UInt8[np.ndarray, "H W 3"],
@@ -202,6 +229,8 @@ class TrainedRun:
     def animate(self, request: Request, out: Path) -> list[Path]:
         """Writes the clip that was asked for, or a labelled grid of several settings, and returns the files."""
         writer_of(out)
+        self = self.at(request.frames, request.size)
+        self = self.previewed(Path(request.preview)) if request.preview else self
         photo = load_photo(request.image, self.experiment.system.size)
         sampling = request.sampling(self.experiment.sampling)
         asked = _settings(self.experiment.system.dials, request)
@@ -310,17 +339,17 @@ class TrainedRun:
         return numbers
 
     def report(self, images: Path | None = None, *, count: int = 6, seed: int = 0) -> Path:
-        """Animates photos at three levels and writes report.html: the clips, the control curve, the loss."""
-        rows, fps = [], self.experiment.data.fps
+        """Animates photos at three values of each dial; writes report.html: the clips, the control curve, the loss."""
+        rows, fps, asked = [], self.experiment.data.fps, _previewed(self.experiment.system.dials)
         folder = self.directory / "samples"
         folder.mkdir(exist_ok=True)
         for name, (picture, prompt) in self.photos(images, count).items():
-            clips = self.at_settings(picture, prompt, [{LEVEL: level} for level in PREVIEW_LEVELS], seed)
+            clips = self.at_settings(picture, prompt, [dict(settings) for settings in asked], seed)
             speeds = MEASURES["flow"](clips, fps)
-            paths = {level: folder / f"{name.replace(' ', '_')}_level{level:02d}.mp4" for level in PREVIEW_LEVELS}
+            paths = {settings: folder / f"{name.replace(' ', '_')}{_file_part(settings)}.mp4" for settings in asked}
             for path, clip in zip(paths.values(), clips, strict=True):
                 write_clip(path, clip, fps)
-            motion = {level: float(speed) for level, speed in zip(PREVIEW_LEVELS, speeds, strict=True)}
+            motion = {settings: float(speed) for settings, speed in zip(asked, speeds, strict=True)}
             rows.append(Row(picture, paths, prompt, name, motion))
         return write_report(self.directory, rows)
 
@@ -443,7 +472,15 @@ def export(
         tokens = _exported_tokenizer(opened.experiment.tokenizer)
         presets = [dict(each) for each in _previewed(system.dials)]
         return export_motionstone(
-            system, params, opened.experiment.sampling, tokens, destination, meta=meta, baked=baked, presets=presets
+            system,
+            params,
+            opened.experiment.sampling,
+            tokens,
+            destination,
+            meta=meta,
+            baked=baked,
+            presets=presets,
+            verify=verify,
         )
     if kind == "diffusers-baked":
         raise ValueError(f"{directory} is no run of MotionStone; there are no scores to bake in.")
@@ -494,6 +531,11 @@ def _previewed(dials: Mapping[str, Dial]) -> list[Settings]:
     return list(dict.fromkeys(found)) or [()]
 
 
+def _file_part(settings: Settings) -> str:
+    """`_level05` or `_object05_camera10`, for names of files."""
+    return "".join(f"_{name}{value:02g}" for name, value in settings)
+
+
 def _exported_tokenizer(tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer) -> Tokens:
     if isinstance(tokenizer, HashTokenizer):
         return HashTokens(tokenizer.vocabulary, tokenizer.length)
@@ -522,7 +564,7 @@ def _loader(experiment: Experiment, mesh: Mesh, source: Any) -> Any:
         workers=experiment.workers,
         process_index=index,
         process_count=count,
-        entries=source.entries if isinstance(source, PreparedSource) else (VIDEO, FPS),
+        entries=getattr(source, "entries", (VIDEO, FPS)),
         also=[name for name in experiment.system.labels if name in source.labels],
     )
 
@@ -540,6 +582,8 @@ def prepare(
 ) -> int:
     """Encodes the clips of an experiment into a prepared set, and returns how many records this call wrote.
 
+    Clips of several shapes make a set for each, in a folder below.
+
     Args:
         dtype: of the latents' moments and the text features.
         windows: records of each clip; the first starts where the clip does, the others at random times.
@@ -554,24 +598,36 @@ def prepare(
     weights = starting_weights(experiment, experiment.system.build())
     source = experiment.data.open(destination.with_name(f"{destination.name}.bad_clips.jsonl"))
     params, digest = encoder.placed(weights, mesh)
-    clips = dataclasses.asdict(experiment.data)
-    settings = {
-        "clips": {**json.loads(json.dumps(clips)), "count": len(source), "windows": windows, "per_shard": per_shard},
-        "files": encoding.files_of(source),
-        "encoders": {**encoder.settings(), "dtype": dtype, "weights": digest},
-    }
     at_once = at_once or mesh.size
-    job = shards.Job(destination, len(source) * windows, per_shard, at_once, settings)
-    shards.begin(job)
     seed = experiment.train.seed
 
-    def load(index: int) -> Mapping[str, Any] | None:
-        clip, window = divmod(index, windows)
-        return encoding.loaded(source, clip, None if window == 0 else np.random.default_rng([seed, clip, window]))
+    def job_of(part: Any, folder: Path) -> shards.Job:
+        clips = json.loads(json.dumps(dataclasses.asdict(part.config)))
+        settings = {
+            "clips": {**clips, "count": len(part), "windows": windows, "per_shard": per_shard},
+            "files": encoding.files_of(part),
+            "encoders": {**encoder.settings(), "dtype": dtype, "weights": digest},
+        }
+        return shards.Job(folder, len(part) * windows, per_shard, at_once, settings)
 
-    with jax.set_mesh(mesh):
-        written = shards.write(job, load, lambda found: encoder.encode(params, found, at_once), process, of)
-    shards.finish(job)
+    if isinstance(source, Buckets):
+        shards.begin_buckets(destination, source.shapes)
+        folders = [destination / str(shape) for shape in source.shapes]
+    else:
+        folders = [destination]
+    jobs = [(part, job_of(part, folder)) for part, folder in zip(parts_of(source), folders, strict=True)]
+    for _, job in jobs:
+        shards.begin(job)
+    written = 0
+    for part, job in jobs:
+
+        def load(index: int, part: Any = part) -> Mapping[str, Any] | None:
+            clip, window = divmod(index, windows)
+            return encoding.loaded(part, clip, None if window == 0 else np.random.default_rng([seed, clip, window]))
+
+        with jax.set_mesh(mesh):
+            written += shards.write(job, load, lambda found: encoder.encode(params, found, at_once), process, of)
+        shards.finish(job)
     return written
 
 
@@ -597,7 +653,7 @@ def _write_preview(
     run = TrainedRun(directory, experiment, model, params)
     for index in range(min(PREVIEWS, len(source))):
         example = source.example(index)
-        photo = example[VIDEO][0]
+        photo = fit(example[IMAGE] if IMAGE in example else example[VIDEO][0], experiment.system.size)
         settings = _previewed(experiment.system.dials)
         clips = run.at_settings(photo, example[CAPTION], [dict(each) for each in settings], index)
         path = directory / "samples" / f"step_{step:06d}_{index}.mp4"

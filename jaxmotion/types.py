@@ -33,6 +33,15 @@ INTENSITY = "intensity"  # float32 [B], 1..10: a motion score that does not tell
 FPS = "fps"  # float32 [B]: frames per second at which the clip was sampled
 
 
+Settings = tuple[tuple[str, float], ...]
+"""What a person asks for, by dial: (("object", 3.0), ("camera", 10.0))."""
+
+
+def spoken(settings: Settings) -> str:
+    """What is asked for, in words."""
+    return ", ".join(f"{name} {value:g}" for name, value in settings)
+
+
 class Condition(flax.struct.PyTreeNode):
     """What a denoiser is told beside z_t and t. Conditions add up with `+`; an absent one is not there.
 

@@ -19,8 +19,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxmotion.convert import classes
+from jaxmotion.convert import motionstone_report as report
 from jaxmotion.convert.folder import Component, Pipeline, files_in, whole, write_json
 from jaxmotion.convert.rename import ConversionError, Rules, covered, linear, tensors_of, under
+from jaxmotion.convert.report import unverified
 from jaxmotion.convert.rules.autoencoder3d import AUTOENCODER3D
 from jaxmotion.convert.rules.cogvideox import COGVIDEOX, COGVIDEOX_1_5
 from jaxmotion.convert.rules.t5 import T5
@@ -37,7 +39,7 @@ from jaxmotion.types import Params
 
 LAST_BIAS = "denoiser/time/linear_out/bias"
 PRESETS = "presets.safetensors"
-CONFIG = "jaxmotion_config.json"
+CONFIG, REPORT = "jaxmotion_config.json", "export_report.json"
 Settings = Mapping[str, float]
 
 
@@ -51,10 +53,14 @@ def export_motionstone(
     meta: Mapping[str, Any],
     baked: Settings | None = None,
     presets: Sequence[Settings] = (),
+    verify: bool = True,
 ) -> list[Path]:
     """Writes a folder that diffusers loads, whole or not at all, and returns its files.
 
+    `export_report.json` says how far each network is from ours on the same inputs.
+
     Args:
+        verify: whether to run both implementations, which needs PyTorch, diffusers and transformers.
         params: the whole tree, in the precision that the files will have.
         baked: one setting of the dials, for the stock `CogVideoXImageToVideoPipeline`. Without it the folder ships a
             pipeline with both dials, which needs `trust_remote_code=True`.
@@ -64,11 +70,12 @@ def export_motionstone(
     Raises:
         FileExistsError: the destination is there already.
         ValueError: a part of the system has no form that diffusers can load, or there is no such dial.
+        VerificationError: a part differs by more than it may; the folder and its report are there to look at.
     """
     flat = flat_parameters(system, params)
     vectors = {name_of(settings): score_vector(system, params, settings) for settings in presets}
-    if baked is not None:
-        vector = score_vector(system, params, baked)
+    vector = None if baked is None else score_vector(system, params, baked)
+    if vector is not None:
         bias = np.asarray(flat[LAST_BIAS])
         flat = {**flat, LAST_BIAS: (bias.astype(np.float32) + vector).astype(bias.dtype)}
     pipeline = pipeline_of(system, flat, sampling, tokens, baked=baked is not None)
@@ -77,7 +84,13 @@ def export_motionstone(
         write_json(folder / CONFIG, meta)
         if vectors:
             write_tensors(folder, Path(PRESETS).stem, vectors)
+        if verify:
+            found = report.verify(folder, system, params, sampling, vector)
+        else:
+            found = unverified(report.parts_of(system, baked=baked is not None), "it was not asked for")
+        write_json(folder / REPORT, found.to_json())
         (folder / "README.md").write_text(_card(system, sampling, meta, baked))
+    found.check(destination / REPORT)
     return files_in(destination)
 
 

@@ -107,7 +107,7 @@ class Report:
 
 def unverified(parts: Iterable[str], reason: str) -> Report:
     """The report when nothing was run."""
-    return Report({name: Difference(reason=reason) for name in parts}, _versions())
+    return Report({name: Difference(reason=reason) for name in parts}, versions())
 
 
 def verify(folder: Path, system: LivePhoto, params: Params, sampling: Sampling) -> Report:
@@ -128,8 +128,8 @@ def verify(folder: Path, system: LivePhoto, params: Params, sampling: Sampling) 
             else:
                 limit = ("absolute", FRAMES) if name == "pipeline" else ("relative", RELATIVE)
                 ours, theirs = getattr(sides, name)()
-                parts[name] = _difference(ours, theirs, limit)
-    return Report(parts, _versions())
+                parts[name] = difference(ours, theirs, limit)
+    return Report(parts, versions())
 
 
 def parts_of(system: LivePhoto) -> list[str]:
@@ -271,7 +271,7 @@ class _Sides:
 
     def _latents(self) -> jax.Array:
         canvas = self.model.canvas
-        return self._normal(2, canvas.frames, canvas.height, canvas.width, canvas.codec.latent_channels)
+        return self._normal(2, canvas.length, canvas.height, canvas.width, canvas.codec.latent_channels)
 
     def _normal(self, *shape: int) -> jax.Array:
         return jnp.asarray(self.rng.normal(size=shape), jnp.float32)
@@ -287,7 +287,8 @@ def _channels_first(clips: Any) -> Any:
     return rearrange(clips, "B T h w C -> B C T h w")
 
 
-def _difference(ours: Any, theirs: Any, limit: tuple[str, float]) -> Difference:
+def difference(ours: Any, theirs: Any, limit: tuple[str, float] = ("relative", RELATIVE)) -> Difference:
+    """How far two results are apart."""
     ours, theirs = (np.asarray(each, np.float64) for each in (ours, theirs))
     if ours.shape != theirs.shape:
         raise VerificationError(f"Our result is {list(ours.shape)}, that of PyTorch is {list(theirs.shape)}.")
@@ -295,7 +296,7 @@ def _difference(ours: Any, theirs: Any, limit: tuple[str, float]) -> Difference:
     return Difference(largest, largest / (float(np.abs(ours).max()) or 1.0), limit)
 
 
-def _versions() -> dict[str, str]:
+def versions() -> dict[str, str]:
     """Of what is installed among the packages that matter."""
     found = {}
     for name in ("jaxmotion", "jax", "flax", "torch", "diffusers", "transformers"):

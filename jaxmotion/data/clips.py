@@ -14,8 +14,9 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxmotion.data.bad_clips import BadClips
+from jaxmotion.data.buckets import Buckets, Shape, nearest
 from jaxmotion.data.captions import CAPTION
-from jaxmotion.data.decode import BadClipError, latest_time, read_clip, read_timeline
+from jaxmotion.data.decode import BadClipError, latest_time, read_clip, read_size, read_timeline
 from jaxmotion.data.listing import LOOKED_FOR, ClipFile, Listing, list_clips
 from jaxmotion.data.scores import read_scores
 from jaxmotion.types import CAMERA, FPS, OBJECT, VIDEO
@@ -44,6 +45,9 @@ class Clips:
     """Frames per second at which frames are taken, by time. Above a file's own rate, frames repeat."""
     size: tuple[int, int] = (256, 256)
     """(height, width); frames are cropped about the middle and resized."""
+    buckets: tuple[tuple[int, int, int], ...] = ()
+    """Further shapes (frames, height, width). Each file goes to the shape of the nearest aspect ratio among those that
+    it is long enough for, of these to the longest; a batch has clips of one shape."""
     on_bad: Literal["skip", "stop"] = "skip"
     """What a file that cannot be used does: it is skipped, or stops the run."""
     scores: str = ""
@@ -58,8 +62,18 @@ class Clips:
                 f"frames={self.frames}, fps={self.fps}, size={self.size}: a clip needs at least 1 frame, a rate above 0"
                 " and at least 1 pixel."
             )
+        for shape in self.buckets:
+            if min(shape) < 1:
+                raise ValueError(f"A bucket is {shape}; it is (frames, height, width), each at least 1.")
+        if self.buckets and not self.probe:
+            raise ValueError("Buckets need a look into all files first; set probe to True.")
 
-    def open(self, report: Path | None = None) -> ClipsSource:
+    @property
+    def shapes(self) -> tuple[Shape, ...]:
+        """All shapes of clips, each once; the first is that of `frames` and `size`."""
+        return tuple(dict.fromkeys((Shape(self.frames, *self.size), *(Shape(*shape) for shape in self.buckets))))
+
+    def open(self, report: Path | None = None) -> ClipsSource | Buckets:
         """Lists and probes the clips. Those that cannot be used are added to the file `report` (JSON lines).
 
         Raises:
@@ -68,7 +82,8 @@ class Clips:
         """
         listing = list_clips(Path(self.path), Path(self.root) if self.root else None)
         bad = BadClips(report)
-        reasons = dict(_probed(listing.files, self)) if self.probe else {}
+        found = dict(_probed(listing.files, self)) if self.probe else {}
+        reasons = {name: result for name, result in found.items() if isinstance(result, str)}
         for file in listing.files:
             if file.id in reasons:
                 bad.add(file, reasons[file.id])
@@ -79,7 +94,19 @@ class Clips:
             log.warning(
                 "%s (%s): %d clips can be used, %d cannot%s.", self.path, listing.form, len(usable), len(reasons), where
             )
-        return ClipsSource(self, usable, bad, self._known(usable))
+        known = self._known(usable)
+        if not self.buckets:
+            return ClipsSource(self, usable, bad, known)
+        parts = []
+        for shape in self.shapes:
+            mine = [index for index, file in enumerate(usable) if found[file.id] == shape]
+            config = dataclasses.replace(self, frames=shape.frames, size=shape.size, buckets=())
+            scores = {place: known[index] for place, index in enumerate(mine) if index in known}
+            if mine:
+                parts.append(ClipsSource(config, tuple(usable[index] for index in mine), bad, scores))
+            else:
+                log.warning("%s has no clip for the bucket %s.", self.path, shape)
+        return Buckets(parts)
 
     def _known(self, files: tuple[ClipFile, ...]) -> dict[int, tuple[float, float]]:
         """The scores of the clips that the list of scores names."""
@@ -168,22 +195,40 @@ class ClipsSource:
         )
 
 
-def _probed(files: Iterable[ClipFile], config: Clips) -> Iterable[tuple[str, str]]:
-    """Ids of the files that cannot be used, with the reasons."""
+def _probed(files: Iterable[ClipFile], config: Clips) -> Iterable[tuple[str, str | Shape]]:
+    """Ids of the files with the shape of their clips, or with the reason why they cannot be used."""
     files = list(files)
 
-    def reason(file: ClipFile) -> str | None:
+    def look(file: ClipFile) -> str | Shape:
         try:
-            latest_time(read_timeline(file.path), config.frames, config.fps)
+            return _shape(file, config)
         except BadClipError as error:
             return str(error)
-        return None
 
     with ThreadPoolExecutor(2 * (os.cpu_count() or 1)) as threads:
-        reasons = tqdm(threads.map(reason, files), "looking at the clips", len(files), unit="clip", leave=False)
-        for file, why in zip(files, reasons, strict=True):
-            if why is not None:
-                yield file.id, why
+        results = tqdm(threads.map(look, files), "looking at the clips", len(files), unit="clip", leave=False)
+        yield from zip((file.id for file in files), results, strict=True)
+
+
+def _shape(file: ClipFile, config: Clips) -> Shape:
+    """The shape that suits a file best.
+
+    Raises:
+        BadClipError: it cannot be used, or is too short for all of them.
+    """
+    timeline = read_timeline(file.path)
+    shortest = min(shape.frames for shape in config.shapes)
+    longest = shortest - 1
+    for frames in sorted({shape.frames for shape in config.shapes}):
+        try:
+            latest_time(timeline, frames, config.fps)
+        except BadClipError:
+            if frames == shortest:
+                raise
+            break
+        longest = frames
+    fitting = [shape for shape in config.shapes if shape.frames <= longest]
+    return fitting[0] if len(config.shapes) == 1 else nearest(fitting, *read_size(file.path))
 
 
 def _named(files: Iterable[ClipFile], reasons: dict[str, str]) -> str:

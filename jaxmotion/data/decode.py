@@ -45,6 +45,18 @@ def read_timeline(path: str) -> Timeline:
         return _undamaged(container, stream)
 
 
+def read_size(path: str) -> tuple[int, int]:
+    """(height, width) at which a player shows the file: upright, with square pixels. Decodes one frame.
+
+    Raises:
+        BadClipError: none can be decoded.
+    """
+    with opened(path) as (container, stream):
+        for frame in container.decode(stream):
+            return displayed_size(frame, stream)
+        raise BadClipError("no frames in it")
+
+
 def read_clip(path: str, frames: int, fps: float, size: tuple[int, int], where: float) -> UInt8[np.ndarray, "T H W 3"]:
     """A clip of so many frames at that rate, chosen by time, cropped about the middle and resized to (height, width).
 

@@ -58,6 +58,7 @@ class Judged:
         """
         listed = Clips(self.path, frames=self.frames, fps=self.fps, size=self.size, on_bad=self.on_bad)
         source = listed.open(report)
+        assert isinstance(source, ClipsSource)  # there are no buckets
         places = {str(Path(file.path).resolve()): index for index, file in enumerate(source.files)}
         labels = read_scores(Path(self.labels), Path(self.path), places) if self.labels else {}
         judged = _placed(Path(self.pairs), Path(self.path), places) if self.pairs else _every(sorted(labels))

@@ -15,6 +15,7 @@ import grain
 import numpy as np
 from absl import flags
 
+from jaxmotion.data.buckets import parts_of
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.types import FPS, TEXT, VIDEO
 
@@ -59,7 +60,8 @@ def batches(
 ) -> Batches:
     """An endless iterator of {video uint8 [B T H W 3], text int32 [B L], fps float32 [B]} with Grain's get_state.
 
-    Process p of P gets rows p, p + P, ... of every batch, so that all of them together see what one alone would.
+    Process p of P gets rows p, p + P, ... of every batch, so that all of them together see what one alone would. A
+    batch is made of one of a source's buckets; each has a share of the batches like its share of the clips.
 
     Args:
         batch_size: clips of a batch over all processes; this one gets batch_size / process_count of them.
@@ -85,9 +87,14 @@ def batches(
         batch = {name: np.stack([np.asarray(example[name]) for example in examples]) for name in names}
         return {**batch, TEXT: tokenize([example[CAPTION] for example in examples])}
 
-    clips = grain.MapDataset.source(source).seed(seed).shuffle().repeat(_FOR_EVER).random_map(source.load)
-    rows = clips[process_index::process_count].batch(batch_size // process_count, batch_fn=collate)
-    return Batches(rows, workers, prefetch)
+    def rows_of(part: Source) -> grain.MapDataset:
+        clips = grain.MapDataset.source(part).seed(seed).shuffle().repeat(_FOR_EVER).random_map(part.load)
+        return clips[process_index::process_count].batch(batch_size // process_count, batch_fn=collate)
+
+    parts = parts_of(source)
+    rows = [rows_of(part) for part in parts]
+    mixed = grain.MapDataset.mix(rows, [len(part) for part in parts]) if len(rows) > 1 else rows[0]
+    return Batches(mixed, workers, prefetch)
 
 
 class Batches(grain.DatasetIterator):

@@ -20,11 +20,14 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from jaxmotion.data.buckets import Buckets, Shape
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.types import CAMERA, FPS, IMAGE, MOMENTS, OBJECT, TEXT_FEATURES
 
 SETTINGS = "settings.json"
 """What the set was made with; another setting is another set."""
+BUCKETS = "buckets.json"
+"""The shapes of the clips, where there are several; each has a set of its own in a folder below."""
 INFO = "dataset_info.json"
 """Written last: a folder without it is not finished."""
 NAME, SPLIT, VERSION = "clips", "train", "1.0.0"
@@ -47,7 +50,7 @@ class Prepared:
     verify: bool = True
     """Whether every record is checked against its digest when it is read."""
 
-    def open(self, report: Path | None = None) -> PreparedSource:
+    def open(self, report: Path | None = None) -> PreparedSource | Buckets:
         """Opens the set. `report` is there because all data sources have it; bad clips were left out when preparing.
 
         Raises:
@@ -55,7 +58,17 @@ class Prepared:
             ValueError: it was made with other frames, size or rate.
         """
         del report
-        folder = Path(self.path)
+        folder, mine = Path(self.path), Shape(self.frames, *self.size)
+        if not (folder / BUCKETS).is_file():
+            return self._source(folder)
+        names = json.loads((folder / BUCKETS).read_text())
+        shapes = [Shape(*map(int, name.split("x"))) for name in names]
+        if mine not in shapes:
+            raise ValueError(f"The prepared set in {folder} has the shapes {', '.join(names)}; data is {mine}.")
+        alike = [dataclasses.replace(self, path=str(folder / str(s)), frames=s.frames, size=s.size) for s in shapes]
+        return Buckets([one._source(Path(one.path)) for one in alike])
+
+    def _source(self, folder: Path) -> PreparedSource:
         if not (folder / SETTINGS).is_file():
             raise FileNotFoundError(f"{folder} holds no prepared set ({SETTINGS} is missing); make one first.")
         if not (folder / INFO).is_file():

@@ -25,6 +25,7 @@ from PIL import Image
 from jaxmotion.evaluate.chart import Line, line_chart
 from jaxmotion.evaluate.control import CONTROL
 from jaxmotion.evaluate.measures import LABELS
+from jaxmotion.types import Settings, spoken
 
 REPORT = "report.html"
 
@@ -37,6 +38,9 @@ COLUMNS = 6
 GOOD_RHO, GOOD_RATIO = 0.9, 1 / 3
 """A control this good is marked as good: rank correlation at least, level 1 over level 10 below."""
 
+GOOD_DIAL, GOOD_TALK = 0.85, 0.25
+"""The same of two dials: rank correlation at least, cross-talk at most."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Row:
@@ -44,12 +48,12 @@ class Row:
 
     photo: UInt8[np.ndarray, "H W 3"]
     """The picture as the model saw it."""
-    clips: Mapping[int, Path]
-    """mp4 files by level, all of the same length."""
+    clips: Mapping[Settings, Path]
+    """mp4 files by what was asked for, all of the same length."""
     prompt: str = ""
     name: str = ""
-    motion: Mapping[int, float] = dataclasses.field(default_factory=dict)
-    """Measured motion by level, in image diagonals per second."""
+    motion: Mapping[Settings, float] = dataclasses.field(default_factory=dict)
+    """Measured motion of these, in image diagonals per second."""
 
 
 def write_report(
@@ -76,7 +80,7 @@ def write_report(
     sections = [
         _headline(control, metrics),
         _gallery(rows),
-        _control(control),
+        _dials(control) if "dials" in control else _control(control),
         _training(metrics),
         _run(directory, control, metrics, config, facts or {}),
     ]
@@ -98,6 +102,15 @@ def _headline(control: Mapping[str, Any], metrics: Sequence[Mapping[str, Any]]) 
         text = f"rank correlation of asked and measured motion, by {label} (1 is perfect)"
         good = rho >= GOOD_RHO
         tiles.append(_tile(f"{rho:.2f}", text, f"{'at least' if good else 'below'} {GOOD_RHO}", good))
+    for axis, dial in control.get("dials", {}).items():
+        rho, talk = control[f"rho_{axis}"], control[f"cross_talk_{axis}"]
+        good = rho >= GOOD_DIAL
+        text = f"rank correlation of the {dial} score that was asked for and the {axis} motion measured"
+        tiles.append(_tile(f"{rho:.2f}", text, f"{'at least' if good else 'below'} {GOOD_DIAL}", good))
+        if talk is not None:
+            good = talk <= GOOD_TALK
+            text = f"cross-talk of the {dial} dial (0: the other axis stays where it is)"
+            tiles.append(_tile(f"{talk:.2f}", text, f"{'at most' if good else 'above'} {GOOD_TALK}", good))
     ratio = control.get("level1_over_level10")
     if ratio is not None:
         text = "motion of level 1 as a share of that of level 10 (less is stiller)"
@@ -121,11 +134,12 @@ def _gallery(rows: Sequence[Row]) -> str:
     shown = []
     for row in rows:
         figures = [_figure(f'<img src="{_png(row.photo)}" alt="{html.escape(row.name or "the photo")}">', "photo", "")]
-        for level, clip in sorted(row.clips.items()):
+        for settings, clip in sorted(row.clips.items()):
             source = "data:video/mp4;base64," + base64.b64encode(clip.read_bytes()).decode()
             video = f'<video autoplay loop muted playsinline preload="auto" src="{source}"></video>'
-            note = f"{_percent(row.motion[level])} a second" if level in row.motion else ""
-            label = f'<i class="heat" style="--level:{level}"></i>level {level}'
+            note = f"{_percent(row.motion[settings])} a second" if settings in row.motion else ""
+            most = max((value for _, value in settings), default=1.0)
+            label = f'<i class="heat" style="--level:{most:g}"></i>{html.escape(spoken(settings))}'
             figures.append(_figure(video, label, note))
         prompt = f"<p class='prompt'>{html.escape(row.prompt)}</p>" if row.prompt else ""
         shown.append(
@@ -133,8 +147,8 @@ def _gallery(rows: Sequence[Row]) -> str:
             f"{''.join(figures)}</div></article>"
         )
     words = (
-        "Each row starts from one photo. The level is all that changes between its clips: same sentence, same random "
-        "numbers."
+        "Each row starts from one photo. What was asked for is all that changes between its clips: same sentence, same "
+        "random numbers."
     )
     if any(row.motion for row in rows):
         words += " Under a clip stands how far its pixels move on average, as a share of the picture's diagonal."
@@ -181,6 +195,39 @@ def _control(control: Mapping[str, Any]) -> str:
     )
     numbers = _control_table(control)
     return _section("Does it move as much as asked?", words, f'<div class="plots">{"".join(charts)}</div>{numbers}')
+
+
+def _dials(control: Mapping[str, Any]) -> str:
+    """What both axes did when each dial was turned, and the numbers."""
+    charts, rows = [], []
+    for axis, dial in control["dials"].items():
+        lines = []
+        for name, curve in sorted(control[f"curves_{axis}"].items(), key=lambda item: item[0] == axis):
+            own = name == axis
+            style, bars = ("main", curve["deviation"]) if own else ("faint", ())
+            said = [f"{dial} {x:g}: {name} {y:.1f}" for x, y in zip(control["values"], curve["mean"], strict=True)]
+            lines.append(Line(control["values"], curve["mean"], style, bars, said, name))
+        chart = line_chart(
+            lines,
+            says=f"Measured motion while the {dial} dial is turned: {'; '.join(said)}.",
+            x_label=f"{dial} score that was asked for",
+            y_label="score that was measured",
+            x_ticks=control["values"],
+        )
+        charts.append(f'<figure class="plot"><figcaption>The {html.escape(dial)} dial</figcaption>{chart}</figure>')
+        talk = control[f"cross_talk_{axis}"]
+        numbers = (control[f"rho_{axis}"], control[f"rho_per_scene_{axis}"], control[f"change_{axis}"], talk)
+        cells = "".join(f"<td>{'-' if number is None else f'{number:.3f}'}</td>" for number in numbers)
+        rows.append(f"<tr><th>{html.escape(axis)}</th>{cells}</tr>")
+    heads = ("Spearman's rho over all clips", "mean of the scenes", "change of its own axis", "cross-talk")
+    head = "".join(f"<th>{name}</th>" for name in heads)
+    words = (
+        f"{control['clips']} clips: {_count(len(control['scenes']), 'scene')}, {_count(len(control['seeds']), 'seed')} "
+        "each. Bold: the axis whose dial is turned, one standard deviation up and down; thin: the other axis, which "
+        "should stay where it is. Cross-talk is its change over that of the bold one."
+    )
+    table = f'<table class="numbers"><tr><th></th>{head}</tr>{"".join(rows)}</table>'
+    return _section("Does each dial move its own axis?", words, f'<div class="plots">{"".join(charts)}</div>{table}')
 
 
 def _control_table(control: Mapping[str, Any]) -> str:
@@ -234,7 +281,7 @@ def _run(
         lines |= _typical(steady, "step_seconds", "time of a step", lambda value: f"{1000 * value:.0f} ms")
         lines |= _typical(steady, "clips_per_second", "speed", lambda value: f"{value:.3g} clips/s")
     if control:
-        lines["measured on"] = ", ".join(control["photos"])
+        lines["measured on"] = ", ".join(control.get("photos") or control["scenes"])
     lines |= facts
     table = "".join(f"<tr><th>{html.escape(k)}</th><td>{html.escape(v)}</td></tr>" for k, v in lines.items())
     saved = html.escape(json.dumps(config, indent=2))

@@ -56,6 +56,16 @@ def body(arguments: list[str]) -> None:
         metavar=("FIRST", "LAST"),
         help="prior inversion strength on the first and last frame",
     )
+    parser.add_argument(
+        "--frames", type=int, metavar="N", help="length of the clip, such as 49 or 81 (default: the run's)"
+    )
+    parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="in pixels (default: the run's)")
+    parser.add_argument(
+        "--preview",
+        type=Path,
+        metavar="FILE",
+        help="decode fast with a tiny decoder: taecvx.pth, or an AutoencoderTiny",
+    )
     parser.add_argument("--fps", type=float, help="frames per second of the file (default: the run's)")
     parser.add_argument(
         "--weights", choices=("ema", "live"), default="ema", help="averaged or latest weights (default ema)"
@@ -78,6 +88,9 @@ def body(arguments: list[str]) -> None:
             (name, scale) for name in SCORES if (scale := getattr(options, f"guidance_{name}", None)) is not None
         ),
         prior=options.prior and tuple(options.prior),
+        frames=options.frames,
+        preview=options.preview,
+        size=options.size and tuple(options.size),
         fps=options.fps,
     )
     for path in run.open_run(options.run, options.weights).animate(request, options.out):

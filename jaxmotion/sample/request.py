@@ -52,6 +52,12 @@ class Request:
     """Guidance scales on other conditions, by name, such as (("object", 2.0),)."""
     prior: tuple[float, float] | None = None
     """Prior inversion's strength on the first and on the last frame, each in [0, 1]; (0, 0) switches it off."""
+    frames: int | None = None
+    """Length of the clip. Other lengths than that of training work as far as the network knows their places."""
+    size: tuple[int, int] | None = None
+    """(height, width) in pixels."""
+    preview: str | Path | None = None
+    """Weights of a tiny decoder that decodes the clip; see `convert.preview`."""
     fps: float | None = None
     """Frames per second the clip is written at; the model's own motion per frame stays as it is."""
 
@@ -64,6 +70,10 @@ class Request:
             raise ValueError(f"A seed is a whole number from 0 to {SEEDS - 1}; got {self.seed!r}.")
         if self.fps is not None and not 0.0 < self.fps <= 240.0:
             raise ValueError(f"Frames per second must be above 0 and at most 240; got {self.fps}.")
+        if self.frames is not None and self.frames < 2:
+            raise ValueError(f"A clip has two frames or more; got {self.frames}.")
+        if self.size is not None and min(self.size) < 1:
+            raise ValueError(f"A size is height and width in pixels; got {self.size}.")
         if self.steps is not None and self.steps < 1:
             raise ValueError(f"Sampling takes at least one step; got {self.steps}.")
         if self.guidance is not None and not np.isfinite(self.guidance):

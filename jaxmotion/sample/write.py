@@ -19,6 +19,8 @@ from einops import rearrange, repeat
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
+from jaxmotion.types import Settings, spoken
+
 Picture = UInt8[np.ndarray, "H W 3"]
 Video = UInt8[np.ndarray, "T H W 3"]
 
@@ -78,10 +80,6 @@ def write_levels(
     return write_settings(path, photo, {(("level", level),): c for level, c in clips.items()}, fps, prompt, notes)
 
 
-Settings = tuple[tuple[str, float], ...]
-"""What was asked for, by dial: (("object", 3.0), ("camera", 10.0))."""
-
-
 def write_settings(
     path: str | Path,
     photo: Picture,
@@ -101,11 +99,6 @@ def write_settings(
         suffix = "".join(f"-{name}{value:02g}" for name, value in settings)
         written.append(write_clip(path.with_stem(path.stem + suffix), clip, fps))
     return written
-
-
-def spoken(settings: Settings) -> str:
-    """What was asked for, in words."""
-    return ", ".join(f"{name} {value:g}" for name, value in settings)
 
 
 def enlarge(video: UInt8[np.ndarray, "... H W 3"], comfortable: int = COMFORTABLE) -> UInt8[np.ndarray, "... H2 W2 3"]:

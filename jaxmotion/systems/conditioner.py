@@ -19,7 +19,7 @@ from jaxtyping import Float, Int, UInt8
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes
 from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.nn.apply import apply
-from jaxmotion.types import IMAGE, TEXT, TEXT_FEATURES, VIDEO, Array, Batch, Condition, Params, pixels_to_float
+from jaxmotion.types import IMAGE, MOMENTS, TEXT, TEXT_FEATURES, VIDEO, Array, Batch, Condition, Params, pixels_to_float
 
 
 class Codec(Protocol):
@@ -56,13 +56,13 @@ class Codec(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Canvas:
-    """The clip that is being denoised: how many frames, how large its latents are, and the codec between.
+    """The clip that is being denoised: how many latents it is, how large they are, and the codec between.
 
     multiple: the number of latents is brought to a multiple of this, by copies of the first one before it.
     """
 
     codec: Codec
-    frames: int
+    latents: int
     height: int
     width: int
     multiple: int = 1
@@ -70,12 +70,22 @@ class Canvas:
     @property
     def length(self) -> int:
         """How many latents are denoised together."""
-        return self.codec.latent_frames(self.frames) + self.copies
+        return self.latents + self.copies
 
     @property
     def copies(self) -> int:
         """How many copies of the first latent stand before it."""
-        return -self.codec.latent_frames(self.frames) % self.multiple
+        return -self.latents % self.multiple
+
+    def of(self, batch: Batch) -> Canvas:
+        """That of a batch's clips, whose length and size may be others."""
+        if MOMENTS in batch:
+            latents, height, width = batch[MOMENTS].shape[1:4]
+        else:
+            frames, height, width = batch[VIDEO].shape[1:4]
+            latents = self.codec.latent_frames(frames)
+            height, width = height // self.codec.factor, width // self.codec.factor
+        return dataclasses.replace(self, latents=latents, height=height, width=width)
 
     def encode(self, params: Params, pixels: Array, key: Array | None = None) -> Float[Array, "B t h w C"]:
         """Latents of uint8 frames [B T H W 3], without copies; `params` is the whole tree."""
@@ -140,7 +150,7 @@ class ReferenceLatent(Conditioner):
 
     def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         latent = canvas.encode(params, batch[IMAGE][:, None])
-        return Condition(channels=(repeat(latent, "B 1 h w C -> B T h w C", T=canvas.frames),))
+        return Condition(channels=(repeat(latent, "B 1 h w C -> B T h w C", T=canvas.length),))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -79,6 +79,9 @@ class LoRA(System):
     def dials(self) -> Mapping[str, Dial]:
         return self.of.dials
 
+    def _at(self, frames: int, size: tuple[int, int]) -> Self:
+        return dataclasses.replace(self, of=self.of._at(frames, size))
+
     def build(self) -> Adapted:
         """The adapted task; it can sample if the system's own can."""
         task = self.of.build()

@@ -25,6 +25,7 @@ from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, SDEDPMSolverPP, sample
 from jaxmotion.models.autoencoder import SHARDING as CODEC_SHARDING
 from jaxmotion.nn.apply import apply
+from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
 from jaxmotion.types import IMAGE, MOMENTS, TEXT, VIDEO, Array, Batch, Condition, Params, pixels_to_uint8
 
@@ -78,6 +79,29 @@ class System:
     def dials(self) -> Mapping[str, Dial]:
         """What a person asks for beside a picture and a text, by batch entry."""
         return {}
+
+    def at(self, frames: int, size: tuple[int, int]) -> Self:
+        """This system for clips of another length and size, which needs the same parameters.
+
+        Raises:
+            ValueError: the size does not fit, or the parameters would be others.
+        """
+        other = self._at(frames, size)
+        ours, theirs = (
+            {path: leaf.shape for path, leaf in paths(jax.eval_shape(each.build().init, jax.random.key(0))).items()}
+            for each in (self, other)
+        )
+        changed = [path for path in {**ours, **theirs} if ours.get(path) != theirs.get(path)]
+        if changed:
+            raise ValueError(
+                f"This system cannot make clips of {frames} frames of {size[0]} x {size[1]} px: it was made for "
+                f"{self.frames} of {self.size[0]} x {self.size[1]}, and {changed[0]} would be "
+                f"{theirs.get(changed[0])} instead of {ours.get(changed[0])}."
+            )
+        return other
+
+    def _at(self, frames: int, size: tuple[int, int]) -> Self:
+        return dataclasses.replace(self, frames=frames, size=size)  # pyright: ignore
 
     def build(self) -> Task:
         """The task that this config describes."""
@@ -209,8 +233,12 @@ class VideoDiffusion:
     def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         """Mean weighted denoising error of a batch, and its parts at low and at high noise.
 
+        The clips of a batch may have another length and size than the canvas, as those of buckets do.
         Source: LivePhoto Eq. 2; the target is whatever `process.prediction` names.
         """
+        return dataclasses.replace(self, canvas=self.canvas.of(batch))._loss(params, batch, key)
+
+    def _loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         drop_key, time_key, noise_key = jax.random.split(key, 3)
         measures = {name: measure for name, measure in self.measures.items() if name not in batch}
         batch = {**batch, **{name: measure(params, batch) for name, measure in measures.items()}}

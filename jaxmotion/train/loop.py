@@ -176,6 +176,8 @@ class _Run:
     clock: float = 0.0  # when the last step was read
     saved: int | None = None  # the newest step that is on disk or on its way
     rows: int = 0  # of a batch, in this process
+    updates: dict[tuple, Any] = dataclasses.field(default_factory=dict)  # compiled, by the shapes of a batch
+    compile_seconds: float = 0.0
     log: Log = dataclasses.field(init=False)
 
     def go(self, state: TrainState) -> Result:
@@ -205,9 +207,9 @@ class _Run:
         batch = self._next(start)
         if batch is None:
             return Result(start, None, int(state.skipped), 0.0, 0.0, stopped=True)
-        update, compile_seconds = self._compile(state, batch)
+        update = self._compiled(state, batch)
         began = self.clock = time.perf_counter()
-        waited, step = 0.0, start
+        first, waited, step = self.compile_seconds, 0.0, start
         for step in range(start + 1, self.config.steps + 1):
             state, numbers = update(state, batch)
             self._read()
@@ -225,9 +227,10 @@ class _Run:
                 self._save(step, state)
                 break
             waited = time.perf_counter() - before
+            update = self._compiled(state, batch)
             self.checkpoints.check()
         self._read()
-        seconds = time.perf_counter() - began
+        seconds = time.perf_counter() - began - (self.compile_seconds - first)
         self.checkpoints.wait()
         stopped = step < self.config.steps
         if stopped:
@@ -241,7 +244,7 @@ class _Run:
             step=step,
             loss=self.metrics["loss"] if math.isfinite(self.metrics["loss"]) else None,
             skipped=int(self.metrics["skipped"]),
-            compile_seconds=compile_seconds,
+            compile_seconds=self.compile_seconds,
             train_seconds=seconds,
             stopped=stopped,
         )
@@ -265,13 +268,19 @@ class _Run:
                 )
         return sharding.distribute(batch, self.mesh)
 
-    def _compile(self, state: TrainState, batch: Mapping[str, jax.Array]) -> tuple[Any, float]:
-        self.log.say("Compiling the training step; the first step waits for it.")
-        before = time.perf_counter()
-        compiled = self.program.update.lower(state, batch).compile()
-        seconds = time.perf_counter() - before
-        self.log.say(f"Compiled in {seconds:.1f} s.")
-        return compiled, seconds
+    def _compiled(self, state: TrainState, batch: Mapping[str, jax.Array]) -> Any:
+        """The training step for batches of this shape, compiled when the first one comes."""
+        shapes = tuple((name, array.shape) for name, array in sorted(batch.items()))
+        if shapes not in self.updates:
+            what = ", ".join("x".join(map(str, array.shape)) for array in batch.values() if array.ndim == 5)
+            self._read()
+            self.log.say(f"Compiling the training step{f' for {what}' if what else ''}; the step waits for it.")
+            before = time.perf_counter()
+            self.updates[shapes] = self.program.update.lower(state, batch).compile()
+            self.clock = time.perf_counter()
+            self.compile_seconds += self.clock - before
+            self.log.say(f"Compiled in {self.clock - before:.1f} s.")
+        return self.updates[shapes]
 
     def _read(self) -> None:
         """Wait for the step that is running on the device, log its numbers, stop if too many were not finite."""

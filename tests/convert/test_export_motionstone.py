@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 
 import jax
@@ -12,8 +13,10 @@ import pytest
 from einops import rearrange
 from PIL import Image
 
+from jaxmotion.convert import motionstone
 from jaxmotion.convert.files import open_tensors
 from jaxmotion.convert.motionstone import export_motionstone, flat_parameters, pipeline_of, score_vector
+from jaxmotion.convert.report import VerificationError
 from jaxmotion.convert.tokenizers import HashTokens, T5Tokens
 from jaxmotion.diffusion.guidance import Rising
 from jaxmotion.diffusion.sampler import DDIM
@@ -147,6 +150,7 @@ def theirs(trained, batch, folder, sampling, **more):
 def export(trained, folder, sampling, tokens=None, **kwargs):
     system, params = trained
     tokens = HashTokens(TEXTS.vocabulary, TEXTS.length) if tokens is None else tokens
+    kwargs = {"verify": False, **kwargs}
     return export_motionstone(system, params, sampling, tokens, folder, meta={"made": "in a test"}, **kwargs)
 
 
@@ -181,6 +185,35 @@ def test_the_pipeline_with_dials_is_ours(trained, request_batch, tmp_path, other
     )
     mine = ours(trained, request_batch, sampling)
     assert np.abs(mine - found).max() <= 1e-3 * np.abs(mine).max()
+
+
+@pytest.mark.parametrize("baked", [None, ASKED], ids=["dials", "baked"])
+def test_every_network_is_verified_and_the_report_says_by_how_much(trained, tmp_path, baked):
+    export(trained, tmp_path / "out", sampled(), baked=baked, verify=True)
+    parts = json.loads((tmp_path / "out" / "export_report.json").read_text())["parts"]
+    assert set(parts) == {"text_encoder", "vae_encode", "vae_decode", "transformer"} | (
+        set() if baked else {"motion_scores"}
+    )
+    assert {part["status"] for part in parts.values()} == {"verified"}
+    assert all(0 < part["largest_relative_difference"] < 1e-4 for part in parts.values())
+
+
+def test_a_wrong_network_is_found(trained, tmp_path, monkeypatch):
+    """A transformer whose scores were baked in twice is not ours."""
+    taken = motionstone._taken
+
+    def wrong(part, rules, flat):
+        found = taken(part, rules, flat)
+        if part == "denoiser":
+            found["time_embedding.linear_2.bias"] = np.asarray(found["time_embedding.linear_2.bias"]) * 2
+        return found
+
+    monkeypatch.setattr(motionstone, "_taken", wrong)
+    with pytest.raises(VerificationError, match="transformer by"):
+        export(trained, tmp_path / "out", sampled(), baked=ASKED, verify=True)
+    assert json.loads((tmp_path / "out" / "export_report.json").read_text())["parts"]["transformer"]["status"] == (
+        "too large"
+    )
 
 
 def test_a_preset_is_what_baking_adds(trained, tmp_path):

@@ -14,11 +14,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmotion.evaluate import control
+from jaxmotion.evaluate import control, dials
 from jaxmotion.evaluate.chart import Line, line_chart
 from jaxmotion.evaluate.report import Row, write_report
+from jaxmotion.types import Settings
 
 PHOTO = np.stack([*np.mgrid[:32, :32] * 7, np.full((32, 32), 90)], -1).astype(np.uint8)
+
+
+def asked(level: int) -> Settings:
+    return (("level", level),)
+
+
+MOTION = {asked(1): 0.004, asked(10): 0.25}
 
 
 class Page(HTMLParser):
@@ -79,7 +87,13 @@ def page_of(path: Path) -> tuple[str, Page]:
 
 
 def test_everything_is_inside_the_page(run: Path) -> None:
-    row = Row(PHOTO, {10: run / "cat-10.mp4", 1: run / "cat-1.mp4"}, "a cat", "cat", {1: 0.004, 10: 0.25})
+    row = Row(
+        PHOTO,
+        {asked(10): run / "cat-10.mp4", asked(1): run / "cat-1.mp4"},
+        "a cat",
+        "cat",
+        {asked(1): 0.004, asked(10): 0.25},
+    )
     text, page = page_of(write_report(run, [row], facts={"device": "one CPU"}))
     assert [tag for tag, _ in page.loaded] == ["img", "video", "video"]
     assert all(value.startswith("data:") for _, value in page.loaded)
@@ -95,7 +109,13 @@ def test_everything_is_inside_the_page(run: Path) -> None:
 
 def test_the_page_says_what_the_files_say(run: Path) -> None:
     numbers = json.loads((run / "evaluate" / "control.json").read_text())
-    row = Row(PHOTO, {1: run / "cat-1.mp4", 10: run / "cat-10.mp4"}, "a cat", "cat", {1: 0.004, 10: 0.25})
+    row = Row(
+        PHOTO,
+        {asked(1): run / "cat-1.mp4", asked(10): run / "cat-10.mp4"},
+        "a cat",
+        "cat",
+        {asked(1): 0.004, asked(10): 0.25},
+    )
     _, page = page_of(write_report(run, [row], facts={"device": "one CPU"}))
     words = " ".join(page.words.split())
     assert f"{numbers['spearman_ssim']:.2f} at least 0.9" in words
@@ -118,6 +138,24 @@ def test_control_that_falls_short_is_said_to(run: Path) -> None:
     assert "over a third" in words
 
 
+def test_two_dials_have_their_own_curves(run: Path) -> None:
+    """The object dial does what it should; the camera dial moves both axes alike."""
+    rising = np.linspace(1, 10, 10)[None, :, None]
+    still = np.full((1, 10, 1), 4.0)
+    scores = np.array([[rising, still], [rising, rising]])
+    turned = dials.Turned({a: a for a in dials.AXES}, tuple(range(1, 11)), ("cup",), (0,), scores)
+    dials.write(dials.summary(turned), run)
+    row = Row(PHOTO, {(("object", 1.0), ("camera", 5.0)): run / "cat-1.mp4"}, "a cat", "cat")
+    _, page = page_of(write_report(run, [row]))
+    words = " ".join(page.words.split())
+    assert "1.00 at least 0.85" in words
+    assert "0.00 at most 0.25" in words
+    assert "1.00 above 0.25" in words
+    assert "object 1, camera 5" in words
+    assert "measured on cup" in words
+    assert page.tags.count("svg") == 3
+
+
 def test_a_folder_with_nothing_still_gives_a_page(tmp_path: Path) -> None:
     _, page = page_of(write_report(tmp_path, []))
     assert "svg" not in page.tags
@@ -126,7 +164,7 @@ def test_a_folder_with_nothing_still_gives_a_page(tmp_path: Path) -> None:
 
 def test_words_of_people_are_not_markup(run: Path) -> None:
     evil = "<script>alert('$body')</script> & \"quotes\" ${title}"
-    row = Row(PHOTO, {1: run / "cat-1.mp4"}, evil, evil)
+    row = Row(PHOTO, {asked(1): run / "cat-1.mp4"}, evil, evil)
     text, page = page_of(write_report(run, [row], title=evil, facts={evil: evil}))
     assert page.tags.count("script") == 1
     assert page.words.count("alert('$body')") == 5  # title, heading, prompt, fact and its value
@@ -143,7 +181,7 @@ def test_broken_files_of_a_run_are_named(run: Path) -> None:
         write_report(run, [])
     (run / "metrics.jsonl").unlink()
     with pytest.raises(FileNotFoundError, match="gone"):
-        write_report(run, [Row(PHOTO, {1: run / "gone.mp4"})])
+        write_report(run, [Row(PHOTO, {asked(1): run / "gone.mp4"})])
 
 
 def svg(chart: str) -> ElementTree.Element:

@@ -1,4 +1,7 @@
-"""A training step of a small LivePhoto on 1 and on 8 fake devices; prints loss, gradients and shards' bytes as JSON."""
+"""A training step of a small system on 1 and on 8 fake devices; prints loss, gradients and shards' bytes as JSON.
+
+python tests/systems/sharded_step.py livephoto|motionstone
+"""
 
 import dataclasses
 import json
@@ -14,19 +17,34 @@ from jaxmotion.parallel.mesh import MeshSizes, make_mesh
 from jaxmotion.train.step import build_program, gradients
 
 MESHES = {
-    "one": (MeshSizes(), 1),
-    "data 2 x fsdp 2 x tensor 2": (MeshSizes(data=2, fsdp=2, tensor=2), 8),
-    "fsdp 8": (MeshSizes(data=1, fsdp=8), 8),
+    "livephoto": {
+        "one": (MeshSizes(), 1),
+        "data 2 x fsdp 2 x tensor 2": (MeshSizes(data=2, fsdp=2, tensor=2), 8),
+        "fsdp 8": (MeshSizes(data=1, fsdp=8), 8),
+    },
+    "motionstone": {
+        "one": (MeshSizes(), 1),
+        "fsdp 2 x context 2 x tensor 2": (MeshSizes(data=1, fsdp=2, context=2, tensor=2), 8),
+        "data 2 x context 4": (MeshSizes(data=2, context=4), 8),
+    },
 }
+ROOT = Path(__file__).resolve().parents[2]
 
 
-def small():
-    """The tiny LivePhoto with fewer and narrower stages, so that three meshes compile in a minute."""
-    root = Path(__file__).resolve().parents[2]
-    tiny = experiment.load(f"{root}/configs/livephoto.py:tiny")
-    unet = dataclasses.replace(tiny.system.unet, features=(16, 32), attention_stages=(False, True), heads=4, groups=2)
+def livephoto():
+    """The tiny LivePhoto with one stage, so that three meshes compile in a minute."""
+    tiny = experiment.load(f"{ROOT}/configs/livephoto.py:tiny")
+    unet = dataclasses.replace(tiny.system.unet, features=(32,), attention_stages=(True,), heads=4, groups=2)
     system = dataclasses.replace(tiny.system, unet=unet, frames=4)
     system = system.calibrated({"level_edges": np.linspace(0.1, 0.7, 9).tolist()})
+    return system.build(), dataclasses.replace(tiny.train, batch_size=8)
+
+
+def motionstone():
+    """The tiny MotionStone with half the layers; padded tokens and all rematerialised, as the large one has it."""
+    tiny = experiment.load(f"{ROOT}/configs/motionstone.py:tiny")
+    transformer = dataclasses.replace(tiny.system.transformer, depth=2, pad_to=128, remat="full")
+    system = dataclasses.replace(tiny.system, transformer=transformer)
     return system.build(), dataclasses.replace(tiny.train, batch_size=8)
 
 
@@ -35,15 +53,18 @@ def held(tree):
     return sum(max(shard.data.nbytes for shard in leaf.addressable_shards) for leaf in jax.tree.leaves(tree))
 
 
-def main():
-    task, config = small()
+def main(system):
+    task, config = {"livephoto": livephoto, "motionstone": motionstone}[system]()
     rng = np.random.default_rng(0)
+    side = 24 if system == "motionstone" else 32
     batch = {
-        "video": rng.integers(0, 256, (8, 4, 32, 32, 3), np.uint8),
+        "video": rng.integers(0, 256, (8, 4, side, side, 3), np.uint8),
         "text": rng.integers(0, 1000, (8, 16), np.int32),
     }
+    if system == "motionstone":
+        batch |= {name: rng.uniform(1, 10, 8).astype(np.float32) for name in ("object", "camera")}
     result = {}
-    for name, (sizes, count) in MESHES.items():
+    for name, (sizes, count) in MESHES[system].items():
         mesh = make_mesh(sizes, jax.devices()[:count])
         with jax.set_mesh(mesh):
             program = build_program(task, config, mesh)
@@ -66,4 +87,4 @@ def main():
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])

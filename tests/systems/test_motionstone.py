@@ -49,9 +49,9 @@ def params(model):
 
 
 @pytest.fixture
-def batch(model):
+def batch(system, model):
     rng = np.random.default_rng(0)
-    video = rng.integers(0, 256, (2, model.canvas.frames, 32, 32, 3), np.uint8)
+    video = rng.integers(0, 256, (2, model.canvas.length, *system.size, 3), np.uint8)
     return {
         VIDEO: video,
         IMAGE: video[:, 0],
@@ -73,7 +73,7 @@ def test_a_fresh_one_is_cogvideox(model, params, batch):
     """Bit for bit, whatever the scores: their last layers are zero."""
     condition = model.condition(params, batch)
     assert len(condition.vectors) == 2
-    zt = jax.random.normal(jax.random.key(2), (2, model.canvas.length, 8, 8, 48))
+    zt = jax.random.normal(jax.random.key(2), (2, model.canvas.length, model.canvas.height, model.canvas.width, 48))
     t = jnp.array([999, 10])
     plain = Condition(condition.channels, condition.tokens)
     predict = jax.jit(model.predict)
@@ -116,7 +116,7 @@ def test_copies_of_the_first_latent_fill_a_clip_up():
     codec = CausalCodec(Autoencoder3DSizes(4, (4, 4, 4, 4), blocks_per_stage=1, groups=2))
     params = {"codec": codec.init(jax.random.key(0))}
     video = np.random.default_rng(0).integers(0, 256, (1, 9, 8, 8, 3), np.uint8)
-    canvas = Canvas(codec, 9, 1, 1, multiple=2)
+    canvas = Canvas(codec, codec.latent_frames(9), 1, 1, multiple=2)
     assert (canvas.length, canvas.copies) == (4, 1)
     assert dataclasses.replace(canvas, frames=5).copies == 0
     z = canvas.encode(params, video)
@@ -186,7 +186,7 @@ def test_scores_may_be_fixed_or_a_single_number(system, model, batch):
         single = dataclasses.replace(system, conditioners={**kept, "score": one}, intensity=OneNumber(kind))
         assert set(single.dials) == {INTENSITY}
         rng = np.random.default_rng(0)
-        still = np.repeat(rng.integers(0, 256, (1, 1, 32, 32, 3), np.uint8), 8, axis=1)
+        still = np.repeat(rng.integers(0, 256, (1, 1, *system.size, 3), np.uint8), model.canvas.length, axis=1)
         clips = [np.concatenate([still, batch[VIDEO][:1]])]
         with pytest.raises(ValueError, match="call calibrate"):
             single.build().measures[INTENSITY]({}, {VIDEO: clips[0]})
@@ -201,9 +201,19 @@ def test_what_does_not_fit_is_said(system):
     narrow = dataclasses.replace(system, transformer=dataclasses.replace(system.transformer, in_channels=48))
     with pytest.raises(ValueError, match="in_channels to 96 and out_channels to 48"):
         narrow.build()
-    high = dataclasses.replace(system, size=(36, 32))
-    with pytest.raises(ValueError, match=r"height of 36 px; this model needs a multiple of 8, e\.g\. 32 or 40"):
+    high = dataclasses.replace(system, size=(34, 32))
+    with pytest.raises(ValueError, match=r"height of 34 px; this model needs a multiple of 4, e\.g\. 32 or 36"):
         high.build()
+    learned = dataclasses.replace(
+        system, transformer=dataclasses.replace(system.transformer, positions="rotary_and_learned"), size=(32, 24)
+    )
+    with pytest.raises(ValueError, match="32 x 24 px; this transformer has learned the places of 24 x 24 px"):
+        learned.build()
+    large = dataclasses.replace(
+        system, transformer=dataclasses.replace(system.transformer, positions="rotary_grid"), size=(24, 32)
+    )
+    with pytest.raises(ValueError, match="24 x 32 px; this transformer takes at most 24 x 24"):
+        large.build()
     with pytest.raises(ValueError, match="come without 'object'"):
         Score(OBJECT).condition({}, {}, None)
 

@@ -1,4 +1,4 @@
-"""LivePhoto's training step on 8 devices is its step on one, and its parameters are really spread."""
+"""A training step on 8 devices is the step on one, and the parameters are really spread."""
 
 from __future__ import annotations
 
@@ -12,11 +12,22 @@ import numpy as np
 import pytest
 
 EIGHT = ["data 2 x fsdp 2 x tensor 2", "fsdp 8"]
+WITH_CONTEXT = ["fsdp 2 x context 2 x tensor 2", "data 2 x context 4"]
 
 
 @pytest.fixture(scope="module")
 def results(root: Path) -> dict:
-    script = Path(__file__).with_name("sharded_livephoto.py")
+    return stepped(root, "livephoto")
+
+
+@pytest.fixture(scope="module")
+def motionstone(root: Path) -> dict:
+    return stepped(root, "motionstone")
+
+
+def stepped(root: Path, system: str) -> dict:
+    """What the script says."""
+    script = Path(__file__).with_name("sharded_step.py")
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",
@@ -24,7 +35,9 @@ def results(root: Path) -> dict:
         "XLA_FLAGS": "--xla_force_host_platform_device_count=8",
         "JAX_DEFAULT_MATMUL_PRECISION": "highest",
     }
-    done = subprocess.run([sys.executable, str(script)], env=environment, capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        [sys.executable, str(script), system], env=environment, capture_output=True, text=True, check=False
+    )
     assert done.returncode == 0, done.stderr[-2000:]
     return json.loads(done.stdout)
 
@@ -32,7 +45,21 @@ def results(root: Path) -> dict:
 @pytest.mark.parametrize("mesh", EIGHT)
 def test_loss_and_gradients_are_those_of_one_device(results: dict, mesh: str) -> None:
     """Sums over channels and rows are taken in another order; float32 then agrees to about 1e-6 of the largest."""
-    one, many = results["one"], results[mesh]
+    compare(results["one"], results[mesh])
+
+
+@pytest.mark.parametrize("mesh", WITH_CONTEXT)
+def test_motionstone_over_context_is_that_of_one_device(motionstone: dict, mesh: str) -> None:
+    """Tokens lie over `context` between the layers, heads within them."""
+    one, many = motionstone["one"], motionstone[mesh]
+    compare(one, many)
+    for part in ("trained", "ema", "optimizer"):
+        assert 1 / 8 * one["bytes"][part] <= many["bytes"][part] < 0.6 * one["bytes"][part], part
+    assert many["constraints"] > 10
+
+
+def compare(one: dict, many: dict) -> None:
+    """The loss and the gradients of two meshes."""
     assert many["loss"] == pytest.approx(one["loss"], rel=2e-6)
     assert many["norm"] == pytest.approx(one["norm"], rel=1e-5)
     for path, values in one["grads"].items():

@@ -18,8 +18,9 @@ from array_record.python.array_record_module import ArrayRecordWriter
 from PIL import Image
 from tqdm import tqdm
 
+from jaxmotion.data.buckets import Shape
 from jaxmotion.data.captions import CAPTION
-from jaxmotion.data.prepared import ARRAYS, DIGEST, INFO, NAME, SETTINGS, SPLIT, datasets, digest_of
+from jaxmotion.data.prepared import ARRAYS, BUCKETS, DIGEST, INFO, NAME, SETTINGS, SPLIT, datasets, digest_of
 from jaxmotion.data.whole import written_whole
 from jaxmotion.types import CAMERA, IMAGE, OBJECT
 
@@ -85,6 +86,25 @@ def begin(job: Job) -> None:
         differing = ", ".join(list(_differences(there, asked))[:5])
         raise ValueError(
             f"{job.folder} holds a set that was prepared with other settings ({differing}); give another folder."
+        )
+
+
+def begin_buckets(folder: Path, shapes: Sequence[Shape]) -> None:
+    """Makes the folder above the sets of these shapes, or checks that what is there has the same.
+
+    Raises:
+        ValueError: it holds other buckets, or something else.
+    """
+    path, names = folder / BUCKETS, sorted(map(str, shapes))
+    if not path.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty and holds no prepared buckets; give another folder.")
+        with written_whole(path) as part:
+            part.write_text(json.dumps(names) + "\n")
+    there = json.loads(path.read_text())
+    if there != names:
+        raise ValueError(
+            f"{folder} holds the buckets {', '.join(there)}; asked for are {', '.join(names)}. Give another folder."
         )
 
 

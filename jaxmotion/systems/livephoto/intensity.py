@@ -73,7 +73,7 @@ class FrameMap(Conditioner):
         return 1
 
     def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
-        ramp = jnp.linspace(0.0, 1.0, canvas.frames)
+        ramp = jnp.linspace(0.0, 1.0, canvas.length)
         rows = next(iter(batch.values())).shape[0]
         return Condition(channels=(repeat(ramp, "T -> B T h w 1", B=rows, h=canvas.height, w=canvas.width),))
 
@@ -100,7 +100,7 @@ class LevelMap(Conditioner):
 
     def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         level = batch[LEVEL].astype(jnp.float32) * self.scale
-        shape = {"T": canvas.frames, "h": canvas.height, "w": canvas.width}
+        shape = {"T": canvas.length, "h": canvas.height, "w": canvas.width}
         return Condition(channels=(repeat(level, "B -> B T h w 1", **shape),))
 
     def measured(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> tuple[float, ...]:

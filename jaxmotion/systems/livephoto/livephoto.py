@@ -60,7 +60,7 @@ class LivePhoto(System):
         if level is not None:
             measures[LEVEL] = partial(_level_of_clip, level.edges)
         height, width = (pixels // self.codec.factor for pixels in self.size)
-        canvas = Canvas(self.codec, self.frames, height, width)
+        canvas = Canvas(self.codec, self.codec.latent_frames(self.frames), height, width)
         return VideoDiffusion(
             canvas=canvas,
             conditioners=self.conditioners,

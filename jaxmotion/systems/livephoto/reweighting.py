@@ -68,7 +68,7 @@ class Reweighted(Conditioner):
         return self.of.captions
 
     def _network(self, canvas: Canvas) -> TextReweighting:
-        return TextReweighting(frames=canvas.frames, layers=self.layers, heads=self.heads)
+        return TextReweighting(frames=canvas.length, layers=self.layers, heads=self.heads)
 
     def init(self, key: Array, canvas: Canvas) -> Params:
         of_key, own_key = jax.random.split(key)

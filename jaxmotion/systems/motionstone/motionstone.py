@@ -83,8 +83,10 @@ class MotionStone(System):
                 f"{brought}. Set transformer.in_channels to {brought} and out_channels to {self.codec.latent_channels}."
             )
         height, width = (pixels // self.codec.factor for pixels in self.size)
+        self._check_places(height, width)
+        latents = self.codec.latent_frames(self.frames)
         return VideoDiffusion(
-            canvas=Canvas(self.codec, self.frames, height, width, multiple=self.transformer.patch[0]),
+            canvas=Canvas(self.codec, latents, height, width, multiple=self.transformer.patch[0]),
             conditioners={"intensity": self.intensity, **self.conditioners},
             denoiser=CogVideoX(self.transformer),
             process=self.process,
@@ -93,6 +95,21 @@ class MotionStone(System):
             denoiser_sharding=CogVideoX.SHARDING,
             sampled=True,
         )
+
+    def _check_places(self, height: int, width: int) -> None:
+        """Refuses sizes that the transformer has no places for."""
+        grid, stride = self.transformer.grid, self.transformer.stride
+        known = tuple(side * stride * self.codec.factor for side in grid[1:])
+        tokens = (height // stride, width // stride)
+        if self.transformer.positions == "rotary_and_learned" and tokens != grid[1:]:
+            raise ValueError(
+                f"Clips are {self.size[0]} x {self.size[1]} px; this transformer has learned the places of "
+                f"{known[0]} x {known[1]} px and knows no others. CogVideoX1.5 takes other sizes."
+            )
+        if self.transformer.positions == "rotary_grid" and (tokens[0] > grid[1] or tokens[1] > grid[2]):
+            raise ValueError(
+                f"Clips are {self.size[0]} x {self.size[1]} px; this transformer takes at most {known[0]} x {known[1]}."
+            )
 
     @property
     def captions(self) -> tuple[int, int] | None:
