@@ -47,7 +47,6 @@ class TinyDecoder3DSizes:
 
 
 FULL = TinyDecoder3DSizes()
-TINY = TinyDecoder3DSizes(latent_channels=4, features=(16, 8, 8, 8))
 
 
 class TinyDecoder3D(nn.Module):

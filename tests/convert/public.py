@@ -236,6 +236,7 @@ PUBLIC: dict[str, Callable[[Path], Path]] = {
     "tada2d": _named("golden_tadaconv.npz", "tada2d_names", "tada2d.pyth", "model_state"),
     "tadaconvnextv2": _named("golden_tadaconv.npz", "v2_names", "v2.pyth", "model_state"),
     "raft-small": _named("golden_raft.npz", "small_names", "raft-small.pth"),
+    "taehv": _named("golden_taehv.npz", "names", "taecvx.pth"),
     "raft-large": _named("golden_raft.npz", "large_names", "raft-things.pth"),
 }
 """How a checkpoint of each format is made; the rest are made in the tests from these."""

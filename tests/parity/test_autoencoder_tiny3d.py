@@ -20,7 +20,6 @@ from jaxmotion.models.autoencoder_tiny3d import FULL, TinyDecoder3D
 
 GOLDEN = Path(__file__).parent / "golden_taehv.npz"
 NETWORK = 1e-5
-BLOCKS = tuple(range(3, 6)), tuple(range(9, 12)), tuple(range(15, 18))
 
 
 def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -33,17 +32,8 @@ def drawn(name: str, shape: tuple[int, ...]) -> np.ndarray:
 
 def public() -> dict[str, np.ndarray]:
     """The decoder's tensors by the names of the public files."""
-    shapes: dict[str, tuple[int, ...]] = {"decoder.1.weight": (256, 16, 3, 3), "decoder.1.bias": (256,)}
-    stages = zip(BLOCKS, FULL.features, FULL.features[1:], FULL.doublings, strict=False)
-    for blocks, features, following, doubled in stages:
-        for block in blocks:
-            for index, inputs in ((0, 2 * features), (2, features), (4, features)):
-                shapes[f"decoder.{block}.conv.{index}.weight"] = (features, inputs, 3, 3)
-                shapes[f"decoder.{block}.conv.{index}.bias"] = (features,)
-        shapes[f"decoder.{blocks[-1] + 2}.conv.weight"] = (features * (1 + doubled), features, 1, 1)
-        shapes[f"decoder.{blocks[-1] + 3}.weight"] = (following, features, 3, 3)
-    shapes |= {"decoder.22.weight": (3, 64, 3, 3), "decoder.22.bias": (3,)}
-    return {name: drawn(name, shape) for name, shape in shapes.items()}
+    rows = [row.split() for row in np.load(GOLDEN)["names"].tolist() if row.startswith("decoder.")]
+    return {name: drawn(name, tuple(map(int, shape))) for name, *shape in rows}
 
 
 @pytest.fixture(scope="module")

@@ -118,7 +118,8 @@ def test_copies_of_the_first_latent_fill_a_clip_up():
     video = np.random.default_rng(0).integers(0, 256, (1, 9, 8, 8, 3), np.uint8)
     canvas = Canvas(codec, codec.latent_frames(9), 1, 1, multiple=2)
     assert (canvas.length, canvas.copies) == (4, 1)
-    assert dataclasses.replace(canvas, frames=5).copies == 0
+    assert canvas.of({VIDEO: video[:, :5]}) == dataclasses.replace(canvas, latents=2)
+    assert canvas.of({VIDEO: video[:, :5]}).copies == 0
     z = canvas.encode(params, video)
     np.testing.assert_array_equal(canvas.filled(z), jnp.concatenate([z[:, :1], z], axis=1))
     (channels,) = FirstFrame(rescale=2.0).condition(params, {IMAGE: video[:, 0]}, canvas).channels
