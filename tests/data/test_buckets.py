@@ -163,6 +163,12 @@ def test_they_are_prepared_apart_and_train_together(scored, tmp_path, capsys) ->
     result = run.train(prepared, tmp_path / "run")
     assert (result.step, result.skipped) == (6, 0)
     assert capsys.readouterr().err.count("Compiling the training step for") == 2
+    scores = Path(scored.data.scores)
+    kept = scores.read_text()
+    scores.write_text(kept.replace("6.0", "2.0"))
+    with pytest.raises(ValueError, match=r"other settings \(files\)"):
+        run.prepare(scored, folder, dtype="float32", per_shard=2, at_once=2)
+    scores.write_text(kept)
     fewer = dataclasses.replace(scored, data=dataclasses.replace(scored.data, buckets=(tuple(TALL),)))
     with pytest.raises(ValueError, match="holds the buckets 5x32x64, 9x64x32; asked for are 5x32x64, 5x64x32"):
         run.prepare(fewer, folder, dtype="float32")

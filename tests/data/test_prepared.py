@@ -182,12 +182,20 @@ def test_the_loss_is_that_of_the_clips(asked, whole) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
-def test_it_trains(whole, tmp_path) -> None:
-    asked = experiment.load(f"{CONFIG}:prepared")
-    asked = dataclasses.replace(asked, data=dataclasses.replace(asked.data, path=str(whole)), workers=1)
-    result = run.train(asked, tmp_path / "run")
-    assert result.step == 2
+def test_it_trains(root, whole, tmp_path) -> None:
+    """From the command line, with a process that loads."""
+    command = [
+        sys.executable,
+        "-m",
+        "jaxmotion.train",
+        "--config",
+        f"{CONFIG}:prepared",
+        "--run",
+        str(tmp_path / "run"),
+    ]
+    finished([*command, "--data.path", str(whole), "--workers", "1"], root)
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert rows[-1]["step"] == 2
     assert all(np.isfinite(row["loss"]) for row in rows)
 
 

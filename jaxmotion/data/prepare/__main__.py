@@ -16,7 +16,7 @@ DESCRIPTION = """Encodes clips into latents, text features and motion scores, on
 
 The same command again continues where it was stopped: finished shards are kept. A folder never holds records of two
 settings; other weights, sizes, rates, frames or clips need another folder. It is a tensorflow-datasets folder of
-ArrayRecord shards."""
+ArrayRecord shards. Clips of several shapes (--data.buckets FRAMES HEIGHT WIDTH ...) become such a folder for each."""
 
 
 def body(arguments: list[str]) -> None:

@@ -148,11 +148,13 @@ def loaded(source: Any, index: int, rng: np.random.Generator | None) -> Mapping[
 
 
 def files_of(source: Any) -> str:
-    """A digest of which files a source reads, how large they are and when they were written."""
+    """A digest of which files a source reads, how large they are, when they were written, and their listed scores."""
     digest = hashlib.blake2b(digest_size=16)
     for file in getattr(source, "files", ()):
         stat = Path(file.path).stat()
         digest.update(f"{file.id} {file.caption} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    for index, scores in sorted(getattr(source, "known", {}).items()):
+        digest.update(f"{index} {scores}\n".encode())
     return digest.hexdigest()
 
 
