@@ -64,7 +64,7 @@ from jaxmotion.train import checkpoint, loop
 from jaxmotion.train.estimate import estimate
 from jaxmotion.train.log import write_whole
 from jaxmotion.train.resume import CONFIG, check_continues
-from jaxmotion.types import FPS, IMAGE, INTENSITY, LEVEL, TEXT, VIDEO, Params, Settings, spoken
+from jaxmotion.types import FPS, IMAGE, INTENSITY, LEVEL, TEXT, VIDEO, Params, Settings, file_part, spoken
 
 CALIBRATION, BAD_CLIPS = "calibration.json", "bad_clips.jsonl"
 PREVIEWS, PREVIEW_LEVELS = 3, (1, 5, 10)
@@ -203,9 +203,9 @@ class TrainedRun:
             ValueError: the system cannot make such clips with the parameters it has.
         """
         own = self.experiment.system
-        if (frames or own.frames, size or own.size) == (own.frames, own.size):
-            return self
         system = own.at(frames or own.frames, size or own.size)
+        if system is own:
+            return self
         data = dataclasses.replace(self.experiment.data, frames=system.frames, size=system.size)
         model = system.build()
         assert isinstance(model, Sampler)  # as that of the run's own size
@@ -346,7 +346,7 @@ class TrainedRun:
         for name, (picture, prompt) in self.photos(images, count).items():
             clips = self.at_settings(picture, prompt, [dict(settings) for settings in asked], seed)
             speeds = MEASURES["flow"](clips, fps)
-            paths = {settings: folder / f"{name.replace(' ', '_')}{_file_part(settings)}.mp4" for settings in asked}
+            paths = {settings: folder / f"{name.replace(' ', '_')}{file_part(settings, '_')}.mp4" for settings in asked}
             for path, clip in zip(paths.values(), clips, strict=True):
                 write_clip(path, clip, fps)
             motion = {settings: float(speed) for settings, speed in zip(asked, speeds, strict=True)}
@@ -529,11 +529,6 @@ def _previewed(dials: Mapping[str, Dial]) -> list[Settings]:
         for value in PREVIEW_LEVELS
     ]
     return list(dict.fromkeys(found)) or [()]
-
-
-def _file_part(settings: Settings) -> str:
-    """`_level05` or `_object05_camera10`, for names of files."""
-    return "".join(f"_{name}{value:02g}" for name, value in settings)
 
 
 def _exported_tokenizer(tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer) -> Tokens:

@@ -42,6 +42,11 @@ def spoken(settings: Settings) -> str:
     return ", ".join(f"{name} {value:g}" for name, value in settings)
 
 
+def file_part(settings: Settings, joint: str) -> str:
+    """What is asked for in the name of a file, each with `joint` before it: `-object03-camera10`."""
+    return "".join(f"{joint}{name}{value:02g}" for name, value in settings)
+
+
 class Condition(flax.struct.PyTreeNode):
     """What a denoiser is told beside z_t and t. Conditions add up with `+`; an absent one is not there.
 

@@ -13,7 +13,9 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(tempfile.gettempdir()) / "jaxmotion-test-cache"))
 os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "2")
 
+import numpy as np
 import pytest
+from PIL import Image
 
 MOST_MEMORY = 2 * 2**30
 """Bytes of a process after which its compiled programs are dropped."""
@@ -42,6 +44,15 @@ def forget_programs() -> Iterator[None]:
 def root() -> Path:
     """The project's root folder."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A picture file of stripes, 40 x 60."""
+    path = tmp_path_factory.mktemp("photo") / "stripes.png"
+    rows = np.arange(40, dtype=np.uint8)[:, None, None] * 6
+    Image.fromarray(np.broadcast_to(rows, (40, 60, 3)).copy()).save(path)
+    return path
 
 
 @pytest.fixture(scope="session")

@@ -63,14 +63,6 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     return directory
 
 
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "stripes.png"
-    rows = np.arange(40, dtype=np.uint8)[:, None, None] * 6
-    Image.fromarray(np.broadcast_to(rows, (40, 60, 3)).copy()).save(path)
-    return path
-
-
 def test_a_run_killed_twice_ends_as_one_never_interrupted(root: Path, trained: Path, tmp_path: Path) -> None:
     """The real system, from the real command line: killed once after a checkpoint and once while compiling."""
     directory = tmp_path / "killed"

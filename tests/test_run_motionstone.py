@@ -7,9 +7,7 @@ import json
 import shutil
 from pathlib import Path
 
-import numpy as np
 import pytest
-from PIL import Image
 
 from jaxmotion import experiment, run
 from jaxmotion.sample.request import Request
@@ -31,14 +29,6 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "stone"
     assert run.train(small(root), folder).step == 4
     return folder
-
-
-@pytest.fixture(scope="module")
-def photo(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    path = tmp_path_factory.mktemp("photo") / "stripes.png"
-    rows = np.arange(40, dtype=np.uint8)[:, None, None] * 6
-    Image.fromarray(np.broadcast_to(rows, (40, 60, 3)).copy()).save(path)
-    return path
 
 
 def test_every_combination_of_scores_is_a_clip_of_a_grid(trained: Path, photo: Path, tmp_path: Path) -> None:

@@ -7,7 +7,6 @@ same scores, which is so unless a score is guided itself.
 
 from __future__ import annotations
 
-import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict, unflatten_dict
+from flax.traverse_util import flatten_dict
 
 from jaxmotion.convert import classes
 from jaxmotion.convert import motionstone_report as report
@@ -30,12 +29,12 @@ from jaxmotion.convert.scheduler import scheduler_of
 from jaxmotion.convert.tokenizers import Tokens
 from jaxmotion.convert.write import write_tensors
 from jaxmotion.models.autoencoder3d import CausalCodec
-from jaxmotion.systems.conditioner import Droppable, T5Tokens
+from jaxmotion.systems.conditioner import T5Tokens
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import METER
-from jaxmotion.systems.motionstone.motionstone import MotionStone
+from jaxmotion.systems.motionstone.motionstone import MotionStone, inner
 from jaxmotion.systems.system import Sampling
-from jaxmotion.types import Params
+from jaxmotion.types import Params, file_part
 
 LAST_BIAS = "denoiser/time/linear_out/bias"
 PRESETS = "presets.safetensors"
@@ -85,9 +84,9 @@ def export_motionstone(
         if vectors:
             write_tensors(folder, Path(PRESETS).stem, vectors)
         if verify:
-            found = report.verify(folder, system, params, sampling, vector)
+            found = report.verify(folder, system, params, vector)
         else:
-            found = unverified(report.parts_of(system, baked=baked is not None), "it was not asked for")
+            found = unverified(report.parts_of(baked=baked is not None), "it was not asked for")
         write_json(folder / REPORT, found.to_json())
         (folder / "README.md").write_text(_card(system, sampling, meta, baked))
     found.check(destination / REPORT)
@@ -115,7 +114,7 @@ def score_vector(system: MotionStone, params: Params, settings: Settings) -> np.
 
 def name_of(settings: Settings) -> str:
     """The name of a preset, such as `object05_camera10`."""
-    return "_".join(f"{name}{value:02g}" for name, value in settings.items())
+    return file_part(tuple(settings.items()), "_").removeprefix("_")
 
 
 def pipeline_of(
@@ -213,8 +212,7 @@ def _codec(system: MotionStone) -> CausalCodec:
 
 def _one(system: MotionStone, kind: type) -> Any:
     """The conditioner of that class, without what drops it in training."""
-    unwrapped = (each.of if isinstance(each, Droppable) else each for each in system.conditioners.values())
-    found = [each for each in unwrapped if isinstance(each, kind)]
+    found = [part for each in system.conditioners.values() if isinstance(part := inner(each), kind)]
     if len(found) != 1:
         raise ValueError(f"An exported MotionStone has one {kind.__name__}; this system has {len(found)}.")
     return found[0]
@@ -265,19 +263,3 @@ curve; a plain `guidance_scale` is the nearest that its pipeline has.
 
 </details>
 """
-
-
-def with_vector(params: Params, vector: np.ndarray) -> dict[str, Any]:
-    """The parameters with a vector of scores in the last bias of the time embedding."""
-    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
-    return unflatten_dict({**flat, LAST_BIAS: flat[LAST_BIAS] + vector}, sep="/")
-
-
-def without_scores(system: MotionStone) -> MotionStone:
-    """The system without its scores: plain CogVideoX, for which a vector can be baked in."""
-    kept = {
-        name: each
-        for name, each in system.conditioners.items()
-        if not isinstance(each.of if isinstance(each, Droppable) else each, Score)
-    }
-    return dataclasses.replace(system, conditioners=kept)

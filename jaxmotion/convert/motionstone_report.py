@@ -16,13 +16,13 @@ from tqdm import tqdm
 
 from jaxmotion.convert.report import Pair, Report, difference, unverified, versions
 from jaxmotion.models.t5 import T5Encoder
-from jaxmotion.systems.conditioner import Droppable, T5Tokens
-from jaxmotion.systems.motionstone.motionstone import MotionStone
-from jaxmotion.systems.system import Sampling, VideoDiffusion
+from jaxmotion.systems.conditioner import T5Tokens
+from jaxmotion.systems.motionstone.motionstone import MotionStone, inner
+from jaxmotion.systems.system import VideoDiffusion
 from jaxmotion.types import Condition, Params
 
 
-def verify(folder: Path, system: MotionStone, params: Params, sampling: Sampling, vector: np.ndarray | None) -> Report:
+def verify(folder: Path, system: MotionStone, params: Params, vector: np.ndarray | None) -> Report:
     """Runs the networks of an exported folder beside those they came from.
 
     A transformer that has learned the places of one size is run at that size on a single latent frame, any other on
@@ -31,7 +31,7 @@ def verify(folder: Path, system: MotionStone, params: Params, sampling: Sampling
     Args:
         vector: what was baked into the time embedding; None where the folder has dials.
     """
-    parts = parts_of(system, baked=vector is not None)
+    parts = parts_of(baked=vector is not None)
     try:
         import torch
         from diffusers.pipelines.pipeline_utils import DiffusionPipeline
@@ -40,14 +40,14 @@ def verify(folder: Path, system: MotionStone, params: Params, sampling: Sampling
     remote = {} if vector is not None else {"trust_remote_code": True}
     pipe: Any = DiffusionPipeline.from_pretrained(str(folder), tokenizer=None, dtype=torch.float32, **remote)
     full = jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), params)
-    sides, found = _Sides(system, full, sampling, pipe, vector), {}
+    sides, found = _Sides(system, full, pipe, vector), {}
     with torch.no_grad(), jax.default_matmul_precision("highest"):
         for name in tqdm(parts, desc="verifying", unit="part", leave=False, disable=None):
             found[name] = difference(*getattr(sides, name)())
     return Report(found, versions())
 
 
-def parts_of(system: MotionStone, *, baked: bool) -> list[str]:
+def parts_of(*, baked: bool) -> list[str]:
     """What there is to verify."""
     return ["text_encoder", "vae_encode", "vae_decode", *([] if baked else ["motion_scores"]), "transformer"]
 
@@ -55,18 +55,15 @@ def parts_of(system: MotionStone, *, baked: bool) -> list[str]:
 class _Sides:
     """A system and the pipeline it was exported to. Each method runs one part on both sides."""
 
-    def __init__(self, system: MotionStone, params: Params, sampling: Sampling, pipe: Any, vector: np.ndarray | None):
-        self.system, self.params, self.sampling, self.pipe, self.vector = system, params, sampling, pipe, vector
+    def __init__(self, system: MotionStone, params: Params, pipe: Any, vector: np.ndarray | None):
+        self.system, self.params, self.pipe, self.vector = system, params, pipe, vector
         self.model: VideoDiffusion = system.build()
         self.rng = np.random.default_rng(0)
 
     def text_encoder(self) -> Pair:
         """The last hidden state of random tokens."""
-        text: Any = next(
-            each.of if isinstance(each, Droppable) else each
-            for each in self.system.conditioners.values()
-            if isinstance(each.of if isinstance(each, Droppable) else each, T5Tokens)
-        )
+        parts = map(inner, self.system.conditioners.values())
+        text: Any = next(part for part in parts if isinstance(part, T5Tokens))
         ids = self.rng.integers(0, text.encoder.vocabulary, (1, text.encoder.length))
         ours = jax.jit(T5Encoder(text.encoder).apply)({"params": self.params["text_encoder"]}, ids)
         return ours, self.pipe.text_encoder(_torch(ids))[0]

@@ -98,6 +98,12 @@ class CogVideoXSizes:
         """Height and width of the latents must be multiples of this."""
         return self.patch[1]
 
+    def has_places(self, height: int, width: int) -> bool:
+        """Whether it knows where the tokens of such a grid are."""
+        if self.positions == "rotary_and_learned":
+            return (height, width) == self.grid[1:]
+        return self.positions != "rotary_grid" or (height <= self.grid[1] and width <= self.grid[2])
+
 
 I2V_5B = CogVideoXSizes()
 T2V_5B = dataclasses.replace(I2V_5B, in_channels=16, positions="rotary")
@@ -173,7 +179,7 @@ class CogVideoX(nn.Module):
         if sizes.positions == "rotary_and_learned":
             stored = (sizes.text_length + math.prod(sizes.grid), sizes.features)
             learned = self.param("positions", nn.initializers.normal(0.02), stored)
-            if grid[1:] != sizes.grid[1:]:
+            if not sizes.has_places(*grid[1:]):
                 factor = sizes.patch[1]
                 raise ValueError(
                     f"Latents are {grid[1] * factor} x {grid[2] * factor}; this network has learned the places of "
@@ -273,7 +279,7 @@ def _rotations(sizes: CogVideoXSizes, grid: tuple[int, int, int], texts: int, to
         return ()
     T, h, w = grid
     if sizes.positions == "rotary_grid":
-        if h > sizes.grid[1] or w > sizes.grid[2]:
+        if not sizes.has_places(h, w):
             raise ValueError(
                 f"Clips of {h} x {w} tokens are larger than this network's {sizes.grid[1]} x {sizes.grid[2]}."
             )

@@ -19,7 +19,7 @@ from einops import rearrange, repeat
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxmotion.types import Settings, spoken
+from jaxmotion.types import Settings, file_part, spoken
 
 Picture = UInt8[np.ndarray, "H W 3"]
 Video = UInt8[np.ndarray, "T H W 3"]
@@ -96,8 +96,7 @@ def write_settings(
     lines = {spoken(settings): note for settings, note in (notes or {}).items()}
     written = [writer_of(path)(path, grid(photo, panels, notes=lines, title=prompt), fps)]
     for settings, clip in clips.items():
-        suffix = "".join(f"-{name}{value:02g}" for name, value in settings)
-        written.append(write_clip(path.with_stem(path.stem + suffix), clip, fps))
+        written.append(write_clip(path.with_stem(path.stem + file_part(settings, "-")), clip, fps))
     return written
 
 

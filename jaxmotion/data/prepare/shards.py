@@ -74,13 +74,7 @@ def begin(job: Job) -> None:
     Raises:
         ValueError: it holds a set of other settings, or something else.
     """
-    path = job.folder / SETTINGS
-    if not path.is_file():
-        if job.folder.is_dir() and any(job.folder.iterdir()):
-            raise ValueError(f"{job.folder} is not empty and holds no prepared set; give another folder.")
-        with written_whole(path) as part:
-            part.write_text(json.dumps(job.settings, indent=2) + "\n")
-    there = json.loads(path.read_text())
+    there = _claimed(job.folder, SETTINGS, job.settings, "prepared set")
     asked = json.loads(json.dumps(job.settings))
     if there != asked:
         differing = ", ".join(list(_differences(there, asked))[:5])
@@ -95,17 +89,27 @@ def begin_buckets(folder: Path, shapes: Sequence[Shape]) -> None:
     Raises:
         ValueError: it holds other buckets, or something else.
     """
-    path, names = folder / BUCKETS, sorted(map(str, shapes))
-    if not path.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
-            raise ValueError(f"{folder} is not empty and holds no prepared buckets; give another folder.")
-        with written_whole(path) as part:
-            part.write_text(json.dumps(names) + "\n")
-    there = json.loads(path.read_text())
+    names = sorted(map(str, shapes))
+    there = _claimed(folder, BUCKETS, names, "prepared buckets")
     if there != names:
         raise ValueError(
             f"{folder} holds the buckets {', '.join(there)}; asked for are {', '.join(names)}. Give another folder."
         )
+
+
+def _claimed(folder: Path, name: str, content: Any, what: str) -> Any:
+    """The content of the file that says what a folder holds; an empty folder gets this one.
+
+    Raises:
+        ValueError: the folder holds something else.
+    """
+    path = folder / name
+    if not path.is_file():
+        if folder.is_dir() and any(folder.iterdir()):
+            raise ValueError(f"{folder} is not empty and holds no {what}; give another folder.")
+        with written_whole(path) as part:
+            part.write_text(json.dumps(content, indent=2) + "\n")
+    return json.loads(path.read_text())
 
 
 def write(job: Job, load: Callable[[int], Mapping[str, Any] | None], encode: Encode, process: int, of: int) -> int:

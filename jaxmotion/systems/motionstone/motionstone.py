@@ -58,7 +58,7 @@ class MotionStone(System):
     @property
     def scores(self) -> list[Score]:
         """The scores that the transformer is told."""
-        return [part for each in self.conditioners.values() if isinstance(part := _inner(each), Score)]
+        return [part for each in self.conditioners.values() if isinstance(part := inner(each), Score)]
 
     @property
     def dials(self) -> Mapping[str, Dial]:
@@ -101,15 +101,16 @@ class MotionStone(System):
         grid, stride = self.transformer.grid, self.transformer.stride
         known = tuple(side * stride * self.codec.factor for side in grid[1:])
         tokens = (height // stride, width // stride)
-        if self.transformer.positions == "rotary_and_learned" and tokens != grid[1:]:
+        if self.transformer.has_places(*tokens):
+            return
+        if self.transformer.positions == "rotary_and_learned":
             raise ValueError(
                 f"Clips are {self.size[0]} x {self.size[1]} px; this transformer has learned the places of "
                 f"{known[0]} x {known[1]} px and knows no others. CogVideoX1.5 takes other sizes."
             )
-        if self.transformer.positions == "rotary_grid" and (tokens[0] > grid[1] or tokens[1] > grid[2]):
-            raise ValueError(
-                f"Clips are {self.size[0]} x {self.size[1]} px; this transformer takes at most {known[0]} x {known[1]}."
-            )
+        raise ValueError(
+            f"Clips are {self.size[0]} x {self.size[1]} px; this transformer takes at most {known[0]} x {known[1]}."
+        )
 
     @property
     def captions(self) -> tuple[int, int] | None:
@@ -134,6 +135,6 @@ class MotionStone(System):
         return dataclasses.replace(self, intensity=filled)
 
 
-def _inner(conditioner: Conditioner) -> Any:
+def inner(conditioner: Conditioner) -> Any:
     """The conditioner itself, without what drops it in training."""
     return getattr(conditioner, "of", conditioner)
