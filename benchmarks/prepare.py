@@ -32,9 +32,12 @@ from jaxmotion.experiment import Experiment
 from jaxmotion.models import t5
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
 from jaxmotion.models.cogvideox import CogVideoXSizes
+from jaxmotion.models.tadaconv import SMALL
 from jaxmotion.sample.write import write_clip
 from jaxmotion.systems.conditioner import T5Tokens
+from jaxmotion.systems.motionstone.estimator import MotionEstimator
 from jaxmotion.systems.motionstone.injection import FirstFrame
+from jaxmotion.systems.motionstone.intensity import Estimated
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.train.config import TrainConfig
 
@@ -81,7 +84,9 @@ def experiment(clips: str, frames: int, size: tuple[int, int]) -> Experiment:
     codec = CausalCodec(Autoencoder3DSizes(4, (16, 16, 32, 32), blocks_per_stage=1, groups=4))
     conditioners = {"image": FirstFrame(), "text": T5Tokens(t5.TINY)}
     return Experiment(
-        system=MotionStone(transformer, codec, conditioners, frames=frames, size=size),
+        system=MotionStone(
+            transformer, codec, conditioners, Estimated(MotionEstimator(SMALL)), frames=frames, size=size
+        ),
         data=Clips(clips, frames=frames, fps=FPS, size=size),
         tokenizer=HashTokenizer(t5.TINY.vocabulary, t5.TINY.length),
         train=TrainConfig(batch_size=BATCH),

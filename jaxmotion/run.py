@@ -31,13 +31,14 @@ from jaxmotion.convert.export import export_diffusers, export_motion_adapter
 from jaxmotion.convert.hub import files_of
 from jaxmotion.convert.lora import export_lora
 from jaxmotion.convert.motionstone import export_motionstone
-from jaxmotion.convert.preview import Preview
+from jaxmotion.convert.preview import TinyDecoder
 from jaxmotion.convert.tokenizers import CLIP_FILES, ClipTokens, HashTokens, T5Tokens, Tokens
 from jaxmotion.data.buckets import Buckets, parts_of
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.loader import batches
 from jaxmotion.data.photos import HELD_OUT, SUFFIXES, WHEEL, read_photos
 from jaxmotion.data.prepare import encoding, shards
+from jaxmotion.data.prepared import ENCODERS, WEIGHTS
 from jaxmotion.data.synthetic import Synthetic
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer, spiece
 from jaxmotion.evaluate import dials
@@ -46,10 +47,11 @@ from jaxmotion.evaluate.measures import MEASURES
 from jaxmotion.evaluate.plot import plot_control
 from jaxmotion.evaluate.report import Row, write_report
 from jaxmotion.experiment import Experiment
+from jaxmotion.matching import check_known, check_prepared
 from jaxmotion.parallel import sharding
 from jaxmotion.parallel.mesh import MeshSizes, make_mesh
-from jaxmotion.parallel.sharding import process_share
-from jaxmotion.sample.generate import Sampler, generate
+from jaxmotion.parallel.sharding import of_first_process, process_share
+from jaxmotion.sample.generate import Decode, Sampler, generate
 from jaxmotion.sample.request import Request, fit, load_photo
 from jaxmotion.sample.write import grid, write_clip, write_mp4, write_settings, writer_of
 from jaxmotion.score.followed import followed_speeds
@@ -64,7 +66,19 @@ from jaxmotion.train import checkpoint, loop
 from jaxmotion.train.estimate import estimate
 from jaxmotion.train.log import write_whole
 from jaxmotion.train.resume import CONFIG, check_continues
-from jaxmotion.types import FPS, IMAGE, INTENSITY, LEVEL, TEXT, VIDEO, Params, Settings, file_part, spoken
+from jaxmotion.train.state import cast
+from jaxmotion.types import (
+    FPS,
+    IMAGE,
+    INTENSITY,
+    LEVEL,
+    TEXT,
+    VIDEO,
+    Params,
+    Settings,
+    file_part,
+    spoken,
+)
 
 CALIBRATION, BAD_CLIPS = "calibration.json", "bad_clips.jsonl"
 PREVIEWS, PREVIEW_LEVELS = 3, (1, 5, 10)
@@ -81,8 +95,10 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
     directory.mkdir(parents=True, exist_ok=True)
     mesh = make_mesh(experiment.mesh)
     fresh = checkpoint.latest_step(directory) is None
-    weights = starting_weights(experiment, experiment.system.build()) if fresh else {}
     source = experiment.data.open(directory / BAD_CLIPS)
+    check_known(experiment, source)
+    weights = starting_weights(experiment, experiment.system.build()) if fresh else {}
+    check_prepared(experiment, source, weights, directory, fresh=fresh)
     if isinstance(source, Buckets):
         for shape in source.shapes:
             experiment.system.at(shape.frames, shape.size)
@@ -154,6 +170,8 @@ class TrainedRun:
     experiment: Experiment
     model: Sampler
     params: Params
+    decode: Decode | None = None
+    """What makes pixels of latents; None: the model."""
 
     def generate(
         self,
@@ -176,7 +194,8 @@ class TrainedRun:
             TEXT: self.experiment.tokenizer(list(prompts)),
             **self.entries(asked),
         }
-        return generate(self.model, self.params, batch, keys, sampling or self.experiment.sampling)
+        sampling = sampling or self.experiment.sampling
+        return generate(self.model, self.params, batch, keys, sampling, decode=self.decode)
 
     def entries(self, asked: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
         """What is asked for as entries of a batch.
@@ -192,9 +211,9 @@ class TrainedRun:
             name: dial.entry([settings.get(name, dial.default) for settings in asked]) for name, dial in dials.items()
         }
 
-    def previewed(self, decoder: Path) -> TrainedRun:
+    def previewed(self, weights: Path) -> TrainedRun:
         """This run, with clips decoded by the tiny decoder in a file; see `convert.preview`."""
-        return dataclasses.replace(self, model=Preview(self.model, decoder))
+        return dataclasses.replace(self, decode=TinyDecoder(weights).decode)
 
     def at(self, frames: int | None = None, size: tuple[int, int] | None = None) -> TrainedRun:
         """This run, to make clips of another length or size with.
@@ -379,18 +398,25 @@ def ablate(
             raise ValueError(f"The training of {name} was stopped at step {result.step}; the same command goes on.")
         done = folder / CONTROL
         numbers = json.loads(done.read_text()) if done.is_file() else {}
+        said = experiments.to_json(experiment)
         asked = {"values": list(values), "seeds": list(seeds), "step": result.step}
+        asked |= {"sampling": said["sampling"], "data": said["data"]}
         if {key: numbers.get(key) for key in asked} != asked or len(numbers["scenes"]) != count:
             opened = open_run(folder)
-            numbers = {**opened.turn_dials(values=values, seeds=seeds, count=count), "step": result.step}
+            numbers = {**opened.turn_dials(values=values, seeds=seeds, count=count), **asked}
             dials.write(numbers, folder)
         found[name] = numbers
     write_whole(directory / "ablations.json", json.dumps(found, indent=2) + "\n")
     return found
 
 
-def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> TrainedRun:
+def open_run(
+    directory: Path, weights: Literal["ema", "live"] = "ema", *, precision: Literal["train", "saved"] = "train"
+) -> TrainedRun:
     """The newest checkpoint of a run.
+
+    Args:
+        precision: `train` has all parameters in the type that the run computes in, `saved` as they were saved.
 
     Raises:
         FileNotFoundError: the folder holds no run.
@@ -403,7 +429,10 @@ def open_run(directory: Path, weights: Literal["ema", "live"] = "ema") -> Traine
     model = experiment.system.build()
     if not isinstance(model, Sampler):
         raise ValueError(f"{directory} holds a run of {type(experiment.system).__name__}, which makes no clips.")
-    return TrainedRun(directory, experiment, model, checkpoint.restore_params(directory, weights=weights))
+    params = checkpoint.restore_params(directory, weights=weights)
+    if precision == "train":
+        params = cast(params, experiment.train.precision)
+    return TrainedRun(directory, experiment, model, params)
 
 
 def open_meter(directory: Path, weights: Literal["ema", "live"] = "ema") -> Estimator:
@@ -453,7 +482,7 @@ def export(
         FileExistsError: the destination is there already.
         ValueError: the run has no form of this kind.
     """
-    opened = open_run(directory, weights)
+    opened = open_run(directory, weights, precision="saved")
     system, params = opened.experiment.system, opened.params
     meta = experiments.to_json(opened.experiment)
     match kind, system:
@@ -480,6 +509,7 @@ def export(
             meta=meta,
             baked=baked,
             presets=presets,
+            fps=opened.experiment.data.fps,
             verify=verify,
         )
     if kind == "diffusers-baked":
@@ -512,11 +542,13 @@ def _settings(dials: Mapping[str, Dial], request: Request) -> list[Settings]:
         ValueError: a score is asked for that the system does not have.
     """
     scores = dict(request.scores)
+    if request.levels and LEVEL not in dials:
+        raise ValueError(f"This system has no motion level; it has {', '.join(dials) or 'no dials'}.")
     if set(scores) - set(dials):
         unknown = ", ".join(sorted(set(scores) - set(dials)))
         raise ValueError(f"This system has no dial {unknown}; it has {', '.join(dials) or 'none'}.")
     values = {
-        name: request.levels if name == LEVEL else scores.get(name, (dial.default,)) for name, dial in dials.items()
+        name: (name == LEVEL and request.levels) or scores.get(name, (dial.default,)) for name, dial in dials.items()
     }
     return [tuple(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
 
@@ -592,6 +624,7 @@ def prepare(
     encoder = encoding.Encoder(experiment.system, experiment.tokenizer, dtype)
     weights = starting_weights(experiment, experiment.system.build())
     source = experiment.data.open(destination.with_name(f"{destination.name}.bad_clips.jsonl"))
+    check_known(experiment, source)
     params, digest = encoder.placed(weights, mesh)
     at_once = at_once or mesh.size
     seed = experiment.train.seed
@@ -601,8 +634,10 @@ def prepare(
         settings = {
             "clips": {**clips, "count": len(part), "windows": windows, "per_shard": per_shard},
             "files": encoding.files_of(part),
-            "encoders": {**encoder.settings(), "dtype": dtype, "weights": digest},
+            ENCODERS: {**encoder.settings(), "dtype": dtype, WEIGHTS: digest},
         }
+        if windows > 1:
+            settings["seed"] = seed  # which draws their times
         return shards.Job(folder, len(part) * windows, per_shard, at_once, settings)
 
     if isinstance(source, Buckets):
@@ -621,7 +656,7 @@ def prepare(
             return encoding.loaded(part, clip, None if window == 0 else np.random.default_rng([seed, clip, window]))
 
         with jax.set_mesh(mesh):
-            written += shards.write(job, load, lambda found: encoder.encode(params, found, at_once), process, of)
+            written += shards.write(job, load, lambda found: encoder.encode(params, found, at_once, mesh), process, of)
         shards.finish(job)
     return written
 
@@ -630,22 +665,25 @@ def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path
     """The experiment with what its system measures on the training clips; measured once for a run."""
     path = directory / CALIBRATION
     before = Path(experiment.start_from.run) / CALIBRATION
-    if not path.exists() and experiment.start_from.run and before.is_file():
-        write_whole(path, before.read_text())  # a level goes on to mean what it meant
-    if not path.exists():
+    measured = json.loads(path.read_text()) if path.exists() else None
+    if measured is None and experiment.start_from.run and before.is_file():
+        measured = json.loads(before.read_text())  # a level goes on to mean what it meant
+    measured = of_first_process(measured)
+    if measured is None:
         clips = (
             batch[VIDEO] for batch in tqdm(_loader(experiment, mesh, source), desc="measuring the clips", unit="batch")
         )
-        measured = experiment.system.calibrate(clips)
+        measured = of_first_process(experiment.system.calibrate(clips))
+    if jax.process_index() == 0 and not path.exists():
         write_whole(path, json.dumps(measured, indent=2) + "\n")
-    return dataclasses.replace(experiment, system=experiment.system.calibrated(json.loads(path.read_text())))
+    return dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
 
 
 def _write_preview(
     experiment: Experiment, model: Sampler, source: Any, directory: Path, params: Params, step: int
 ) -> None:
     """Writes the first clips of the data, animated at three levels, to samples/step_NNNNNN_N.mp4."""
-    run = TrainedRun(directory, experiment, model, params)
+    run = TrainedRun(directory, experiment, model, cast(params, experiment.train.precision))
     for index in range(min(PREVIEWS, len(source))):
         example = source.example(index)
         photo = fit(example[IMAGE] if IMAGE in example else example[VIDEO][0], experiment.system.size)

@@ -36,6 +36,19 @@ def from_json(values: dict[str, Any], kind: type[Config]) -> Config:
     return built
 
 
+def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
+    """JSON values of a dataclass, with the fields that its class has got since at their defaults.
+
+    Anything else is returned as it is: values of no dataclass of this package, or of one that has lost a field.
+    """
+    if _TAG not in values:
+        return values
+    try:
+        return to_json(from_json(values, object))
+    except (ValueError, ImportError, AttributeError):
+        return values
+
+
 def _said(error: BaseException, kind: type | None) -> str:
     """An error of cattrs in its usual words, and ours in their own."""
     return str(error) if type(error) is ValueError else cattrs.v.format_exception(error, kind)

@@ -7,9 +7,11 @@ import json
 import shutil
 from pathlib import Path
 
+import jax
 import pytest
 
 from jaxmotion import experiment, run
+from jaxmotion.sample.__main__ import body as sample_body
 from jaxmotion.sample.request import Request
 
 pytest.importorskip("cv2")
@@ -45,6 +47,37 @@ def test_every_combination_of_scores_is_a_clip_of_a_grid(trained: Path, photo: P
         opened.entries([{"level": 5}])
 
 
+def test_a_run_is_opened_in_the_type_that_it_computes_in(trained: Path, tmp_path: Path) -> None:
+    """A network of the full size in float32 would not fit."""
+    folder = tmp_path / "half"
+    shutil.copytree(trained, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["train"]["precision"] = "bfloat16"
+    (folder / "config.json").write_text(json.dumps(config))
+    for precision, expected in (("train", "bfloat16"), ("saved", "float32")):
+        leaves = jax.tree.leaves(run.open_run(folder, precision=precision).params)
+        assert {str(leaf.dtype) for leaf in leaves} == {expected}
+
+
+def test_the_command_line_asks_for_what_it_says(trained: Path, photo: Path, tmp_path: Path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(run.TrainedRun, "animate", lambda self, request, out: asked.append((request, out)) or [])
+    command = f"--run {trained} --image {photo} --prompt x --object 2,9 --camera 5 --out {tmp_path}/a.mp4"
+    more = "--guidance-text 4 --guidance-object 2 --guidance-camera 3 --frames 8 --size 24 48 --preview p.pth --steps 3"
+    sample_body([*command.split(), *more.split()])
+    ((request, out),) = asked
+    assert out == tmp_path / "a.mp4"
+    assert request.scores == (("object", (2.0, 9.0)), ("camera", (5.0,)))
+    assert (request.guidance, request.guidances) == (4.0, (("object", 2.0), ("camera", 3.0)))
+    assert (request.frames, request.size, request.steps, str(request.preview)) == (8, (24, 48), 3, "p.pth")
+    assert request.levels is None
+
+
+def test_a_dial_that_is_not_there_is_refused(trained: Path, photo: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no motion level; it has object, camera"):
+        run.open_run(trained).animate(Request(photo, levels=(5,)), tmp_path / "a.mp4")
+
+
 def test_dials_are_turned_and_reported(trained: Path) -> None:
     opened = run.open_run(trained)
     numbers = opened.turn_dials(values=(1, 10), seeds=(0,), count=1)
@@ -70,5 +103,9 @@ def test_ablations_stand_side_by_side_and_are_not_made_twice(root: Path, trained
     assert len(stamps) == 2
     assert run.ablate(rows, tmp_path, **options) == written
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    sampling = dataclasses.replace(rows["full"].sampling, guidance=3.0)
+    other = run.ablate({"full": dataclasses.replace(rows["full"], sampling=sampling)}, tmp_path, **options)
+    assert other["full"]["sampling"]["guidance"] == 3.0
+    assert other["full"]["curves_object"] != written["full"]["curves_object"]
     with pytest.raises(ValueError, match="nothing to compare"):
         run.ablate({}, tmp_path)

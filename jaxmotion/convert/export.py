@@ -6,10 +6,11 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxmotion.convert import report
+from jaxmotion.convert import livephoto_report as report
 from jaxmotion.convert.card import adapter_card, pipeline_card
 from jaxmotion.convert.folder import files_in, whole, write_json
 from jaxmotion.convert.livephoto import adapter_of, flat_parameters, pipeline_of
+from jaxmotion.convert.report import unverified
 from jaxmotion.convert.tokenizers import Tokens
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.system import Sampling, System
@@ -52,7 +53,7 @@ def export_diffusers(
         if verify:
             found = report.verify(folder, livephoto, params, sampling)
         else:
-            found = report.unverified(report.parts_of(livephoto), "it was not asked for")
+            found = unverified(report.parts_of(livephoto), "it was not asked for")
         write_json(folder / REPORT, found.to_json())
         (folder / CARD).write_text(pipeline_card(livephoto, sampling, meta, found))
     found.check(destination / REPORT)

@@ -28,6 +28,7 @@ from jaxmotion.convert.rules.t5 import T5
 from jaxmotion.convert.scheduler import scheduler_of
 from jaxmotion.convert.tokenizers import Tokens
 from jaxmotion.convert.write import write_tensors
+from jaxmotion.diffusion.guidance import Dynamic, Rising
 from jaxmotion.models.autoencoder3d import CausalCodec
 from jaxmotion.systems.conditioner import T5Tokens
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
@@ -52,6 +53,7 @@ def export_motionstone(
     meta: Mapping[str, Any],
     baked: Settings | None = None,
     presets: Sequence[Settings] = (),
+    fps: float = 8.0,
     verify: bool = True,
 ) -> list[Path]:
     """Writes a folder that diffusers loads, whole or not at all, and returns its files.
@@ -63,6 +65,7 @@ def export_motionstone(
         params: the whole tree, in the precision that the files will have.
         baked: one setting of the dials, for the stock `CogVideoXImageToVideoPipeline`. Without it the folder ships a
             pipeline with both dials, which needs `trust_remote_code=True`.
+        fps: of the clips that it was trained on, for the card.
         presets: settings whose vectors are written beside it, as wide as the time embedding: added to
             `transformer.time_embedding.linear_2.bias` of the unbaked model each does what baking does.
 
@@ -86,9 +89,9 @@ def export_motionstone(
         if verify:
             found = report.verify(folder, system, params, vector)
         else:
-            found = unverified(report.parts_of(baked=baked is not None), "it was not asked for")
+            found = unverified(report.parts_of(system, baked=baked is not None), "it was not asked for")
         write_json(folder / REPORT, found.to_json())
-        (folder / "README.md").write_text(_card(system, sampling, meta, baked))
+        (folder / "README.md").write_text(_card(system, sampling, meta, baked, fps))
     found.check(destination / REPORT)
     return files_in(destination)
 
@@ -218,8 +221,9 @@ def _one(system: MotionStone, kind: type) -> Any:
     return found[0]
 
 
-def _card(system: MotionStone, sampling: Sampling, meta: Mapping[str, Any], baked: Settings | None) -> str:
+def _card(system: MotionStone, sampling: Sampling, meta: Mapping[str, Any], baked: Settings | None, fps: float) -> str:
     height, width = system.size
+    guided = {name: scale for name, scale in sampling.others if scale != 1.0 and name in system.dials}
     if baked is None:
         loading = (
             "pipe = DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True, torch_dtype=torch.bfloat16)",
@@ -227,6 +231,24 @@ def _card(system: MotionStone, sampling: Sampling, meta: Mapping[str, Any], bake
         )
     else:
         loading = ("pipe = CogVideoXImageToVideoPipeline.from_pretrained(FOLDER, torch_dtype=torch.bfloat16)", "")
+    dynamic = ", use_dynamic_cfg=True" if isinstance(sampling.curve, Dynamic) else ""
+    notes = ""
+    if isinstance(sampling.curve, Rising):
+        notes += """
+jaxmotion sampled this model with guidance that rises step by step; `use_dynamic_cfg` of diffusers is another curve, and
+a plain `guidance_scale` is the nearest that its pipeline has.
+"""
+    if baked is not None:
+        notes += """
+The scores are a part of the last bias of the time embedding, so both branches of the guidance have them. That is what
+jaxmotion samples as long as the scores themselves are not guided.
+"""
+    if baked is not None and guided:
+        scales = ", ".join(f"{name} ({scale:g})" for name, scale in guided.items())
+        notes += f"""
+jaxmotion sampled this model with guidance on {scales}, which this pipeline has not: its clips follow the scores less
+closely. The export with dials has it (`motion_guidance`).
+"""
     kind = "DiffusionPipeline" if baked is None else "CogVideoXImageToVideoPipeline"
     setting = "" if baked is None else f"Baked in: {', '.join(f'{k} {v:g}' for k, v in baked.items())}.\n"
     return f"""---
@@ -248,12 +270,11 @@ from diffusers.utils import export_to_video, load_image
 pipe.enable_model_cpu_offload()
 pipe.vae.enable_tiling()
 clip = pipe(load_image("photo.jpg"), "a dog runs along the beach", {loading[1]}
-            num_inference_steps={sampling.sampler.steps}, guidance_scale={sampling.guidance:g}).frames[0]
-export_to_video(clip, "clip.mp4", fps=8)
+            height={height}, width={width}, num_frames={system.frames},
+            num_inference_steps={sampling.sampler.steps}, guidance_scale={sampling.guidance:g}{dynamic}).frames[0]
+export_to_video(clip, "clip.mp4", fps={fps:g})
 ```
-
-Training samples with guidance that rises step by step (CogVideoX's SAT form). `use_dynamic_cfg` of diffusers is another
-curve; a plain `guidance_scale` is the nearest that its pipeline has.
+{notes}
 
 <details><summary>training configuration</summary>
 

@@ -3,38 +3,32 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import unflatten_dict
-from jaxtyping import Float, Key, UInt8
+from jaxtyping import Float, UInt8
 
 from jaxmotion.convert import formats, sizes
 from jaxmotion.convert.errors import CheckpointFileError
 from jaxmotion.convert.files import open_tensors
-from jaxmotion.systems.system import Sampling
-from jaxmotion.types import Array, Batch, Params, pixels_to_uint8
+from jaxmotion.types import Array, Params, pixels_to_uint8
 
 PARTS = {"taehv": "preview", "diffusers-vae-tiny": "codec"}
 """The formats of tiny decoders, and the part that holds them."""
 
 
-class Preview:
-    """A model whose clips come out of a tiny decoder; everything else is the model's own.
+class TinyDecoder:
+    """Decodes latents in place of a system's own decoder: TAEHV those of CogVideoX, TAESD those of Stable Diffusion."""
 
-    Source: TAEHV for the latents of CogVideoX, TAESD for those of Stable Diffusion.
-    """
-
-    def __init__(self, model: Any, path: Path):
+    def __init__(self, path: Path):
         """Reads the weights.
 
         Args:
-            model: what can be sampled, such as a `VideoDiffusion`.
             path: `taecvx.pth` and the like, or a folder or file of diffusers' AutoencoderTiny.
 
         Raises:
@@ -48,28 +42,17 @@ class Preview:
         part = PARTS[kind.name]
         found = {name.removeprefix(f"{part}/"): read for name, read in formats.read(checkpoint, kind).items()}
         network, _ = sizes.network(part, {name: tuple(array.shape) for name, array in found.items()})
-        self.model, self.path = model, path
-        self._network = network
+        self.path, self._network = path, network
         self._params = unflatten_dict({name: jnp.asarray(np.asarray(array)) for name, array in found.items()}, sep="/")
         self._channels: int = network.sizes.latent_channels  # pyright: ignore
 
-    def sample_latents(
-        self,
-        params: Params,
-        batch: Batch,
-        keys: Key[Array, " B"],
-        sampling: Sampling,
-        on_step: Callable[[Any], None] | None = None,
-    ) -> Float[Array, "B T h w C"]:
-        """The model's."""
-        return self.model.sample_latents(params, batch, keys, sampling, on_step)
-
     def decode(self, params: Params, z0: Float[Array, "B T h w C"]) -> Iterator[UInt8[Array, "B T H W 3"]]:
-        """Pixels of latents, all frames at once.
+        """Pixels of latents, all frames at once; the system's parameters are not needed.
 
         Raises:
             ValueError: the decoder is for other latents.
         """
+        del params
         if z0.shape[-1] != self._channels:
             raise ValueError(
                 f"The tiny decoder in {self.path} reads latents of {self._channels} channels; those of this run have "

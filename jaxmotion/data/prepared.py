@@ -1,4 +1,4 @@
-"""A prepared set: clips that were encoded once, as latents, text features and scores, for training without encoders.
+"""A prepared set: clips that were encoded once, as latents, text features and scores, and need not be again.
 
     python -m jaxmotion.data.prepare --config configs/motionstone.py --data.path clips --out prepared/clips
     python -m jaxmotion.train --config configs/motionstone.py:prepared --data.path prepared/clips --run runs/mine
@@ -32,6 +32,8 @@ INFO = "dataset_info.json"
 """Written last: a folder without it is not finished."""
 NAME, SPLIT, VERSION = "clips", "train", "1.0.0"
 DIGEST = "digest"
+ENCODERS, SCORES, WEIGHTS = "encoders", "scores", "weights"
+"""Keys of the settings: what encoded the clips, which scores the records have, and digests of the weights."""
 ARRAYS = (MOMENTS, TEXT_FEATURES)
 
 
@@ -64,7 +66,10 @@ class Prepared:
         names = json.loads((folder / BUCKETS).read_text())
         shapes = [Shape(*map(int, name.split("x"))) for name in names]
         if mine not in shapes:
-            raise ValueError(f"The prepared set in {folder} has the shapes {', '.join(names)}; data is {mine}.")
+            raise ValueError(
+                f"The prepared set in {folder} has the shapes {', '.join(names)}; data is {mine}. Take one of them: "
+                "set data.frames and data.size, system.frames and system.size."
+            )
         alike = [dataclasses.replace(self, path=str(folder / str(s)), frames=s.frames, size=s.size) for s in shapes]
         return Buckets([one._source(Path(one.path)) for one in alike])
 
@@ -88,10 +93,10 @@ class PreparedSource:
 
     entries = (MOMENTS, IMAGE, TEXT_FEATURES, OBJECT, CAMERA, FPS)
     """What a batch is made of, instead of a video."""
-    labels = (OBJECT, CAMERA)
 
     def __init__(self, config: Prepared, settings: Mapping[str, Any]):
         self.config, self.settings = config, settings
+        self.labels = tuple(settings[ENCODERS][SCORES])
 
     def __len__(self) -> int:
         return len(self._records)
@@ -130,7 +135,7 @@ class PreparedSource:
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the open files: every process opens its own."""
-        return {"config": self.config, "settings": self.settings}
+        return {"config": self.config, "settings": self.settings, "labels": self.labels}
 
     @functools.cached_property
     def _records(self) -> Any:

@@ -1,23 +1,30 @@
 """Motion scores of clips in a list: what the motion meter wrote, or anybody else.
 
 {"path": "cat.mp4", "object": 4.2, "camera": 1.3}                                  python -m jaxmotion.score --out
-{"file_name": "cat.mp4", "text": "...", "motion_score": {"object": 4.2, ...}}      python -m jaxmotion.score --metadata
+{"file_name": "cat.mp4", "text": "...", "motion": {"object": 4.2, ...}}            python -m jaxmotion.score --metadata
 """
 
 from __future__ import annotations
 
 import json
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from jaxmotion.types import CAMERA, OBJECT
+from jaxmotion.video import unit
 
-WITHIN = "motion_score"
-"""Under which key a data set's own list has the scores."""
+MOTION, MOTION_SCORE = "motion", "motion_score"
+"""The key of the scores in a data set's own list, and the one to use when the first already means something else."""
+Scores = tuple[float, float]
 
 
-def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, tuple[float, float]]:
+def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, Scores]:
     """Object and camera score by the place of a clip; clips that have no place are left out.
+
+    A clip that is not where the list says, because list or clips have moved, is known by its file's name, if no other
+    clip and no other line has that.
 
     Args:
         root: where the list's paths start, if they are not found from here or beside the list.
@@ -25,21 +32,45 @@ def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, 
 
     Raises:
         FileNotFoundError: there is no such file.
-        ValueError: a line is no JSON object with a path and both scores.
+        ValueError: a line is no JSON object with a path and both scores in 1..10.
     """
-    found = {}
-    for number, line in enumerate(path.read_text().splitlines(), 1):
+    listed: dict[Path, Scores] = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
         if not line.strip():
             continue
         try:
             row = json.loads(line)
-            said = row.get(WITHIN, row)
-            scores = (float(said[OBJECT]), float(said[CAMERA]))
+            said = _said(row)
+            scores = None if said is None else (float(said[OBJECT]), float(said[CAMERA]))
             name = Path(row["path"] if "path" in row else row["file_name"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}, line {number}: needs path, object and camera ({error!r}).") from error
-        for place in (name, root / name, root / name.name, path.parent / name):
-            if str(place.resolve()) in places:
-                found[places[str(place.resolve())]] = scores
-                break
+        if scores is None:
+            continue
+        if not all(unit.LOWEST <= score <= unit.HIGHEST for score in scores):
+            raise ValueError(f"{path}, line {number}: the scores are {scores}; they must be in 1..10.")
+        listed[name] = scores
+    found: dict[int, Scores] = {}
+    missing: list[Path] = []
+    for name, scores in listed.items():
+        there = (str(place.resolve()) for place in (name, root / name, path.parent / name))
+        place = next((places[at] for at in there if at in places), None)
+        if place is None:
+            missing.append(name)
+        else:
+            found[place] = scores
+    named = Counter(name.name for name in listed)
+    here = Counter(Path(place).name for place in places)
+    by_name = {Path(place).name: index for place, index in places.items()}
+    for name in missing:
+        if named[name.name] == here[name.name] == 1:
+            found.setdefault(by_name[name.name], listed[name])
     return found
+
+
+def _said(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+    """Where a row has its scores; None for a row of a data set's own list that has none."""
+    for key in (MOTION, MOTION_SCORE):
+        if isinstance(row.get(key), dict) and OBJECT in row[key]:
+            return row[key]
+    return None if "file_name" in row and not {OBJECT, CAMERA} & set(row) else row

@@ -69,6 +69,9 @@ class Synthetic:
     """Range of an object's speed, in diagonals per second."""
     object_size: tuple[float, float] = (0.15, 0.32)
     """Range of an object's radius, as a share of the shorter side."""
+    object_place: tuple[float, float] | None = None
+    """Range of the place where an object's middle starts, as a share of the width and of the height. None: where the
+    object stays in the frame while it moves; fast objects then start nearer to the edge that they come from."""
     shapes: tuple[str, ...] = SHAPES
     """Outlines of objects."""
     directions: tuple[str, ...] = ()
@@ -106,6 +109,10 @@ class Synthetic:
                     f"{name} is ({low}, {high}) diagonals per second; it must be a range from small to large, below"
                     f" {self.fps / 4} at {self.fps} frames per second, and above 0 under the speed law 'log'."
                 )
+        if self.object_place is not None and not 0 <= self.object_place[0] <= self.object_place[1] <= 1:
+            raise ValueError(
+                f"object_place is {self.object_place}; it must be a range of shares, from 0 to 1, or None."
+            )
         if not self.object_counts or min(self.object_counts) < 0:
             raise ValueError(f"object_counts is {self.object_counts}; it must hold one number or more, none below 0.")
         if self.frames < 1 or self.clips < 1 or min(self.size) < 8:
@@ -203,8 +210,12 @@ class SyntheticSource:
         diagonal = float(np.hypot(height, width))
         cutout = draw_cutout(photo, shape, radius, motions, config.frames, config.fps, diagonal, rng)
         frame = np.array([width, height], np.float64)
-        path = apply(camera, (cutout.placement[:, :, 2] + frame / 2)[:, None])[:, 0]
-        return moved_to(cutout, invert(camera[:1])[0] @ [*_start(path, frame, rng), 1.0])
+        if config.object_place is None:
+            path = apply(camera, (cutout.placement[:, :, 2] + frame / 2)[:, None])[:, 0]
+            start = _start(path, frame, rng)
+        else:
+            start = rng.uniform(*config.object_place, 2) * frame
+        return moved_to(cutout, invert(camera[:1])[0] @ [*start, 1.0])
 
     def _draw_speed(self, limits: tuple[float, float], rng: np.random.Generator) -> float:
         if self.config.speed_law == "uniform":

@@ -37,8 +37,7 @@ class Flat:
 class Rising:
     """A scale that rises from 1 to almost 1 + w: 1 + w (1 - cos(pi (i / N)^5)) / 2 in step i = 0 .. N - 1.
 
-    Source: `DynamicCFG` of CogVideoX's SAT code. Its pipeline in diffusers has (N - t) / N in the place of i / N, with
-    the time t = 999 .. 0 of training, which is another function.
+    Source: what `DynamicCFG` of CogVideoX's SAT code would do if it were told the number of the step; see `Dynamic`.
     """
 
     exponent: float = 5.0
@@ -49,6 +48,27 @@ class Rising:
         rise = 1 + most * (1 - np.cos(np.pi * (np.arange(count) / count) ** self.exponent)) / 2
         table = np.zeros(int(np.max(timesteps)) + 1, np.float32)
         table[np.asarray(timesteps)] = rise
+        return lambda t: jnp.asarray(table)[t]
+
+
+@dataclasses.dataclass(frozen=True)
+class Dynamic:
+    """The scale of CogVideoX's own sampling: 1 + w (1 - cos(pi ((N - t) / N)^5)) / 2 at time t of N steps.
+
+    t is the time of training, 999 .. 0, and not the number of a step, so with few steps the scale jumps between 1 and
+    1 + w until t is near N.
+
+    Source: `use_dynamic_cfg` of diffusers' pipelines, and SAT (THUDM/CogVideo@e519ece, sat/sgm), whose samplers tell
+    `DynamicCFG` num_steps - timestep as the step's number, which is the same.
+    """
+
+    exponent: float = 5.0
+
+    def scale(self, most: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
+        """A function of the times that a sampler visits."""
+        share = (len(timesteps) - np.asarray(timesteps, np.float64)) / len(timesteps)
+        table = np.zeros(int(np.max(timesteps)) + 1, np.float32)
+        table[np.asarray(timesteps)] = 1 + most * (1 - np.cos(np.pi * share**self.exponent)) / 2
         return lambda t: jnp.asarray(table)[t]
 
 

@@ -189,8 +189,10 @@ class SDEDPMSolverPP:
         z = np.sqrt(shrunk * (1 - there) / (1 - here))
         growth = np.sqrt(there) * (1 - shrunk)
         bend = np.zeros_like(here)
-        second = (t - process.schedule.steps // self.steps >= 0) & (np.arange(len(t)) > 1)
-        level, last, following = (0.5 * np.log(a[second] / (1 - a[second])) for a in (here, np.roll(here, 1), there))
+        second = (t - process.schedule.steps // self.steps >= 0) & (np.arange(len(t)) > 0)
+        with np.errstate(divide="ignore"):  # after a level without signal there is nothing to bend
+            levels = (0.5 * np.log(a[second] / (1 - a[second])) for a in (here, np.roll(here, 1), there))
+            level, last, following = levels
         bend[second] = 0.5 * (following - level) / (level - last)
         noise = np.sqrt((1 - there) * (1 - shrunk))
         return plan_of(t, here, z=z, z0=growth * (1 + bend), last=-growth * bend, noise=noise)

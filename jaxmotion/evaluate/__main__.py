@@ -85,13 +85,18 @@ def body(arguments: list[str]) -> None:
         return
     if LEVEL not in opened.experiment.system.dials:
         numbers = opened.turn_dials(options.images, values=levels, seeds=range(options.seeds), count=options.count)
-        console = Console()
-        console.print(dials.table({options.run.name: numbers}, f"Dials: {numbers['clips']} clips"))
+        _console(120).print(dials.table({options.run.name: numbers}, f"Dials: {numbers['clips']} clips"))
         print(options.run / control.CONTROL)
         return
     numbers = opened.control(options.images, levels=levels, seeds=range(options.seeds), count=options.count)
     Console().print(control.table(numbers))
     print(options.run / control.CONTROL)
+
+
+def _console(width: int) -> Console:
+    """The terminal, or where there is none, such as in a file, something as wide as the table needs."""
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
 
 
 def _ablate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
@@ -101,10 +106,7 @@ def _ablate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
     experiments = load_all(Path(options.config))
     values, seeds = parse_levels(options.levels), range(options.seeds)
     found = run.ablate(experiments, options.out, values=values, seeds=seeds, count=options.count)
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=140)
-    console.print(dials.table(found, f"{len(found)} experiments, dials turned"))
+    _console(140).print(dials.table(found, f"{len(found)} experiments, dials turned"))
     print(options.out / "ablations.json")
 
 
@@ -127,10 +129,7 @@ def _rank(options: argparse.Namespace) -> None:
     else:
         results = trials.try_on_worlds(meters, trials.SETS[options.set], options.worlds, options.groups)
         title = f"{options.worlds} held-out worlds ({options.set}), pairs at least {evaluate_ranking.APART:g} apart"
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=160)
-    console.print(evaluate_ranking.table(results, title))
+    _console(160).print(evaluate_ranking.table(results, title))
     if options.out:
         evaluate_ranking.write(results, options.out)
         print(options.out)

@@ -173,6 +173,11 @@ class KLCodec:
         """As many latents as frames."""
         return frames
 
+    @property
+    def sharding(self) -> tuple[tuple[str, P], ...]:
+        """Where its parameters go over a mesh."""
+        return SHARDING
+
     def init(self, key: Array) -> Params:
         """Random parameters."""
         pixels = jnp.zeros((1, 1, self.factor, self.factor, 3))
@@ -245,6 +250,11 @@ class SpaceToDepth:
     def latent_frames(self, frames: int) -> int:
         """As many latents as frames."""
         return frames
+
+    @property
+    def sharding(self) -> tuple[tuple[str, P], ...]:
+        """There is nothing to lay out."""
+        return ()
 
     def init(self, key: Array) -> Params:
         """No parameters."""

@@ -30,6 +30,7 @@ from jaxmotion.nn.chain import Layer
 from jaxmotion.nn.convolution import Downsample, GroupNorm, Upsample
 from jaxmotion.nn.correlation import backend_name, correlate
 from jaxmotion.nn.linear import UNIFORM, ZEROS, Linear
+from jaxmotion.parallel import sharding
 from jaxmotion.types import Params
 
 FRAMES_AT_ONCE, LATENTS_AT_ONCE = 8, 2
@@ -254,7 +255,7 @@ class CausalCodec:
     """CogVideoX's autoencoder as a codec: T pixel frames are ceil(T / 4) latents, best 4 n + 1 frames.
 
     tiles: how frames are cut by `stream` and `encode_tiled`; None: not at all.
-    clips_at_once: how many clips pass the network together, to bound the memory; 0 is all of them.
+    clips_at_once: how many clips pass the network together on each device, to bound the memory; 0 is all of them.
     """
 
     sizes: Autoencoder3DSizes = FULL
@@ -282,6 +283,11 @@ class CausalCodec:
             below, above = (frames - 1) // ratio * ratio + 1, -(-(frames - 1) // ratio) * ratio + 1
             raise ValueError(f"Clips have {frames} frames; this codec needs {ratio} n + 1, e.g. {below} or {above}.")
         return (frames - 1) // ratio + 1
+
+    @property
+    def sharding(self) -> tuple[tuple[str, P], ...]:
+        """Where its parameters go over a mesh."""
+        return SHARDING
 
     def init(self, key: Array) -> Params:
         """Random parameters."""
@@ -312,8 +318,14 @@ class CausalCodec:
         return self._clip_by_clip(lambda z: self._in_chunks("decode", params, z, LATENTS_AT_ONCE), z)
 
     def stream(self, params: Params, z: Float[Array, "B t h w C"]) -> Iterator[Float[Array, "B T H W 3"]]:
-        """Pixels of scaled latents, chunk by chunk: at no time is more than one chunk of one tile in memory."""
-        yield from self._tiled("decode", params, jnp.asarray(z) / self.sizes.scaling, LATENTS_AT_ONCE)
+        """Pixels of scaled latents, chunk by chunk, in the type of the parameters.
+
+        At no time is more than one chunk of one tile in the memory of the device, with what its convolutions remember
+        of the chunk before; what those of the other tiles remember waits in the memory of the host.
+        """
+        z = jnp.asarray(z) / self.sizes.scaling
+        dtype = jax.tree.leaves(params)[0].dtype
+        yield from self._tiled("decode", params, z.astype(dtype), LATENTS_AT_ONCE)
 
     def encode_tiled(self, params: Params, x: Float[Array, "B T H W 3"]) -> Float[Array, "B t h w D"]:
         """The moments of pixels, chunk by chunk and tile by tile. Not for use inside `jax.jit`."""
@@ -321,10 +333,14 @@ class CausalCodec:
         return jnp.concatenate(list(self._tiled("encode", params, x, FRAMES_AT_ONCE)), axis=1)
 
     def _clip_by_clip(self, network: Callable[[Array], Array], x: Array) -> Array:
-        if self.clips_at_once == 0 or self.clips_at_once >= x.shape[0]:
+        """A few clips after the others. Clips stay on the devices that have them, and all devices are busy."""
+        rows = x.shape[0]
+        devices = sharding.ways_to_split(rows)
+        here = rows // devices
+        together = next((n for n in range(min(self.clips_at_once or here, here), 0, -1) if here % n == 0), here)
+        if together == here:
             return network(x)
-        alone = jax.lax.map(lambda clip: network(clip[None]), x, batch_size=self.clips_at_once)
-        return rearrange(alone, "B 1 ... -> B ...")
+        return sharding.gathered(jax.lax.map(network, sharding.dealt(x, here // together)))
 
     def _in_chunks(self, method: str, params: Params, x: Array, size: int) -> Array:
         """One chunk after the other, each seeing the tails of the one before; the equal ones in one scan."""
@@ -353,14 +369,15 @@ class CausalCodec:
         out = [side // per_output for side in sides]
         extents = [int(side * part) for side, part in zip(out, tiles.overlap, strict=True)]
         corners = [range(0, length, step) for length, step in zip(x.shape[2:4], steps, strict=True)]
-        tails: dict[tuple[int, ...], dict[str, Array]] = {corner: {} for corner in itertools.product(*corners)}
+        tails: dict[tuple[int, ...], dict[str, Any]] = {corner: {} for corner in itertools.product(*corners)}
         for part in chunks(x.shape[1], size):
             rows: list[list[Array]] = []
             for top in corners[0]:
                 row: list[Array] = []
                 for left in corners[1]:
                     piece = x[:, part, top : top + into[0], left : left + into[1]]
-                    tile, tails[top, left] = _compiled_chunk(self.sizes, method, params, piece, tails[top, left])
+                    tile, after = _compiled_chunk(self.sizes, method, params, piece, tails[top, left])
+                    tails[top, left] = after if len(tails) == 1 else jax.device_get(after)
                     tile = _blended(rows[-1][len(row)], tile, extents[0], axis=2) if rows else tile
                     row.append(_blended(row[-1], tile, extents[1], axis=3) if row else tile)
                 rows.append(row)
@@ -370,7 +387,7 @@ class CausalCodec:
 
 
 def _chunk(
-    sizes: Autoencoder3DSizes, method: str, params: Params, x: Array, tails: Mapping[str, Array]
+    sizes: Autoencoder3DSizes, method: str, params: Params, x: Array, tails: Mapping[str, Any]
 ) -> tuple[Array, dict[str, Array]]:
     return Autoencoder3D(sizes).apply({"params": params}, x, tails, method=method)  # pyright: ignore
 

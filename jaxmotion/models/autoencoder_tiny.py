@@ -136,6 +136,11 @@ class TinyCodec:
         """Pixels per latent in height and width."""
         return 2 ** (len(self.sizes.blocks) - 1)
 
+    @property
+    def sharding(self) -> tuple[tuple[str, P], ...]:
+        """Where its parameters go over a mesh."""
+        return SHARDING
+
     def init(self, key: Array) -> Params:
         """Random parameters."""
         pixels = jnp.zeros((1, 1, self.factor, self.factor, 3))

@@ -30,12 +30,15 @@ def select_kernel(backend: str, q_len: int, kv_len: int, head_dim: int, dtype, m
 
     Legality. cuDNN: 16-bit numbers, head_dim a multiple of 8, at most 128 (256 from sm90 on). Splash: no mask here.
     Worth. Fused kernels pay from about 512 (GPU) or 1024 (TPU) positions; below them (time axis, text tokens) XLA's
-    plain products are faster. On CPU, scores that outgrow the caches are computed head by head.
+    plain products are faster. Scores that outgrow the caches (CPU), or a gigabyte in all heads (GPU, where
+    no fused kernel is legal, as for float32), are computed head by head.
     """
     if backend.startswith("sm"):
         widest = 256 if int(backend[2:]) >= 90 else 128
         legal = jnp.dtype(dtype).itemsize == 2 and head_dim % 8 == 0 and head_dim <= widest
-        return "cudnn" if legal and q_len >= 512 else "xla"
+        if legal and q_len >= 512:
+            return "cudnn"
+        return "xla_chunked" if q_len * kv_len >= 4096 * 4096 else "xla"
     if backend == "tpu":
         return "splash" if q_len >= 1024 and kv_len >= 1024 and not masked else "xla"
     return "xla_chunked" if q_len * kv_len >= 512 * 512 else "xla"

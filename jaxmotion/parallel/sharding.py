@@ -7,13 +7,16 @@ first rule that matches gives the spec. Modules know nothing of this; they may c
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 import re
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
+from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
@@ -120,6 +123,22 @@ def _ways(entry: str | tuple[str, ...], mesh: Mesh | AbstractMesh) -> int:
     return math.prod(mesh.shape[axis] for axis in ((entry,) if isinstance(entry, str) else entry))
 
 
+def ways_to_split(rows: int) -> int:
+    """In how many parts the rows of a batch are split over the mesh that is set (`jax.set_mesh`); 1 without any."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return 1 if mesh.empty or rows % batch_shards(mesh) else batch_shards(mesh)
+
+
+def dealt(x: jax.Array, parts: int) -> jax.Array:
+    """[B ...] as [parts, B / parts ...], by every `parts`-th row, so that all parts have rows of every device."""
+    return constrain(jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), None, BATCH_AXES)
+
+
+def gathered(x: jax.Array) -> jax.Array:
+    """What was `dealt`, as it was."""
+    return constrain(jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), BATCH_AXES)
+
+
 def process_share(mesh: Mesh) -> tuple[int, int]:
     """(index, count): which part of the global batch this process must load, of how many parts.
 
@@ -134,6 +153,18 @@ def process_share(mesh: Mesh) -> tuple[int, int]:
             f"The mesh {dict(mesh.shape)} gives processes overlapping or unequal parts of the batch; use other sizes."
         )
     return parts.index(rows[jax.process_index()]), len(parts)
+
+
+def of_first_process(value: Any) -> Any:
+    """A JSON value as the first process has it, in all processes, which must all ask for it."""
+    if jax.process_count() == 1:
+        return value
+    said = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(said.size)))
+    buffer = np.zeros(length, np.uint8)
+    if jax.process_index() == 0:
+        buffer[:] = said
+    return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
 
 
 def distribute(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

@@ -30,7 +30,7 @@ def body(arguments: list[str]) -> None:
     parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="the photo, of any size and mode")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what moves, and how (default: nothing said)")
     parser.add_argument(
-        "--level", default="5", metavar="N[,N...]", help="LivePhoto: motion levels 1 (nearly still) to 10 (default 5)"
+        "--level", metavar="N[,N...]", help="LivePhoto: motion levels 1 (nearly still) to 10 (default 5)"
     )
     for name, what in SCORES.items():
         parser.add_argument(f"--{name}", metavar="X[,X...]", help=f"MotionStone: {what}, 1 to 10 (default 5)")
@@ -77,7 +77,7 @@ def body(arguments: list[str]) -> None:
     request = Request(
         image=options.image,
         prompt=options.prompt,
-        levels=parse_levels(options.level),
+        levels=None if options.level is None else parse_levels(options.level),
         scores=tuple(
             (name, parse_scores(name, text)) for name in SCORES if (text := getattr(options, name)) is not None
         ),

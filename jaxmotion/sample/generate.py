@@ -18,6 +18,10 @@ PIXELS_AT_ONCE, MOST_AT_ONCE = 2**18, 32
 """Clips sampled together: as many as have this many pixels in one frame each (4 of 256 x 256), and never more."""
 
 
+Decode = Callable[[Params, Float[Array, "B T h w C"]], Iterator[UInt8[Array, "B T H W 3"]]]
+"""(parameters of the system, latents) to pixels, some frames after the others; see `Sampler.decode`."""
+
+
 @runtime_checkable
 class Sampler(Protocol):
     """What can be sampled, such as `VideoDiffusion`."""
@@ -46,6 +50,7 @@ def generate(
     sampling: Sampling,
     *,
     at_once: int | None = None,
+    decode: Decode | None = None,
 ) -> UInt8[np.ndarray, "N T H W 3"]:
     """One clip for each row of a batch.
 
@@ -56,6 +61,7 @@ def generate(
         keys: one for each clip.
         sampling: sampler, steps, guidance, start.
         at_once: how many clips are sampled together. The last few are filled up with copies that are thrown away.
+        decode: what makes pixels of latents; None: the system itself.
 
     Raises:
         ValueError: no clip is asked for, or the entries differ in length.
@@ -70,7 +76,7 @@ def generate(
     at_once = min(at_once, count)
     compiled = _compiled(_Same(system), sampling)
     starts = range(0, count, at_once)
-    clips: list[np.ndarray] = []
+    decode, clips = decode or system.decode, []
     with tqdm(
         total=len(starts) * sampling.sampler.steps, desc="sampling", unit="step", leave=False, disable=None
     ) as compiled.bar:
@@ -78,7 +84,7 @@ def generate(
             rows = np.minimum(np.arange(start, start + at_once), count - 1)
             part = {name: value[rows] for name, value in batch.items()}
             latents = compiled.sample(params, part, keys[rows])
-            pieces = [np.asarray(piece) for piece in system.decode(params, latents)]
+            pieces = [np.asarray(piece) for piece in decode(params, latents)]
             clips.append(np.concatenate(pieces, axis=1))
             jax.effects_barrier()  # the bar is up to date before it closes
     return np.concatenate(clips)[:count]

@@ -37,8 +37,8 @@ class Request:
     """The photo: JPEG, PNG, WebP, TIFF, GIF (its first frame), of any size and mode."""
     prompt: str = ""
     """What moves, and how."""
-    levels: tuple[int, ...] = (5,)
-    """Motion levels, 1 (nearly still) to 10; one clip each. LivePhoto's default is 5."""
+    levels: tuple[int, ...] | None = None
+    """LivePhoto's motion levels, 1 (nearly still) to 10; one clip each. None: its default, 5."""
     scores: tuple[tuple[str, tuple[float, ...]], ...] = ()
     """Of a system with scores, those asked for by their names, each 1 to 10: (("object", (1, 5, 10)), ...). One clip
     for each combination; 5 where nothing is said."""
@@ -62,7 +62,7 @@ class Request:
     """Frames per second the clip is written at; the model's own motion per frame stays as it is."""
 
     def __post_init__(self) -> None:
-        object.__setattr__(self, "levels", checked_levels(self.levels))
+        object.__setattr__(self, "levels", None if self.levels is None else checked_levels(self.levels))
         for name, values in self.scores:
             checked_scores(name, values)
         seed = _whole(self.seed)

@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TextIO
 
+from jaxmotion.data.scores import MOTION, MOTION_SCORE
 from jaxmotion.data.whole import written_whole
 from jaxmotion.score.files import json_rows, listed_videos
 
@@ -19,8 +20,6 @@ Record = dict[str, Any]
 
 PARQUET = ".parquet"
 UNIT = "1..10, log of frame diagonals per second (jaxmotion.video.unit)"
-MOTION, MOTION_SCORE = "motion", "motion_score"
-"""The key of the scores in a metadata.jsonl, and the one to use when the first already means something else."""
 
 
 class Sink(Protocol):

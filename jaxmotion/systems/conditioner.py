@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Protocol
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -37,6 +37,11 @@ class Codec(Protocol):
 
     def latent_frames(self, frames: int) -> int:
         """How many latents so many frames are."""
+        ...
+
+    @property
+    def sharding(self) -> tuple[tuple[str, Any], ...]:
+        """(regular expression on paths of its parameters, PartitionSpec); the first match wins."""
         ...
 
     def init(self, key: Array) -> Params:

@@ -76,6 +76,10 @@ class LoRA(System):
         return self.of.labels
 
     @property
+    def needs(self) -> tuple[str, ...]:
+        return self.of.needs
+
+    @property
     def dials(self) -> Mapping[str, Dial]:
         return self.of.dials
 

@@ -18,12 +18,11 @@ import numpy as np
 from einops import repeat
 from jaxtyping import Float, Int, Key, UInt8
 
-from jaxmotion.diffusion.guidance import Flat, Rising, Term, guide
+from jaxmotion.diffusion.guidance import Dynamic, Flat, Rising, Term, guide
 from jaxmotion.diffusion.inversion import invert
 from jaxmotion.diffusion.loss import Weighting, diffusion_loss
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, SDEDPMSolverPP, sample
-from jaxmotion.models.autoencoder import SHARDING as CODEC_SHARDING
 from jaxmotion.nn.apply import apply
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
@@ -73,6 +72,11 @@ class System:
     @property
     def labels(self) -> tuple[str, ...]:
         """Entries of a batch that it learns from beside clips and captions, where the data knows them."""
+        return ()
+
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """Those of the labels without which it learns nothing."""
         return ()
 
     @property
@@ -145,7 +149,7 @@ class Sampling:
     others: tuple[tuple[str, float], ...] = ()
     """Guidance scales on other conditions by their names, such as (("object", 2.0),); each one that is not 1 takes one
     more evaluation of the network in every step, unless it is that of the condition before it."""
-    curve: Flat | Rising = Flat()
+    curve: Flat | Rising | Dynamic = Flat()
     """How the scales run over the steps."""
 
     def __post_init__(self) -> None:
@@ -187,7 +191,7 @@ class VideoDiffusion:
     @property
     def sharding(self) -> Table:
         """One table for the whole tree: every part's rules under the part's name."""
-        tables = {"denoiser": self.denoiser_sharding, "codec": CODEC_SHARDING}
+        tables = {"denoiser": self.denoiser_sharding, "codec": self.canvas.codec.sharding}
         for conditioner in self.conditioners.values():
             tables.update(conditioner.sharding())
         return tuple(

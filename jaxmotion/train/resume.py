@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxmotion import saved
 from jaxmotion.train.checkpoint import latest_step
 from jaxmotion.train.config import MAY_CHANGE
 from jaxmotion.train.errors import ConfigChangedError
@@ -20,13 +21,15 @@ def check_continues(directory: str | Path, meta: Mapping[str, Any], may_change: 
     """Raise ConfigChangedError, naming each value, if the run in `directory` cannot go on with `meta`.
 
     `meta` is the whole configuration. Anything goes while there is no checkpoint, and what matches `may_change`
-    (regular expressions searched in '/'-joined paths of `meta`) may always differ.
+    (regular expressions searched in '/'-joined paths of `meta`) may always differ. Fields that the configuration has
+    got since the run was started count as having been at their default.
     """
     directory = Path(directory).absolute()
     path = directory / CONFIG
     if latest_step(directory) is None or not path.exists():
         return
     before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(meta))
+    before = json.loads(json.dumps(saved.with_defaults(before)))
     changes = [
         f"  {path} was {old} and is now {new}"
         for path, old, new in differences(before, now)

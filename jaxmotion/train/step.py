@@ -167,12 +167,7 @@ def gradients(
 
 def micro_batches(batch: Batch, accumulate: int) -> Batch:
     """Each array [B ...] as [accumulate, B / accumulate, ...], by every accumulate-th row, so rows stay put."""
-
-    def deal(x: Array) -> Array:
-        dealt = jnp.swapaxes(x.reshape(-1, accumulate, *x.shape[1:]), 0, 1)
-        return sharding.constrain(dealt, None, sharding.BATCH_AXES)
-
-    return jax.tree.map(deal, batch)
+    return jax.tree.map(lambda x: sharding.dealt(x, accumulate), batch)
 
 
 def apply(

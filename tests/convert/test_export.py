@@ -29,7 +29,7 @@ from exports import (
 from flax.traverse_util import flatten_dict
 
 from jaxmotion import experiment
-from jaxmotion.convert import export, livephoto, report
+from jaxmotion.convert import export, livephoto, livephoto_report, report
 from jaxmotion.convert.export import export_diffusers, export_motion_adapter
 from jaxmotion.convert.files import open_tensors
 from jaxmotion.convert.rename import ConversionError, covered
@@ -104,7 +104,7 @@ def test_frames_agree_in_a_clean_process(quickstart: Case, ablated: Case, photo:
 
 def test_every_part_is_verified_and_the_report_says_by_how_much(four_channels: Case) -> None:
     found = json.loads((four_channels.folder / export.REPORT).read_text())
-    assert list(found["parts"]) == report.parts_of(FOUR_CHANNELS)
+    assert list(found["parts"]) == livephoto_report.parts_of(FOUR_CHANNELS)
     for name, part in found["parts"].items():
         assert part["status"] == "verified", (name, part)
         assert 0 < part["largest_relative_difference"] < 1e-5, name
@@ -244,7 +244,7 @@ def test_files_hold_the_parameters_in_their_own_precision(tmp_path: Path) -> Non
 def test_a_part_that_differs_fails_after_the_report_is_written(monkeypatch, tmp_path: Path) -> None:
     system = dataclasses.replace(FOUR_CHANNELS, conditioners=PLAIN)
     parts = {"vae_decode": report.Difference(0.1, 0.2), "unet": report.Difference(1e-6, 1e-6)}
-    monkeypatch.setattr(report, "verify", lambda *_: report.Report(parts, {}))
+    monkeypatch.setattr(livephoto_report, "verify", lambda *_: report.Report(parts, {}))
     with pytest.raises(
         report.VerificationError, match=r"vae_decode by 2\.0e-01 \(relative; at most 1e-04\)\. See .*report\.json"
     ):
@@ -272,7 +272,7 @@ def test_an_export_that_fails_leaves_nothing(monkeypatch, tmp_path: Path) -> Non
     def fail(*_: Any) -> None:
         raise OSError("the disk is full")
 
-    monkeypatch.setattr(report, "verify", fail)
+    monkeypatch.setattr(livephoto_report, "verify", fail)
     with pytest.raises(OSError, match="disk is full"):
         export_diffusers(system, random_parameters(system), DIFFUSED, TOKENS, tmp_path / "out", meta={})
     assert not list(tmp_path.iterdir())

@@ -13,16 +13,18 @@ import pytest
 from einops import rearrange
 from PIL import Image
 
-from jaxmotion.convert import motionstone
+from jaxmotion.convert import motionstone, motionstone_report, start
 from jaxmotion.convert.files import open_tensors
 from jaxmotion.convert.motionstone import export_motionstone, flat_parameters, pipeline_of, score_vector
 from jaxmotion.convert.report import VerificationError
+from jaxmotion.convert.start import StartFrom
 from jaxmotion.convert.tokenizers import HashTokens, T5Tokens
-from jaxmotion.diffusion.guidance import Rising
+from jaxmotion.diffusion.guidance import Dynamic, Flat, Rising
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.models import t5
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
 from jaxmotion.models.cogvideox import I2V_5B, I2V_5B_V1_5
+from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.conditioner import T5Tokens as T5Condition
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
@@ -40,6 +42,7 @@ CODEC = CausalCodec(Autoencoder3DSizes(4, (8, 8, 8, 16), blocks_per_stage=1, gro
 TEXTS = dataclasses.replace(t5.TINY, vocabulary=32128, length=6, end_token=1, pad_token=0)
 ASKED = {"object": 8.0, "camera": 2.5}
 STEPS = 3
+FLAT = Flat()
 SPIECE = Path(__file__).parents[3] / "shared" / "weights" / "tokenizers" / "t5" / "spiece.model"
 
 
@@ -154,16 +157,18 @@ def export(trained, folder, sampling, tokens=None, **kwargs):
     return export_motionstone(system, params, sampling, tokens, folder, meta={"made": "in a test"}, **kwargs)
 
 
-def sampled(guidance=6.0, others=(), steps=STEPS):
-    return Sampling(DDIM(steps, spacing="trailing", steps_offset=0, final="clean"), guidance, others=others)
+def sampled(guidance=6.0, others=(), steps=STEPS, curve=FLAT):
+    sampler = DDIM(steps, spacing="trailing", steps_offset=0, final="clean")
+    return Sampling(sampler, guidance, others=others, curve=curve)
 
 
-@pytest.mark.parametrize("steps", [1, STEPS])
-def test_the_stock_pipeline_with_baked_scores_is_ours(trained, request_batch, tmp_path, steps):
-    """One step, and a whole short sampling; and the scores matter."""
-    sampling = sampled(steps=steps)
+@pytest.mark.parametrize(("steps", "curve"), [(1, Flat()), (STEPS, Flat()), (STEPS, Dynamic())])
+def test_the_stock_pipeline_with_baked_scores_is_ours(trained, request_batch, tmp_path, steps, curve):
+    """One step, a whole short sampling, one with the dynamic guidance of the full config; and the scores matter."""
+    sampling = sampled(steps=steps, curve=curve)
     export(trained, tmp_path / "out", sampling, baked=ASKED)
-    found, pipe = theirs(trained, request_batch, tmp_path / "out", sampling)
+    dynamic = isinstance(curve, Dynamic)
+    found, pipe = theirs(trained, request_batch, tmp_path / "out", sampling, use_dynamic_cfg=dynamic)
     assert type(pipe).__name__ == "CogVideoXImageToVideoPipeline"
     mine = ours(trained, request_batch, sampling)
     assert np.abs(mine - found).max() <= 1e-3 * np.abs(mine).max()
@@ -187,15 +192,78 @@ def test_the_pipeline_with_dials_is_ours(trained, request_batch, tmp_path, other
     assert np.abs(mine - found).max() <= 1e-3 * np.abs(mine).max()
 
 
+def test_what_offloads_the_transformer_stays(trained, request_batch, tmp_path):
+    """At the end of a clip diffusers takes the networks off the device and wraps their `forward` anew."""
+    sampling = sampled(2.0, (("camera", 3.0),), steps=1)
+    export(trained, tmp_path / "out", sampling)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out", tokenizer=None, trust_remote_code=True)
+    order = pipe.model_cpu_offload_seq.split("->")
+    assert order.index("motion_scores") < order.index("text_encoder") < order.index("transformer")
+    plain, wrapped = pipe.transformer.forward, []
+
+    def wrap():
+        wrapped.append(lambda *args, **kwargs: plain(*args, **kwargs))
+        pipe.transformer.forward = wrapped[-1]
+
+    wrap()
+    pipe.maybe_free_model_hooks = wrap
+    embeds = torch.zeros(1, TEXTS.length, TEXTS.features)
+    height, width = trained[0].size
+    pipe(
+        Image.fromarray(request_batch[IMAGE][0]),
+        prompt_embeds=embeds,
+        negative_prompt_embeds=embeds,
+        height=height,
+        width=width,
+        num_frames=trained[0].frames,
+        num_inference_steps=1,
+        output_type="latent",
+        max_sequence_length=TEXTS.length,
+        motion_guidance={"camera": 3.0},
+    )
+    assert len(wrapped) == 2
+    assert pipe.transformer.forward is wrapped[-1]
+    assert not pipe.transformer._forward_hooks
+    assert not pipe.transformer.time_embedding._forward_hooks
+
+
 @pytest.mark.parametrize("baked", [None, ASKED], ids=["dials", "baked"])
 def test_every_network_is_verified_and_the_report_says_by_how_much(trained, tmp_path, baked):
     export(trained, tmp_path / "out", sampled(), baked=baked, verify=True)
     parts = json.loads((tmp_path / "out" / "export_report.json").read_text())["parts"]
-    assert set(parts) == {"text_encoder", "vae_encode", "vae_decode", "transformer"} | (
-        set() if baked else {"motion_scores"}
-    )
+    learned = {"positions"} if trained[0].transformer.positions == "rotary_and_learned" else set()
+    scores = set() if baked else {"motion_scores"}
+    assert set(parts) == {"text_encoder", "vae_encode", "vae_decode", "transformer"} | scores | learned
     assert {part["status"] for part in parts.values()} == {"verified"}
-    assert all(0 < part["largest_relative_difference"] < 1e-4 for part in parts.values())
+    found = {name: part["largest_relative_difference"] for name, part in parts.items()}
+    assert all(found.pop(name) == 0 for name in learned)
+    assert all(0 < difference < 1e-4 for difference in found.values())
+
+
+def test_a_part_that_does_not_fit_is_said(trained, tmp_path, monkeypatch):
+    """The rest of the folder is there all the same."""
+
+    def full(self):
+        raise MemoryError
+
+    monkeypatch.setattr(motionstone_report._Sides, "transformer", full)
+    export(trained, tmp_path / "out", sampled(), baked=ASKED, verify=True)
+    parts = json.loads((tmp_path / "out" / "export_report.json").read_text())["parts"]
+    assert parts["transformer"]["reason"] == "there is not enough memory to run it in float32"
+    assert parts["text_encoder"]["status"] == "verified"
+
+
+@pytest.mark.parametrize("curve", [Flat(), Rising(), Dynamic()])
+def test_the_card_says_how_its_clips_are_made(trained, tmp_path, curve):
+    system, _ = trained
+    export(trained, tmp_path / "out", sampled(others=(("camera", 2.0),), curve=curve), baked=ASKED, fps=16.0)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"height={system.size[0]}, width={system.size[1]}, num_frames={system.frames}" in card
+    assert "fps=16)" in card
+    assert ("use_dynamic_cfg=True" in card) == isinstance(curve, Dynamic)
+    assert ("rises step by step" in card) == isinstance(curve, Rising)
+    assert "both branches of the guidance have them" in card
+    assert "guidance on camera (2), which this pipeline has not" in card
 
 
 def test_a_wrong_network_is_found(trained, tmp_path, monkeypatch):
@@ -243,6 +311,26 @@ def test_the_whole_folder_opens_with_its_tokenizer(trained, tmp_path):
     np.testing.assert_array_equal(ids, T5Tokenizer(str(SPIECE), TEXTS.length)(["A dog."]))
 
 
+def test_a_public_folder_in_several_files_is_what_it_was(trained, tmp_path):
+    """As the hub has the large sizes: diffusers and transformers cut them into files and write an index."""
+    system, params = trained
+    export(trained, tmp_path / "out", sampled(), baked=ASKED)
+    pipe = diffusers.CogVideoXImageToVideoPipeline.from_pretrained(tmp_path / "out", tokenizer=None)
+    pipe.save_pretrained(tmp_path / "public", max_shard_size="40KB")
+    for part in ("transformer", "text_encoder", "vae"):
+        assert len(list((tmp_path / "public" / part).glob("*-of-*.safetensors"))) > 1
+        assert list((tmp_path / "public" / part).glob("*.index.json"))
+    sources = StartFrom(**dict.fromkeys(("backbone", "vae", "text_encoder"), str(tmp_path / "public")))
+    like = paths(jax.eval_shape(system.build().init, jax.random.key(0)))
+    found, own = start.load(sources, system, like, {}), paths(params)
+    assert {path.split("/")[0] for path in own} - {path.split("/")[0] for path in found} == {
+        "object_score", "camera_score"
+    }  # fmt: skip
+    for path, array in found.items():
+        if path != motionstone.LAST_BIAS:  # the scores are in it
+            np.testing.assert_array_equal(np.asarray(array), own[path])
+
+
 def test_what_has_no_form_is_said(trained, tmp_path):
     system, params = trained
     tokens = HashTokens(TEXTS.vocabulary, TEXTS.length)
@@ -257,6 +345,6 @@ def test_what_has_no_form_is_said(trained, tmp_path):
 
 
 def test_rising_guidance_is_no_other_guidance(trained, request_batch):
-    """The stock pipeline's dynamic scale is another curve, so the default of the full config is told apart."""
+    """They are told apart."""
     flat, rising = sampled(), dataclasses.replace(sampled(), curve=Rising())
     assert np.abs(ours(trained, request_batch, flat) - ours(trained, request_batch, rising)).max() > 1e-3

@@ -10,7 +10,7 @@ import pytest
 
 from jaxmotion.convert.scheduler import scheduler_of
 from jaxmotion.diffusion.process import Process, split
-from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, Plan, step
+from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, Plan, SDEDPMSolverPP, step
 from jaxmotion.diffusion.schedule import linear, scaled_linear, snr_shift, zero_terminal_snr
 
 torch = pytest.importorskip("torch")
@@ -39,6 +39,11 @@ CASES = {
     "solver": (ANIMATEDIFF, DPMSolverPP(12, "leading", 1), "DPMSolverMultistepScheduler"),
     "solver, few steps": (VELOCITY, DPMSolverPP(4), "DPMSolverMultistepScheduler"),
     "solver, shifted": (QUICKSTART, DPMSolverPP(8), "DPMSolverMultistepScheduler"),
+    "of the full config of MotionStone": (
+        Process(zero_terminal_snr(snr_shift(scaled_linear(), 3.0)), "v"),
+        SDEDPMSolverPP(6),
+        "CogVideoXDPMScheduler",
+    ),
     "ancestral": (ANIMATEDIFF, DDPM(10), "DDPMScheduler"),
     "ancestral, shifted": (QUICKSTART, DDPM(6, "trailing"), "DDPMScheduler"),
 }
@@ -56,15 +61,21 @@ def test_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
 
     rng = np.random.default_rng(0)
     z, last = rng.normal(size=SHAPE).astype(np.float32), jnp.zeros(SHAPE)
+    old, before = None, None
     for i, t in enumerate(reference.timesteps):
         said, noise = rng.normal(size=(2, *SHAPE)).astype(np.float32)
-        monkeypatch.setattr(
-            "diffusers.schedulers.scheduling_ddpm.randn_tensor", lambda *_, noise=noise, **__: torch.from_numpy(noise)
-        )
+        for file in ("ddpm", "dpm_cogvideox"):
+            drawn = f"diffusers.schedulers.scheduling_{file}.randn_tensor"
+            monkeypatch.setattr(drawn, lambda *_, noise=noise, **__: torch.from_numpy(noise))
         row = Plan(*(np.asarray(column[i]) for column in plan))
         eta = getattr(sampler, "eta", 0.0)
         noisy: dict[str, Any] = {"eta": eta, "variance_noise": torch.from_numpy(noise)} if eta else {}
-        theirs = reference.step(torch.from_numpy(said), t, torch.from_numpy(z), **noisy).prev_sample.numpy()
+        said_there, z_there = torch.from_numpy(said), torch.from_numpy(z)
+        if kind == "CogVideoXDPMScheduler":
+            theirs, old = reference.step(said_there, old, t, before, z_there, return_dict=False)
+            theirs, before = theirs.numpy(), t
+        else:
+            theirs = reference.step(said_there, t, z_there, **noisy).prev_sample.numpy()
         z0, eps = split(process.prediction, row.signal, row.sigma, jnp.asarray(z), jnp.asarray(said))
         ours = step(row, jnp.asarray(z), z0, eps, last, noise)
         np.testing.assert_allclose(ours, theirs, atol=STEP * np.abs(theirs).max(), rtol=0)

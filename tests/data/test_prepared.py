@@ -11,6 +11,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import numpy as np
@@ -19,10 +20,20 @@ import pytest
 pytest.importorskip("tensorflow_datasets")
 
 from jaxmotion import experiment, run
+from jaxmotion.data.clips import Clips
+from jaxmotion.data.decode import BadClipError
+from jaxmotion.data.prepare import encoding, shards
 from jaxmotion.data.prepare.encoding import shard_of
 from jaxmotion.data.prepared import Prepared, datasets
-from jaxmotion.types import CAMERA, FPS, IMAGE, MOMENTS, OBJECT, TEXT, TEXT_FEATURES, VIDEO
+from jaxmotion.matching import check_known, check_prepared
+from jaxmotion.models import tadaconv
+from jaxmotion.parallel.sharding import paths
+from jaxmotion.systems.motionstone.estimator import MotionEstimator
+from jaxmotion.systems.motionstone.injection import Score
+from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Known, OneNumber
+from jaxmotion.types import CAMERA, FPS, IMAGE, INTENSITY, MOMENTS, OBJECT, TEXT, TEXT_FEATURES, VIDEO
 
+METER = Estimated(MotionEstimator(tadaconv.SMALL))
 CONFIG = Path(__file__).with_name("prepare_config.py")
 SHARD = 4
 
@@ -77,8 +88,7 @@ def test_a_set_killed_ten_times_is_one_never_interrupted(root, tmp_path) -> None
     command = [sys.executable, script, str(tmp_path / "killed")]
     assert killed(command, root, delays) >= 6  # the rest came after the end
     finished(command, root)
-    left = {name: data for name, data in content(tmp_path / "killed").items() if not Path(name).name.startswith(".")}
-    assert left == content(tmp_path / "whole") == content(tmp_path / "timed")
+    assert content(tmp_path / "killed") == content(tmp_path / "whole") == content(tmp_path / "timed")
     source = datasets().builder_from_directory(str(tmp_path / "killed")).as_data_source(split="train")
     assert [record["id"].decode() for record in source] == [f"clip {i}" for i in range(90) if i != 7]
 
@@ -91,8 +101,7 @@ def test_the_command_killed_ten_times_makes_the_same_set(root, whole, tmp_path) 
     rng = random.Random(1)
     assert killed(command, root, [rng.uniform(1.0, 40.0) for _ in range(10)]) >= 3
     finished(command, root)
-    left = {name: data for name, data in content(tmp_path / "killed").items() if not Path(name).name.startswith(".")}
-    assert left == content(whole)
+    assert content(tmp_path / "killed") == content(whole)
 
 
 def test_the_same_command_again_does_nothing(asked, whole) -> None:
@@ -107,8 +116,9 @@ def test_a_lost_shard_is_written_again(asked, whole, tmp_path) -> None:
     shard = next(folder.glob("*00002-of*"))
     kept = shard.read_bytes()
     shard.write_bytes(kept[:-7])
+    (folder / f".{shard.name}.0123abcd.part").write_bytes(kept[:50])  # as a kill leaves it
     assert run.prepare(asked, folder, dtype="float32", per_shard=SHARD, at_once=4) == SHARD
-    assert shard.read_bytes() == kept
+    assert content(folder) == content(whole)
 
 
 def test_processes_share_the_shards(asked, whole, tmp_path) -> None:
@@ -142,6 +152,111 @@ def test_another_precision_or_weights_are_another_set(asked, whole, monkeypatch)
     monkeypatch.setattr(run, "starting_weights", lambda experiment, task: moved)
     with pytest.raises(ValueError, match=r"encoders\.weights\.codec"):
         run.prepare(asked, whole, dtype="float32", per_shard=SHARD)
+
+
+def test_what_changes_no_record_is_the_same_set(asked, whole) -> None:
+    other = experiment.override(asked, ["--system.codec.clips-at-once", "1"], "test", "")
+    assert run.prepare(other, whole, dtype="float32", per_shard=SHARD, at_once=4) == 0
+
+
+def test_the_times_of_further_windows_are_part_of_the_set(asked, tmp_path) -> None:
+    options = {"dtype": "float32", "per_shard": SHARD, "at_once": 4, "windows": 2, "process": 0, "of": 12}
+    assert run.prepare(asked, tmp_path / "two", **options) == SHARD
+    moved = experiment.override(asked, ["--train.seed", "1"], "test", "")
+    with pytest.raises(ValueError, match=r"other settings \(seed\)"):
+        run.prepare(moved, tmp_path / "two", **options)
+
+
+def test_what_a_kill_leaves_in_a_fresh_folder_is_nobody_elses(tmp_path) -> None:
+    job = shards.Job(tmp_path, 2, 1, 1, {"made": "up"})
+    (tmp_path / ".settings.json.0123abcd.part").write_text("{")
+    shards.begin(job)
+    assert json.loads((tmp_path / "settings.json").read_text()) == {"made": "up"}
+    with pytest.raises(ValueError, match=r"other settings \(here\)"):
+        shards.begin(dataclasses.replace(job, settings={"made": "up", "here": None}))
+
+
+def test_a_bad_clip_stops_where_it_shall() -> None:
+    class Source:
+        config = SimpleNamespace(on_bad="skip")
+
+        def __getitem__(self, index):
+            return index
+
+        def load(self, record, rng):
+            raise BadClipError("it is short")
+
+    source = Source()
+    assert encoding.loaded(source, 0, None) is None
+    source.config = SimpleNamespace(on_bad="stop")
+    with pytest.raises(BadClipError, match="it is short"):
+        encoding.loaded(source, 0, None)
+
+
+@pytest.mark.parametrize(
+    ("intensity", "listed", "expected"),
+    [(Known(), True, "listed"), (METER, True, "measured"), (METER, False, "measured"), (Fixed(), True, "nan")],
+)
+def test_scores_are_those_that_the_system_trains_on(asked, monkeypatch, intensity, listed, expected) -> None:
+    """A measuring system measures whatever a list says, as it does in training."""
+    system = dataclasses.replace(asked.system, intensity=intensity)
+    encoder = encoding.Encoder(system, asked.tokenizer, "float32")
+    made = {name: np.full(2, 7.0 if encoder.scores else np.nan) for name in (OBJECT, CAMERA)}
+    made |= {MOMENTS: np.zeros((2, 2, 4, 4, 8)), TEXT_FEATURES: np.zeros((2, 16, 64))}
+    monkeypatch.setattr(encoding.Encoder, "_compiled", lambda self, params, batch: made)
+    clip = {VIDEO: np.zeros((5, 32, 32, 3), np.uint8), FPS: 8.0, "caption": "x"}
+    clip |= {OBJECT: np.float32(3.0), CAMERA: np.float32(3.0)} if listed else {}
+    mesh = run.make_mesh(devices=jax.local_devices()[:1])
+    for record in encoder.encode({}, [clip, clip], 2, mesh):
+        np.testing.assert_array_equal(record[OBJECT], {"listed": 3.0, "measured": 7.0, "nan": np.nan}[expected])
+    assert encoder.settings()["scores"] == ([] if expected == "nan" else [OBJECT, CAMERA])
+
+
+def test_a_run_takes_no_set_of_other_encoders(asked, whole, tmp_path) -> None:
+    prepared = dataclasses.replace(asked, data=Prepared(str(whole), frames=5, size=(32, 32)))
+    source = prepared.data.open()
+    check_prepared(prepared, source, {}, tmp_path, fresh=True)
+    check_prepared(prepared, source, {}, tmp_path, fresh=False)
+    scaled = experiment.override(prepared, ["--system.codec.sizes.scaling", "0.5"], "test", "")
+    with pytest.raises(ValueError, match="made with another codec than this run"):
+        check_prepared(scaled, source, {}, tmp_path, fresh=True)
+    model = asked.system.build()
+    weights = paths(jax.jit(model.init)(jax.random.key(0)))  # those that a set is made with when none are given
+    check_prepared(prepared, source, weights, tmp_path, fresh=True)
+    name = next(path for path in weights if path.startswith("text_encoder/"))
+    moved = {**weights, name: 1 + weights[name]}
+    with pytest.raises(ValueError, match="another weights of the text_encoder than"):
+        check_prepared(prepared, source, moved, tmp_path, fresh=True)
+    source.settings = {**source.settings, "files": "others"}
+    with pytest.raises(ValueError, match=r"is not the one that the run in .* was started with"):
+        check_prepared(prepared, source, {}, tmp_path, fresh=False)
+
+
+def test_data_that_a_system_cannot_learn_from_is_refused(asked) -> None:
+    def check(intensity, labels, entries=(VIDEO, FPS), scores=""):
+        data = dataclasses.replace(Clips("clips", frames=5, size=(32, 32)), scores=scores)
+        conditioners = asked.system.conditioners
+        if isinstance(intensity, OneNumber):
+            told = {name: each for name, each in conditioners.items() if name not in (OBJECT, CAMERA)}
+            conditioners = {**told, INTENSITY: Score(INTENSITY, "all", 16)}
+        system = dataclasses.replace(asked.system, intensity=intensity, conditioners=conditioners)
+        source = SimpleNamespace(labels=labels, entries=entries)
+        check_known(dataclasses.replace(asked, system=system, data=data), source)
+
+    kept = (MOMENTS, IMAGE, TEXT_FEATURES, OBJECT, CAMERA, FPS)
+    both = (OBJECT, CAMERA)
+    check(Known(), both)
+    check(METER, ())
+    check(METER, both, kept)
+    check(Fixed(), (), kept)
+    with pytest.raises(ValueError, match="told the object and camera scores of its clips, and the data does not know"):
+        check(Known(), ())
+    with pytest.raises(ValueError, match=r"list\.jsonl, but this system would not read it"):
+        check(METER, both, scores="list.jsonl")
+    with pytest.raises(ValueError, match="measures the intensity of clips on their frames, which a prepared set"):
+        check(OneNumber("ssim"), both, kept)
+    with pytest.raises(ValueError, match="has no scores: it was prepared for a system that needs none"):
+        check(METER, (), kept)
 
 
 def test_a_record_is_what_the_encoders_say(asked, whole) -> None:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmotion.data.clips import Clips
+from jaxmotion.score.write import add_to_metadata
 from jaxmotion.types import CAMERA, OBJECT
 
 
@@ -32,16 +33,19 @@ def config(folder, scores):
     return Clips(str(folder), frames=4, size=(32, 32), scores=scores)
 
 
-@pytest.mark.parametrize("form", ["scores", "metadata"])
+@pytest.mark.parametrize("form", ["scores", "metadata", "metadata with a motion of its own"])
 def test_clips_bring_the_scores_of_a_list(folder, tmp_path, form):
     known = {"a": (2.5, 7.0), "c": (1.0, 1.5)}
-    rows = [
-        {"path": f"{name}.mp4", "object": o, "camera": c, "windows": []}
-        if form == "scores"
-        else {"file_name": f"{name}.mp4", "motion_score": {"object": o, "camera": c}}
+    records = [
+        {"path": str(folder / f"{name}.mp4"), "object": o, "camera": c, "meter": "test", "windows": []}
         for name, (o, c) in known.items()
     ]
-    source = config(folder, lines(tmp_path / "scores.jsonl", rows)).open()
+    path = lines(tmp_path / "scores.jsonl", records)
+    if form != "scores":
+        word = {} if form == "metadata" else {"motion": "fast"}
+        path = lines(folder / "metadata.jsonl", [{"file_name": f"{name}.mp4", "text": name, **word} for name in "abc"])
+        assert add_to_metadata(folder / "metadata.jsonl", records) == 2  # the row of b stays without scores
+    source = config(folder, path).open()
     assert source.labels == (OBJECT, CAMERA)
     for index in range(3):
         clip = source.example(index)
@@ -50,10 +54,29 @@ def test_clips_bring_the_scores_of_a_list(folder, tmp_path, form):
     assert Clips(str(folder), frames=4, size=(32, 32)).open().labels == ()
 
 
+def test_files_of_one_name_are_not_mistaken_for_each_other(folder, write, tmp_path):
+    noise = np.random.default_rng(1).integers(0, 256, (64, 96, 3), np.uint8)
+    (folder / "sub").mkdir()
+    write(folder / "sub" / "a.mp4", pixels=noise)
+    rows = [{"path": name, "object": o, "camera": o} for name, o in (("a.mp4", 1), ("sub/a.mp4", 9), ("x/b.mp4", 5))]
+    source = config(folder, lines(tmp_path / "s.jsonl", rows)).open()
+    scores = {clip["id"]: clip[OBJECT] for clip in map(source.example, range(len(source)))}
+    assert scores == {"a": 1, "b": 5, "c": pytest.approx(np.nan, nan_ok=True), "sub/a": 9}  # b alone has its name
+    (folder / "sub" / "a.mp4").unlink()
+    source = config(folder, lines(tmp_path / "s.jsonl", rows)).open()
+    assert source.example(0)[OBJECT] == 1
+    elsewhere = [{"path": f"/elsewhere/{row['path']}", "object": row["object"], "camera": 1} for row in rows]
+    source = config(folder, lines(tmp_path / "s.jsonl", elsewhere)).open()
+    assert np.isnan(source.example(0)[OBJECT])  # two lines could mean it
+    assert source.example(1)[OBJECT] == 5
+
+
 def test_a_list_that_cannot_be_used_is_said(folder, tmp_path):
     with pytest.raises(ValueError, match=r"names none of the 3 clips"):
         config(folder, lines(tmp_path / "s.jsonl", [{"path": "z.mp4", "object": 1, "camera": 1}])).open()
     with pytest.raises(ValueError, match="line 1: needs path, object and camera"):
         config(folder, lines(tmp_path / "s.jsonl", [{"path": "a.mp4", "object": 1}])).open()
+    with pytest.raises(ValueError, match=r"line 1: the scores are \(0\.3, 1\.0\); they must be in 1\.\.10"):
+        config(folder, lines(tmp_path / "s.jsonl", [{"path": "a.mp4", "object": 0.3, "camera": 1}])).open()
     with pytest.raises(FileNotFoundError):
         config(folder, str(tmp_path / "nowhere.jsonl")).open()

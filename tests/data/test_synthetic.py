@@ -175,6 +175,30 @@ def test_the_first_frame_shows_every_object():
     assert min(shown) > 20
 
 
+def test_objects_start_where_they_are_asked_to_however_fast_they_are():
+    moving = dataclasses.replace(
+        SMALL,
+        object_counts=(1,),
+        objects=("translate",),
+        object_size=(0.1, 0.1),
+        directions=("left",),
+        shapes=("round",),
+    )
+
+    def middle(**values):
+        masks = (dataclasses.replace(moving, **values).open().example(index)["masks"][0, 0] for index in range(20))
+        rows, columns = np.array([[where.mean() for where in np.nonzero(mask)] for mask in masks]).T
+        return rows / 48, columns / 64
+
+    fast, slow = {"object_speed": (0.4, 0.5)}, {"object_speed": (0.005, 0.01)}
+    for speed in (fast, slow):
+        for places in middle(object_place=(0.4, 0.6), **speed):
+            assert places.min() > 0.38
+            assert places.max() < 0.62
+            assert np.ptp(places) > 0.1
+    assert middle(**fast)[1].mean() > middle(**slow)[1].mean() + 0.1  # otherwise, fast ones come from the right
+
+
 def test_a_camera_within_reach_never_leaves_the_photo():
     config = dataclasses.replace(SMALL, camera=("pan", "zoom", "pan+zoom"), camera_speed=(0.1, 0.4), object_counts=(0,))
     source = config.open()
@@ -257,6 +281,7 @@ def test_points_are_spread_evenly_over_any_outline(shape):
         ({"directions": ("leftwards",)}, "leftwards"),
         ({"camera_speed": (0.0, 0.1)}, "above 0 under the speed law 'log'"),
         ({"object_speed": (0.5, 0.1)}, "from small to large"),
+        ({"object_place": (0.6, 0.4)}, "range of shares"),
         ({"truth": ("depth",)}, "depth"),
         ({"split": "test"}, "test"),
     ],

@@ -33,6 +33,8 @@ def draw(*shapes, scale=1.0):
     [
         ("cpu", 64, 64, 40, "float32", False, "xla"),
         ("cpu", 1024, 1024, 40, "float32", False, "xla_chunked"),
+        ("sm90", 17792, 17792, 64, "float32", False, "xla_chunked"),
+        ("sm80", 17792, 17792, 64, "bfloat16", False, "cudnn"),
         ("cpu", 16384, 77, 40, "float32", False, "xla_chunked"),
         ("sm80", 1024, 1024, 40, "bfloat16", False, "cudnn"),
         ("sm80", 1024, 77, 64, "bfloat16", True, "cudnn"),

@@ -15,6 +15,7 @@ from einops import rearrange
 from jaxmotion.convert.files import open_tensors
 from jaxmotion.convert.rename import to_jax, to_torch
 from jaxmotion.convert.rules.autoencoder3d import AUTOENCODER3D
+from jaxmotion.models import autoencoder3d
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec, Tiles, chunks
 
 SIZES = Autoencoder3DSizes(latent_channels=4, features=(8, 8, 16), blocks_per_stage=1, groups=4)
@@ -91,6 +92,25 @@ def test_tiles(both, distance, draw):
         theirs.disable_tiling()
     assert distance(codec.encode_tiled(params, x), channels_last(moments)) < 1e-5
     assert distance(jnp.concatenate(list(codec.stream(params, z)), axis=1), channels_last(pixels)) < 1e-5
+
+
+def test_one_tile_is_remembered_on_the_device(both, draw, monkeypatch):
+    """What those of the other tiles have seen waits on the host; pixels have the type of the weights."""
+    _, codec, params = both
+    whole, seen = autoencoder3d._compiled_chunk, []
+
+    def watched(sizes, method, params, piece, tails):
+        seen.append({type(tail) for tail in tails.values()})
+        return whole(sizes, method, params, piece, tails)
+
+    monkeypatch.setattr(autoencoder3d, "_compiled_chunk", watched)
+    half = jax.tree.map(lambda x: x.astype(jnp.bfloat16), params)
+    pieces = list(codec.stream(half, draw(1, 5, 9, 8, SIZES.latent_channels)))
+    assert {piece.dtype for piece in pieces} == {jnp.dtype(jnp.bfloat16)}
+    tiles = len(seen) // len(pieces)
+    assert tiles > 1
+    assert all(kinds == set() for kinds in seen[:tiles])
+    assert all(kinds == {np.ndarray} for kinds in seen[tiles:])
 
 
 def test_clip_by_clip(both, distance, draw):

@@ -11,7 +11,7 @@ import pytest
 
 from jaxmotion.convert.errors import CheckpointFileError
 from jaxmotion.convert.files import open_tensors
-from jaxmotion.convert.preview import Preview
+from jaxmotion.convert.preview import TinyDecoder
 from jaxmotion.convert.rename import to_jax, to_torch
 from jaxmotion.convert.rules.autoencoder_tiny import AUTOENCODER_TINY
 from jaxmotion.convert.rules.autoencoder_tiny3d import TINY_DECODER_3D
@@ -60,7 +60,7 @@ def test_a_public_file_makes_previews(tmp_path, params) -> None:
     torch = pytest.importorskip("torch")
     encoder = {"encoder.0.weight": torch.zeros(64, 3, 3, 3)}
     torch.save({**encoder, **{name: torch.tensor(array) for name, array in public().items()}}, tmp_path / "taecvx.pth")
-    preview = Preview(None, tmp_path / "taecvx.pth")  # pyright: ignore
+    preview = TinyDecoder(tmp_path / "taecvx.pth")
     z = np.random.default_rng(0).standard_normal((2, 3, 2, 3, 16)).astype(np.float32)
     (clips,) = preview.decode({}, z)  # pyright: ignore
     assert clips.shape == (2, 9, 16, 24, 3)
@@ -78,7 +78,7 @@ def test_tiny_autoencoders_of_pictures_make_previews_too(tmp_path, randomise, sh
     theirs = randomise(diffusers.AutoencoderTiny(**blocks, **features))
     theirs.save_pretrained(tmp_path / "taesd")
     z = np.random.default_rng(0).standard_normal((1, 2, 4, 6, 4)).astype(np.float32)
-    (clips,) = Preview(None, tmp_path / "taesd").decode({}, z)  # pyright: ignore
+    (clips,) = TinyDecoder(tmp_path / "taesd").decode({}, z)
     sizes = AutoencoderTinySizes(features=8, blocks=(1, 1))
     like = shapes(AutoencoderTiny(sizes), np.zeros((1, 1, 8, 8, 3), np.float32))
     params = to_jax(AUTOENCODER_TINY, open_tensors(tmp_path / "taesd"), like)
@@ -92,4 +92,4 @@ def test_what_is_no_tiny_decoder_is_refused(tmp_path) -> None:
     diffusers = pytest.importorskip("diffusers")
     diffusers.AutoencoderKL(block_out_channels=(8,), norm_num_groups=2).save_pretrained(tmp_path)
     with pytest.raises(CheckpointFileError, match="a preview needs a tiny video autoencoder"):
-        Preview(None, tmp_path)
+        TinyDecoder(tmp_path)

@@ -158,18 +158,19 @@ def test_ddim_of_cogvideox():
     close(sample(sampler, process, jax_network, jnp.asarray(noise(0)), jax.random.key(0)), expected, 1e-4)
 
 
-@pytest.mark.parametrize("scale", [1.0, 3.0])
+@pytest.mark.parametrize(("scale", "zero"), [(1.0, True), (3.0, True), (1.0, False)])
 @pytest.mark.parametrize("steps", [50, 30, 7, 2, 1])
-def test_dpm_of_cogvideox(scale, steps, monkeypatch):
+def test_dpm_of_cogvideox(scale, zero, steps, monkeypatch):
     reference = diffusers.CogVideoXDPMScheduler(
         snr_shift_scale=scale,
-        rescale_betas_zero_snr=True,
+        rescale_betas_zero_snr=zero,
         prediction_type="v_prediction",
         timestep_spacing="trailing",
         clip_sample=False,
     )
     reference.set_timesteps(steps)
-    process = Process(zero_terminal_snr(snr_shift(scaled_linear(), scale)), "v")
+    schedule = snr_shift(scaled_linear(), scale)
+    process = Process(zero_terminal_snr(schedule) if zero else schedule, "v")
     sampler = SDEDPMSolverPP(steps)
     key = jax.random.key(8)
     noises = step_noises(key, steps)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 
 import jax
 import jax.numpy as jnp
@@ -11,7 +12,7 @@ import pytest
 
 from jaxmotion import experiment
 from jaxmotion.data.synthetic import Synthetic
-from jaxmotion.diffusion.guidance import Flat, Rising
+from jaxmotion.diffusion.guidance import Dynamic, Flat, Rising
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
 from jaxmotion.parallel.sharding import paths
@@ -174,6 +175,14 @@ def test_the_rising_scale_is_that_of_the_step():
     expected = 1 + 6 * (1 - np.cos(np.pi * (np.arange(4) / 4) ** 5)) / 2
     np.testing.assert_allclose(scale(jnp.asarray(times)), expected, rtol=1e-6)
     assert Flat().scale(6.0, times) == 6.0
+
+
+def test_the_dynamic_scale_is_that_of_the_time():
+    """As CogVideoX samples: 1 + w (1 - cos(pi ((N - t) / N)^5)) / 2, whose t is that of training."""
+    times = np.array([999, 979, 499, 50, 19])
+    found = np.asarray(Dynamic().scale(6.0, times)(jnp.asarray(times)))
+    expected = [1 + 6 * (1 - math.cos(math.pi * ((5 - t) / 5) ** 5.0)) / 2 for t in times.tolist()]
+    np.testing.assert_allclose(found, expected, rtol=1e-5)
 
 
 def test_scores_may_be_fixed_or_a_single_number(system, model, batch):

@@ -5,7 +5,13 @@ import pytest
 from jaxmotion.train.errors import ConfigChangedError
 from jaxmotion.train.resume import check_continues, differences
 
-BEFORE = {"train": {"steps": 10, "batch_size": 8, "betas": [0.9, 0.999]}, "mesh": {"data": -1}, "codec": {"factor": 8}}
+BEFORE = {
+    "train": {"steps": 10, "batch_size": 8, "betas": [0.9, 0.999]},
+    "mesh": {"data": -1},
+    "codec": {"factor": 8},
+    "sampling": {"sampler": {"steps": 50}, "guidance": 6.0},
+    "prompts": ["a cat"],
+}
 
 
 @pytest.fixture
@@ -17,7 +23,7 @@ def run_folder(tmp_path):
 
 
 def changed(**paths):
-    now = {name: dict(part) for name, part in BEFORE.items()}
+    now = {name: dict(part) if isinstance(part, dict) else part for name, part in BEFORE.items()}
     for path, value in paths.items():
         part, name = path.split("__")
         now.setdefault(part, {})[name] = value
@@ -26,6 +32,11 @@ def changed(**paths):
 
 def test_more_steps_and_another_mesh_go_on(run_folder):
     check_continues(run_folder, changed(train__steps=20, mesh__data=4, train__log_every=3))
+
+
+def test_how_clips_are_sampled_may_change(run_folder):
+    now = {**BEFORE, "sampling": {"sampler": {"steps": 4, "eta": 1.0}, "guidance": 1.0}, "prompts": ["a dog", "a cat"]}
+    check_continues(run_folder, now)
 
 
 def test_tuples_and_lists_are_the_same_value(run_folder):

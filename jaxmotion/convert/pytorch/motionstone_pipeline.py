@@ -10,7 +10,7 @@ from diffusers import CogVideoXImageToVideoPipeline
 class MotionStonePipeline(CogVideoXImageToVideoPipeline):
     """As its parent, with a score from 1 to 10 for each dial, and guidance on them."""
 
-    model_cpu_offload_seq = "text_encoder->motion_scores->transformer->vae"
+    model_cpu_offload_seq = "motion_scores->text_encoder->transformer->vae"
 
     def __init__(self, tokenizer, text_encoder, vae, transformer, scheduler, motion_scores):
         super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
@@ -41,17 +41,15 @@ class MotionStonePipeline(CogVideoXImageToVideoPipeline):
             vectors.append(self.motion_scores(now))
         adder = _Adder(vectors[0])
         hooks = [self.transformer.time_embedding.register_forward_hook(adder)]
-        forward = self.transformer.forward
         if guided:
             scale = kwargs.get("guidance_scale", 6)
-            self.transformer.forward = _guided(forward, adder, vectors, list(guided.values()), max(scale, 1.0))
+            guide = _Guide(adder, vectors, list(guided.values()), max(scale, 1.0))
+            hooks.append(self.transformer.register_forward_hook(guide, with_kwargs=True))
         try:
             return super().__call__(image, prompt, *args, **kwargs)
         finally:
             for hook in hooks:
                 hook.remove()
-            if guided:
-                del self.transformer.forward
 
 
 class _Adder:
@@ -64,25 +62,25 @@ class _Adder:
         return output + self.vector.to(output)
 
 
-def _guided(forward, adder, vectors, scales, text_scale):
-    """A forward pass whose part with the text also holds what guidance on the scores adds.
+class _Guide:
+    """A hook after the transformer: the part with the text also gets what guidance on the scores adds.
 
     The pipeline combines u + g (c - u) from the two halves of the batch, so what is added to c counts g times.
     """
 
-    def run(*args, **kwargs):
-        outputs = []
-        for vector in vectors:
-            adder.vector = vector
-            outputs.append(forward(*args, **kwargs)[0])
-        adder.vector = vectors[0]
-        total = sum(
-            scale * (after - before) for scale, before, after in zip(scales, outputs, outputs[1:], strict=False)
-        )
+    def __init__(self, adder, vectors, scales, text_scale):
+        self.adder, self.vectors, self.scales, self.text_scale = adder, vectors, scales, text_scale
+
+    def __call__(self, module, args, kwargs, output):
+        outputs = [output[0]]
+        for vector in self.vectors[1:]:
+            self.adder.vector = vector
+            outputs.append(module.forward(*args, **kwargs)[0])  # without this hook
+        self.adder.vector = self.vectors[0]
+        steps = zip(self.scales, outputs, outputs[1:], strict=False)
+        total = sum(scale * (after - before) for scale, before, after in steps)
         first = outputs[0]
-        if first.shape[0] % 2 or text_scale <= 1:
+        if first.shape[0] % 2 or self.text_scale <= 1:
             return (first + total,)
         base, text = first.chunk(2)
-        return (torch.cat([base, text + total.chunk(2)[1] / text_scale]),)
-
-    return run
+        return (torch.cat([base, text + total.chunk(2)[1] / self.text_scale]),)

@@ -20,6 +20,7 @@ from jax.sharding import Mesh
 from jaxmotion import saved
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.decode import BadClipError
+from jaxmotion.data.prepared import SCORES
 from jaxmotion.parallel import sharding
 from jaxmotion.systems.system import System, VideoDiffusion
 from jaxmotion.types import (
@@ -39,6 +40,8 @@ from jaxmotion.types import (
 PARTS = ("codec", "text_encoder", "meter")
 """The parts of a system that make a record; the rest is not needed."""
 DTYPES = ("float16", "float32")
+FOR_MEMORY = ("tiles", "clips_at_once")
+"""What a codec has that changes no latent."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,8 +72,15 @@ class Encoder:
         """What decides a record beside the clip and the weights, as JSON values."""
         values = saved.to_json(self.system)
         kept = {name: values[name] for name in ("codec", "intensity", "frames", "size") if name in values}
+        codec = {name: value for name, value in kept["codec"].items() if name not in FOR_MEMORY}
         text = json.loads(json.dumps(values["conditioners"]["text"]))
-        return {**kept, "text": text, "tokenizer": saved.to_json(self.tokenize)}
+        scores = {SCORES: self.scores}
+        return {**kept, "codec": codec, "text": text, "tokenizer": saved.to_json(self.tokenize), **scores}
+
+    @property
+    def scores(self) -> list[str]:
+        """Which scores a record has: those that the system takes from the data, and those that it measures."""
+        return [name for name in (OBJECT, CAMERA) if name in self.system.labels or name in self.model.measures]
 
     def placed(self, weights: Mapping[str, Any], mesh: Mesh) -> tuple[Params, dict[str, str]]:
         """The parameters of the encoders on the devices, and a digest of each part.
@@ -91,18 +101,21 @@ class Encoder:
 
         drawn = sharding.paths(jax.jit(fresh)(jax.random.key(0))) if missing else {}
         places = sharding.placements(unflatten_dict(shapes, sep="/"), model.sharding, mesh)
-        digests, found = {part: hashlib.blake2b(digest_size=16) for part in PARTS}, {}
+        arrays = {path: weights[path] if path in weights else drawn[path] for path in shapes}
+        whole = jax.sharding.PartitionSpec()  # clips are dealt to the devices; the text encoder is what is large
+        found = {}
         for path in sorted(shapes):
-            array = np.asarray(weights[path] if path in weights else drawn[path])
-            digest = digests[path.split("/")[0]]
-            digest.update(f"{path} {array.dtype} {array.shape}".encode())
-            digest.update(np.ascontiguousarray(array).view(np.uint8).data)
-            found[path] = jax.device_put(array, jax.sharding.NamedSharding(mesh, places[path].spec))
-        used = {path.split("/")[0] for path in shapes}
-        return unflatten_dict(found, sep="/"), {part: digests[part].hexdigest() for part in PARTS if part in used}
+            spec = places[path].spec if path.startswith("text_encoder/") else whole
+            found[path] = jax.device_put(np.asarray(arrays[path]), jax.sharding.NamedSharding(mesh, spec))
+        return unflatten_dict(found, sep="/"), digests(arrays)
 
-    def encode(self, params: Params, examples: Sequence[Mapping[str, Any]], at_once: int) -> list[dict[str, Any]]:
-        """The entries of the records of these clips; always `at_once` are encoded together, the last ones filled up."""
+    def encode(
+        self, params: Params, examples: Sequence[Mapping[str, Any]], at_once: int, mesh: Mesh
+    ) -> list[dict[str, Any]]:
+        """The entries of the records of these clips; always `at_once` are encoded together, the last ones filled up.
+
+        The devices of the mesh share the clips where their number is a multiple of theirs.
+        """
         rows = [min(row, len(examples) - 1) for row in range(at_once)]
         chosen = [examples[row] for row in rows]
         batch = {
@@ -110,7 +123,9 @@ class Encoder:
             FPS: np.array([example[FPS] for example in chosen], np.float32),
             TEXT: self.tokenize([example[CAPTION] for example in chosen]),
         }
-        known = [name for name in (OBJECT, CAMERA) if name in examples[0]]
+        if at_once % mesh.size == 0:
+            batch = sharding.distribute(batch, mesh)
+        known = [name for name in (OBJECT, CAMERA) if name in self.system.labels]
         made = jax.device_get(self._compiled(params, batch))
         found = []
         for row, example in enumerate(examples):
@@ -137,22 +152,41 @@ class Encoder:
         }
 
 
+def digests(arrays: Mapping[str, Any]) -> dict[str, str]:
+    """A digest of the parameters of each part, from array-likes by path."""
+    found: dict[str, Any] = {}
+    for path in sorted(arrays):
+        array = np.asarray(arrays[path])
+        digest = found.setdefault(path.split("/")[0], hashlib.blake2b(digest_size=16))
+        digest.update(f"{path} {array.dtype} {array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).view(np.uint8).data)
+    return {part: digest.hexdigest() for part, digest in found.items()}
+
+
 def loaded(source: Any, index: int, rng: np.random.Generator | None) -> Mapping[str, Any] | None:
     """The clip of that index, or None if it cannot be read; no other clip takes its place."""
     try:
         example = source.load(source[index], rng)
     except BadClipError:
+        if getattr(source.config, "on_bad", "skip") == "stop":
+            raise
         return None
     files = getattr(source, "files", None)
     return None if files is not None and example["id"] != files[index].id else example
 
 
 def files_of(source: Any) -> str:
-    """A digest of which files a source reads, how large they are, when they were written, and their listed scores."""
+    """A digest of which files a source reads, how large they are, when they were written, and their listed scores.
+
+    Of clips that are drawn it is a digest of the photos.
+    """
     digest = hashlib.blake2b(digest_size=16)
     for file in getattr(source, "files", ()):
         stat = Path(file.path).stat()
         digest.update(f"{file.id} {file.caption} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+    for photo in getattr(source, "photos", ()):
+        digest.update(f"{photo.name} {photo.levels[0].shape}".encode())
+        digest.update(np.ascontiguousarray(photo.levels[0]).data)
     for index, scores in sorted(getattr(source, "known", {}).items()):
         digest.update(f"{index} {scores}\n".encode())
     return digest.hexdigest()

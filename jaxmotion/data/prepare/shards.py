@@ -9,6 +9,8 @@ from __future__ import annotations
 import dataclasses
 import io
 import json
+import re
+import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -21,7 +23,7 @@ from tqdm import tqdm
 from jaxmotion.data.buckets import Shape
 from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.prepared import ARRAYS, BUCKETS, DIGEST, INFO, NAME, SETTINGS, SPLIT, datasets, digest_of
-from jaxmotion.data.whole import written_whole
+from jaxmotion.data.whole import PART, written_whole
 from jaxmotion.types import CAMERA, IMAGE, OBJECT
 
 NOTES = "notes"
@@ -105,7 +107,7 @@ def _claimed(folder: Path, name: str, content: Any, what: str) -> Any:
     """
     path = folder / name
     if not path.is_file():
-        if folder.is_dir() and any(folder.iterdir()):
+        if folder.is_dir() and not all(re.fullmatch(PART, each.name) for each in folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no {what}; give another folder.")
         with written_whole(path) as part:
             part.write_text(json.dumps(content, indent=2) + "\n")
@@ -146,13 +148,21 @@ def finish(job: Job) -> bool:
         filename_template=template,
     )
     if not (job.folder / INFO).is_file():
-        tfds.folder_dataset.write_metadata(
-            data_dir=job.folder,
-            features=_features(tfds, notes[0]["shapes"] or _first(notes)),
-            split_infos=[split],
-            description="Clips encoded for training with jaxmotion.",
-            check_data=False,
-        )
+        with tempfile.TemporaryDirectory() as made:
+            for shard in range(job.shards):
+                (Path(made) / job.file(shard).name).touch()  # their names are read
+            tfds.folder_dataset.write_metadata(
+                data_dir=made,
+                features=_features(tfds, notes[0]["shapes"] or _first(notes)),
+                split_infos=[split],
+                description="Clips encoded for training with jaxmotion.",
+                check_data=False,
+            )
+            for file in sorted(
+                Path(made).glob("*.json"), key=lambda file: file.name == INFO
+            ):  # that one says: finished
+                with written_whole(job.folder / file.name) as part:
+                    part.write_bytes(file.read_bytes())
     return True
 
 
@@ -163,6 +173,9 @@ def _first(notes: Sequence[Mapping[str, Any]]) -> Any:
 def _write_shard(
     job: Job, shard: int, load: Callable[[int], Mapping[str, Any] | None], encode: Encode, bar: tqdm
 ) -> int:
+    for place in (job.file(shard), job.note(shard)):
+        for left in place.parent.glob(f".{place.name}.*.part"):  # of a process that was killed
+            left.unlink(missing_ok=True)
     shapes: dict[str, Any] = {}
     count = 0
     with written_whole(job.file(shard)) as part:
@@ -230,6 +243,10 @@ def _features(tfds: Any, shapes: Mapping[str, Any]) -> Any:
 def _differences(there: Any, asked: Any, path: str = "") -> Iterator[str]:
     if isinstance(there, dict) and isinstance(asked, dict):
         for name in sorted({*there, *asked}):
-            yield from _differences(there.get(name), asked.get(name), f"{path}.{name}" if path else name)
+            below = f"{path}.{name}" if path else name
+            if name in there and name in asked:
+                yield from _differences(there[name], asked[name], below)
+            else:
+                yield below
     elif there != asked:
         yield path

@@ -109,12 +109,7 @@ class Score(Conditioner):
         return {self.part: ((r".*", P()),)}
 
     def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
-        if self.entry not in batch:
-            raise ValueError(
-                f"The clips come without {self.entry!r}, which this system is told: take data that knows it, or a "
-                "system that measures it."
-            )
-        return Condition(vectors=(self.vector(params, batch[self.entry]),))
+        return Condition(vectors=(self.vector(params, self._told(batch)),))
 
     def vector(self, params: Params, score: Float[Array, " B"]) -> Float[Array, "B E"]:
         """What these scores add to the time embedding; zeros in the channels that are not theirs."""
@@ -125,7 +120,15 @@ class Score(Conditioner):
         return jnp.pad(said, ((0, 0), (before, after)))
 
     def null(self, batch: Batch) -> Batch:
-        return {**batch, self.entry: jnp.full_like(batch[self.entry], jnp.nan)}
+        return {**batch, self.entry: jnp.full_like(self._told(batch), jnp.nan)}
+
+    def _told(self, batch: Batch) -> Array:
+        if self.entry not in batch:
+            raise ValueError(
+                f"The clips come without {self.entry!r}, which this system is told: take data that knows it, or a "
+                "system that measures it."
+            )
+        return batch[self.entry]
 
     @property
     def _network(self) -> TimeEmbedding:

@@ -122,6 +122,11 @@ class MotionStone(System):
         """The scores, where the data must bring them."""
         return self.intensity.labels
 
+    @property
+    def needs(self) -> tuple[str, ...]:
+        """The same: there is nothing else to learn them from."""
+        return self.intensity.labels
+
     def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
         """What the source of scores must know about the training clips."""
         edges = getattr(self.intensity.calibrated(clips), "edges", ())
