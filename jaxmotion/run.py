@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import itertools
 import json
+import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -358,14 +359,22 @@ class TrainedRun:
         return numbers
 
     def report(self, images: Path | None = None, *, count: int = 6, seed: int = 0) -> Path:
-        """Animates photos at three values of each dial; writes report.html: the clips, the control curve, the loss."""
+        """Animates photos at three values of each dial; writes report.html: the clips, the control curve, the loss.
+
+        Where objects have a dial of their own, and no folder is given, these are pictures like those of the training.
+        """
         rows, fps, asked = [], self.experiment.data.fps, _previewed(self.experiment.system.dials)
+        if images is None and LEVEL not in self.experiment.system.dials and isinstance(self.experiment.data, Synthetic):
+            photos = {scene.name: (scene.picture, scene.prompt) for scene in self.scenes(count=count)}
+        else:
+            photos = self.photos(images, count)
         folder = self.directory / "samples"
         folder.mkdir(exist_ok=True)
-        for name, (picture, prompt) in self.photos(images, count).items():
+        for name, (picture, prompt) in photos.items():
             clips = self.at_settings(picture, prompt, [dict(settings) for settings in asked], seed)
             speeds = MEASURES["flow"](clips, fps)
-            paths = {settings: folder / f"{name.replace(' ', '_')}{file_part(settings, '_')}.mp4" for settings in asked}
+            stem = re.sub(r"\W", "_", name)
+            paths = {settings: folder / f"{stem}{file_part(settings, '_')}.mp4" for settings in asked}
             for path, clip in zip(paths.values(), clips, strict=True):
                 write_clip(path, clip, fps)
             motion = {settings: float(speed) for settings, speed in zip(asked, speeds, strict=True)}

@@ -1,4 +1,7 @@
-"""One of two processes with two devices each: argv is process index, port, run folder, last step, step of SIGTERM."""
+"""One of two processes with two devices each: argv is process index, port, run folder, last step, step of SIGTERM.
+
+They agree on a value first, then train.
+"""
 
 import os
 import signal
@@ -16,7 +19,7 @@ def main():
     import toy
 
     from jaxmotion.parallel.mesh import MeshSizes, make_mesh
-    from jaxmotion.parallel.sharding import process_share
+    from jaxmotion.parallel.sharding import of_first_process, process_share
     from jaxmotion.train import loop
 
     def on_sample(params, step):
@@ -25,6 +28,9 @@ def main():
         if step == term and index == 0:
             os.kill(os.getpid(), signal.SIGTERM)
 
+    edges = of_first_process({"edges": [0.5 + index] * (3 + index)})
+    assert edges == {"edges": [0.5, 0.5, 0.5]}, edges
+    assert of_first_process(index or None) is None
     mesh = make_mesh(MeshSizes(data=2, fsdp=2))
     index_of_rows, count = process_share(mesh)
     config = toy.settings(steps=steps, save_every=100, sample_every=1)
