@@ -17,6 +17,7 @@ FLOORS = [
     {"data", "train", "sample", "evaluate", "convert", "plan"},
     {"score"},
     {"experiment"},
+    {"matching"},
     {"run"},
     {"__main__"},
 ]
