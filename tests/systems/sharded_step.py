@@ -63,16 +63,17 @@ def main(system):
     }
     if system == "motionstone":
         batch |= {name: rng.uniform(1, 10, 8).astype(np.float32) for name in ("object", "camera")}
-    result = {}
+    result, start = {}, None
     for name, (sizes, count) in MESHES[system].items():
         mesh = make_mesh(sizes, jax.devices()[:count])
         with jax.set_mesh(mesh):
             program = build_program(task, config, mesh)
-            state = program.initialise()
+            placed = jax.tree.map(lambda x: x.sharding, program.abstract)
+            state = jax.device_put(start, placed) if start else program.initialise()
+            start = start or jax.device_get(state)  # tests/train/test_sharded.py has states that begin on many devices
             # Fresh parameters hide whole branches behind zeros; these do not.
             state = state.replace(trained=jax.tree.map(lambda x: x + 0.02, state.trained))
-            layout = jax.tree.map(lambda x: x.sharding, program.abstract.trained)
-            found = jax.jit(lambda s, b: gradients(task, config, layout, s, b, jax.random.key(0)))  # noqa: B023
+            found = jax.jit(lambda s, b: gradients(task, config, placed.trained, s, b, jax.random.key(0)))  # noqa: B023
             loss, _, grads = found(state, sharding.distribute(batch, mesh))
             text = jax.jit(found).lower(state, sharding.distribute(batch, mesh)).as_text()
         flat = {path: np.asarray(leaf, np.float64) for path, leaf in sharding.paths(grads).items()}
