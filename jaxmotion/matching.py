@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import numpy as np
 
 from jaxmotion.data.buckets import Buckets, parts_of
 from jaxmotion.data.prepare import encoding
@@ -37,8 +38,8 @@ def check_known(experiment: Experiment, source: Any) -> None:
         )
     if getattr(data, "scores", "") and not {OBJECT, CAMERA} <= set(system.labels):
         raise ValueError(
-            f"data.scores is {data.scores}, but this system would not read it: it "  # pyright: ignore
-            "measures clips by itself. Take one whose intensity is Known, such as configs/motionstone.py:listed, or "
+            f"data.scores is {data.scores}, but this system would not read it: its "  # pyright: ignore
+            "scores come from elsewhere. Take one whose intensity is Known, such as configs/motionstone.py:listed, or "
             "leave the list out."
         )
     entries = getattr(source, "entries", (VIDEO,))
@@ -72,7 +73,7 @@ def check_prepared(
     for name in ("codec", "text_encoder"):
         mine = {path for path in like if path.startswith(f"{name}/")}
         if mine and mine <= set(weights):  # otherwise they are random, and the run's are others anyway
-            digest = encoding.digests({path: weights[path] for path in mine})[name]
+            digest = encoding.digests((path, np.asarray(weights[path])) for path in sorted(mine))[name]
             differing += [f"weights of the {name}"] if digest != there[WEIGHTS][name] else []
     if differing:
         raise ValueError(

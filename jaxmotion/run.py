@@ -68,18 +68,7 @@ from jaxmotion.train.estimate import estimate
 from jaxmotion.train.log import write_whole
 from jaxmotion.train.resume import CONFIG, check_continues
 from jaxmotion.train.state import cast
-from jaxmotion.types import (
-    FPS,
-    IMAGE,
-    INTENSITY,
-    LEVEL,
-    TEXT,
-    VIDEO,
-    Params,
-    Settings,
-    file_part,
-    spoken,
-)
+from jaxmotion.types import FPS, IMAGE, INTENSITY, LEVEL, TEXT, VIDEO, Params, Settings, file_part, spoken
 
 CALIBRATION, BAD_CLIPS = "calibration.json", "bad_clips.jsonl"
 PREVIEWS, PREVIEW_LEVELS = 3, (1, 5, 10)

@@ -81,6 +81,8 @@ class Prepared:
                 f"The prepared set in {folder} is not finished; run the same `jaxmotion.data.prepare` again."
             )
         settings = json.loads((folder / SETTINGS).read_text())
+        if SCORES not in settings[ENCODERS]:
+            raise ValueError(f"The prepared set in {folder} was made by an earlier version; prepare it again.")
         for name, ours in (("frames", self.frames), ("fps", self.fps), ("size", list(self.size))):
             theirs = settings["clips"][name]
             if theirs != ours:

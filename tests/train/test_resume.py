@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from jaxmotion.experiment import load, to_json
 from jaxmotion.train.errors import ConfigChangedError
 from jaxmotion.train.resume import check_continues, differences
 
@@ -37,6 +38,18 @@ def test_more_steps_and_another_mesh_go_on(run_folder):
 def test_how_clips_are_sampled_may_change(run_folder):
     now = {**BEFORE, "sampling": {"sampler": {"steps": 4, "eta": 1.0}, "guidance": 1.0}, "prompts": ["a dog", "a cat"]}
     check_continues(run_folder, now)
+
+
+def test_a_field_that_is_new_since_then_counts_as_at_its_default(tmp_path, root):
+    config = to_json(load(f"{root}/configs/motionstone.py:smoke"))
+    older = json.loads(json.dumps(config))
+    del older["data"]["speed_law"]
+    (tmp_path / "config.json").write_text(json.dumps(older))
+    (tmp_path / "checkpoints" / "4").mkdir(parents=True)
+    check_continues(tmp_path, config)
+    config["data"]["speed_law"] = "uniform"
+    with pytest.raises(ConfigChangedError, match='data/speed_law was "log" and is now "uniform"'):
+        check_continues(tmp_path, config)
 
 
 def test_tuples_and_lists_are_the_same_value(run_folder):

@@ -7,7 +7,7 @@ import functools
 import hashlib
 import json
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -101,13 +101,18 @@ class Encoder:
 
         drawn = sharding.paths(jax.jit(fresh)(jax.random.key(0))) if missing else {}
         places = sharding.placements(unflatten_dict(shapes, sep="/"), model.sharding, mesh)
-        arrays = {path: weights[path] if path in weights else drawn[path] for path in shapes}
         whole = jax.sharding.PartitionSpec()  # clips are dealt to the devices; the text encoder is what is large
         found = {}
-        for path in sorted(shapes):
-            spec = places[path].spec if path.startswith("text_encoder/") else whole
-            found[path] = jax.device_put(np.asarray(arrays[path]), jax.sharding.NamedSharding(mesh, spec))
-        return unflatten_dict(found, sep="/"), digests(arrays)
+
+        def read_once() -> Iterator[tuple[str, np.ndarray]]:
+            for path in sorted(shapes):
+                array = np.asarray(weights[path] if path in weights else drawn[path])
+                spec = places[path].spec if path.startswith("text_encoder/") else whole
+                found[path] = jax.device_put(array, jax.sharding.NamedSharding(mesh, spec))
+                yield path, array
+
+        told = digests(read_once())
+        return unflatten_dict(found, sep="/"), told
 
     def encode(
         self, params: Params, examples: Sequence[Mapping[str, Any]], at_once: int, mesh: Mesh
@@ -152,11 +157,10 @@ class Encoder:
         }
 
 
-def digests(arrays: Mapping[str, Any]) -> dict[str, str]:
-    """A digest of the parameters of each part, from array-likes by path."""
+def digests(arrays: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
+    """A digest of the parameters of each part, from (path, array) in the order of the paths."""
     found: dict[str, Any] = {}
-    for path in sorted(arrays):
-        array = np.asarray(arrays[path])
+    for path, array in arrays:
         digest = found.setdefault(path.split("/")[0], hashlib.blake2b(digest_size=16))
         digest.update(f"{path} {array.dtype} {array.shape}".encode())
         digest.update(np.ascontiguousarray(array).view(np.uint8).data)

@@ -158,9 +158,8 @@ def finish(job: Job) -> bool:
                 description="Clips encoded for training with jaxmotion.",
                 check_data=False,
             )
-            for file in sorted(
-                Path(made).glob("*.json"), key=lambda file: file.name == INFO
-            ):  # that one says: finished
+            files = sorted(Path(made).glob("*.json"), key=lambda file: file.name == INFO)  # the sign of the end
+            for file in files:
                 with written_whole(job.folder / file.name) as part:
                     part.write_bytes(file.read_bytes())
     return True
