@@ -77,4 +77,4 @@ def pixels_to_float(pixels: Array | np.ndarray) -> Array:
 
 def pixels_to_uint8(pixels: Array) -> Array:
     """Floats in [-1, 1] (clipped) to uint8 0..255, rounded to the nearest."""
-    return jnp.round(jnp.clip(pixels * 127.5 + 127.5, 0.0, 255.0)).astype(jnp.uint8)
+    return jnp.round(jnp.clip(pixels.astype(jnp.float32) * 127.5 + 127.5, 0.0, 255.0)).astype(jnp.uint8)

@@ -6,20 +6,14 @@ import json
 import math
 import os
 import sys
-import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, TextIO
 
 import jax
-from tensorboardX import summary
-from tensorboardX.event_file_writer import EventsWriter
-from tensorboardX.proto import event_pb2 as _event_pb2
 from tqdm import tqdm
 
 from jaxmotion.train.errors import SaveError
-
-event_pb2: Any = _event_pb2  # its classes are made at run time, out of sight of type checkers
 
 METRICS = "metrics.jsonl"
 
@@ -55,12 +49,9 @@ class Log:
             return
         cut(self._path, start)
         if tensorboard:
-            (directory / "tensorboard").mkdir(exist_ok=True)
-            self._events = EventsWriter(str(directory / "tensorboard" / "events"))
-            # Tells TensorBoard to forget what an interrupted run wrote for steps that are made again.
-            self._events.write_event(
-                _event(start + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
-            )
+            from jaxmotion.train.events import Events  # not before it is needed, for what it imports
+
+            self._events = Events(directory / "tensorboard", start)
         if self._stream.isatty():
             self._bar = tqdm(
                 total=steps,
@@ -99,7 +90,8 @@ class Log:
         try:
             with self._path.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
-            self._write_events(row)
+            if self._events is not None:
+                self._events.add(self._step, {name: value for name, value in row.items() if name != "step"})
         except OSError as error:
             raise SaveError(
                 f"{self._path} could not be written: {error.strerror or error}. The same command continues from the "
@@ -123,19 +115,6 @@ class Log:
         rate = self._rows / max(seconds, 1e-9)
         left = duration((self._steps - self._step) * self._seconds)
         return f"loss {shown}, {seconds:.3g} s/step, {rate:.{rate < 10:d}f} clips/s, {left} left"
-
-    def _write_events(self, row: Mapping[str, Any]) -> None:
-        if self._events is None:
-            return
-        for name, value in row.items():
-            if name != "step" and value is not None:
-                scalar = summary.scalar(name, value)
-                self._events.write_event(_event(row["step"], summary=scalar))
-        self._events.flush()
-
-
-def _event(step: int, **what: Any) -> Any:
-    return event_pb2.Event(wall_time=time.time(), step=step, **what)
 
 
 COUNTERS = ("skipped", "skipped_in_row")

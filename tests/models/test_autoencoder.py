@@ -9,7 +9,7 @@ import skimage.data
 from jaxmotion.models import autoencoder_tiny
 from jaxmotion.models.autoencoder import TINY, AutoencoderKL, KLCodec, SpaceToDepth
 from jaxmotion.models.autoencoder_tiny import TinyCodec
-from jaxmotion.types import pixels_to_float
+from jaxmotion.types import pixels_to_float, pixels_to_uint8
 
 X = jax.random.uniform(jax.random.key(0), (2, 3, 16, 24, 3), minval=-1.0)
 CODECS = [SpaceToDepth(2), SpaceToDepth(4), SpaceToDepth(8), KLCodec(TINY), TinyCodec(autoencoder_tiny.TINY)]
@@ -74,3 +74,9 @@ def test_wrong_sizes_are_refused(codec):
         codec.encode({}, X[:, :, :15])
     with pytest.raises(ValueError, match=r"a codec needs \[B T H W 3\]"):
         codec.encode({}, X[0])
+
+
+def test_pixels_of_16_bits_are_rounded_once():
+    x = jnp.linspace(-1.1, 1.1, 1001).astype(jnp.bfloat16)
+    expected = np.rint(np.clip(np.asarray(x, np.float64) * 127.5 + 127.5, 0, 255))
+    np.testing.assert_array_equal(jax.jit(pixels_to_uint8)(x), expected)

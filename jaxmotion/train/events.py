@@ -1,0 +1,40 @@
+"""The numbers of a run for TensorBoard.
+
+`log` imports this when a run begins: tensorboardX imports PyTorch where it is installed, which takes seconds.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from tensorboardX import summary
+from tensorboardX.event_file_writer import EventsWriter
+from tensorboardX.proto import event_pb2 as _event_pb2
+
+event_pb2: Any = _event_pb2  # its classes are made at run time, out of sight of type checkers
+
+
+class Events:
+    """A file of events in a folder. Whatever an interrupted run wrote from step `start` + 1 on is forgotten."""
+
+    def __init__(self, folder: Path, start: int):
+        folder.mkdir(exist_ok=True)
+        self._writer = EventsWriter(str(folder / "events"))
+        self._write(start + 1, session_log=event_pb2.SessionLog(status=event_pb2.SessionLog.START))
+
+    def add(self, step: int, numbers: Mapping[str, float | None]) -> None:
+        """Writes the numbers of a step; None is left out."""
+        for name, value in numbers.items():
+            if value is not None:
+                self._write(step, summary=summary.scalar(name, value))
+        self._writer.flush()
+
+    def close(self) -> None:
+        """Closes the file."""
+        self._writer.close()
+
+    def _write(self, step: int, **what: Any) -> None:
+        self._writer.write_event(event_pb2.Event(wall_time=time.time(), step=step, **what))
