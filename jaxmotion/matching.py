@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 
-from jaxmotion.data.buckets import Buckets, parts_of
+from jaxmotion.data.buckets import parts_of
 from jaxmotion.data.prepare import encoding
 from jaxmotion.data.prepared import ENCODERS, WEIGHTS, PreparedSource
 from jaxmotion.experiment import Experiment
@@ -82,7 +82,7 @@ def check_prepared(
             "same."
         )
     path = directory / PREPARED
-    told = {str(shape): part.settings for shape, part in zip(_shapes(source), parts, strict=True)}
+    told = [part.settings for part in parts]
     if fresh or not path.is_file():
         if jax.process_index() == 0:
             write_whole(path, json.dumps(told, indent=2) + "\n")
@@ -91,7 +91,3 @@ def check_prepared(
             f"The prepared set in {experiment.data.path} is not the one that the run in {directory} "  # pyright: ignore
             "was started with; give the old one, or start in another folder with --run."
         )
-
-
-def _shapes(source: Any) -> Sequence[Any]:
-    return source.shapes if isinstance(source, Buckets) else [""]

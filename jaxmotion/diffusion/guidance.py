@@ -45,10 +45,7 @@ class Rising:
     def scale(self, most: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
         """A function of the times that a sampler visits."""
         count = len(timesteps)
-        rise = 1 + most * (1 - np.cos(np.pi * (np.arange(count) / count) ** self.exponent)) / 2
-        table = np.zeros(int(np.max(timesteps)) + 1, np.float32)
-        table[np.asarray(timesteps)] = rise
-        return lambda t: jnp.asarray(table)[t]
+        return _swung(most, np.arange(count) / count, self.exponent, timesteps)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,9 +64,14 @@ class Dynamic:
     def scale(self, most: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
         """A function of the times that a sampler visits."""
         share = (len(timesteps) - np.asarray(timesteps, np.float64)) / len(timesteps)
-        table = np.zeros(int(np.max(timesteps)) + 1, np.float32)
-        table[np.asarray(timesteps)] = 1 + most * (1 - np.cos(np.pi * share**self.exponent)) / 2
-        return lambda t: jnp.asarray(table)[t]
+        return _swung(most, share, self.exponent, timesteps)
+
+
+def _swung(most: float, share: Float[np.ndarray, "N"], exponent: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
+    """The scale 1 + w (1 - cos(pi share^exponent)) / 2 by the times that a sampler visits."""
+    table = np.zeros(int(np.max(timesteps)) + 1, np.float32)
+    table[np.asarray(timesteps)] = 1 + most * (1 - np.cos(np.pi * share**exponent)) / 2
+    return lambda t: jnp.asarray(table)[t]
 
 
 def guide(

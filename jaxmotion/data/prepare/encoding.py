@@ -128,7 +128,7 @@ class Encoder:
             FPS: np.array([example[FPS] for example in chosen], np.float32),
             TEXT: self.tokenize([example[CAPTION] for example in chosen]),
         }
-        if at_once % mesh.size == 0:
+        if at_once % sharding.batch_shards(mesh) == 0:
             batch = sharding.distribute(batch, mesh)
         known = [name for name in (OBJECT, CAMERA) if name in self.system.labels]
         made = jax.device_get(self._compiled(params, batch))

@@ -125,7 +125,7 @@ class MotionStone(System):
     @property
     def needs(self) -> tuple[str, ...]:
         """The same: there is nothing else to learn them from."""
-        return self.intensity.labels
+        return self.labels
 
     def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
         """What the source of scores must know about the training clips."""
