@@ -25,10 +25,12 @@ from jaxmotion.data.synthetic import Synthetic
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer
 from jaxmotion.data.worlds import Worlds
 from jaxmotion.parallel.mesh import MeshSizes
+from jaxmotion.saved import register
 from jaxmotion.systems.system import Sampling, System
 from jaxmotion.train.config import TrainConfig
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything a run needs to be started, repeated and continued."""

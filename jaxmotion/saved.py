@@ -1,28 +1,86 @@
-"""Configs as JSON: dataclasses of this package that name their class, so that they can be rebuilt."""
+"""Configs as JSON: dataclasses that carry a stable tag, so that they can be rebuilt wherever their class moves.
+
+A class joins by `@register()`; its tag is its name. Files written before a class, or a field of it, was renamed stay
+readable: the class names its earlier tags and fields where it is defined. Configurations written before tags existed
+carry `module:Name` instead; of these only the name counts.
+
+Classes from outside this package are found when their module was imported, or is named by an entry point of the group
+`jaxmotion.plugins` or in the environment variable `JAXMOTION_PLUGINS` (modules, separated by commas).
+"""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
 import importlib
+import importlib.metadata
+import os
+import pkgutil
 import types
 import typing
+from collections.abc import Callable, Mapping
 from typing import Any, TypeVar
 
 import cattrs
 from cattrs.gen import make_dict_structure_fn
 
+PACKAGE = __name__.partition(".")[0]
+PLUGINS = "JAXMOTION_PLUGINS"
+"""Environment variable: modules that define further configs, separated by commas."""
 _TAG = "class"
 Config = TypeVar("Config")
+Json = dict[str, Any]
+"""JSON values of an object."""
 
 
-def to_json(config: Any) -> dict[str, Any]:
-    """A dataclass as JSON values. Every part of it names its class."""
+@dataclasses.dataclass(frozen=True)
+class _Entry:
+    """A registered class and how earlier JSON of it is read."""
+
+    kind: type
+    fields: Mapping[str, str]
+    upgrade: Callable[[Json], Json] | None
+
+
+_CLASSES: dict[str, _Entry] = {}
+
+
+def register(
+    *earlier: str, fields: Mapping[str, str] | None = None, upgrade: Callable[[Json], Json] | None = None
+) -> Callable[[type[Config]], type[Config]]:
+    """Returns a decorator that gives a dataclass its tag: its name.
+
+    Args:
+        earlier: tags of this class in files written before it was renamed.
+        fields: new names of its fields, by their earlier names.
+        upgrade: rewrites JSON values that an earlier version wrote; must leave those of this version as they are.
+    """
+
+    def add(kind: type[Config]) -> type[Config]:
+        for tag in (kind.__qualname__, *earlier):
+            there = _CLASSES.get(tag)
+            if there is not None and (there.kind.__module__, there.kind.__qualname__) != (
+                kind.__module__,
+                kind.__qualname__,
+            ):
+                raise ValueError(f"The tag {tag!r} of {kind.__module__} belongs to {there.kind.__module__} already.")
+            _CLASSES[tag] = _Entry(kind, dict(fields or {}), upgrade)
+        return kind
+
+    return add
+
+
+def to_json(config: Any) -> Json:
+    """Returns a dataclass as JSON values; every part of it carries its tag.
+
+    Raises:
+        ValueError: the class of a part is not registered.
+    """
     return _converter().unstructure(config)
 
 
-def from_json(values: dict[str, Any], kind: type[Config]) -> Config:
-    """The dataclass of `to_json`.
+def from_json(values: Json, kind: type[Config]) -> Config:
+    """Returns the dataclass of `to_json`.
 
     Raises:
         ValueError: the values do not describe one of that kind; the message says what is wrong.
@@ -30,16 +88,16 @@ def from_json(values: dict[str, Any], kind: type[Config]) -> Config:
     try:
         built = _structure(values, kind)
     except (cattrs.BaseValidationError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError("; ".join(cattrs.transform_error(error, format_exception=_said))) from error
+        raise ValueError("; ".join(cattrs.transform_error(error, format_exception=_message))) from error
     if not isinstance(built, kind):
         raise ValueError(f"it describes a {type(built).__name__}, and a {kind.__name__} is needed")
     return built
 
 
-def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
-    """JSON values of a dataclass, with the fields that its class has got since at their defaults.
+def upgrade_json(values: Json) -> Json:
+    """Returns JSON values of an earlier version as this version writes them, new fields at their defaults.
 
-    Anything else is returned as it is: values of no dataclass of this package, or of one that has lost a field.
+    Anything else is returned as it is: values of no registered dataclass, or of one that has lost a field.
     """
     if _TAG not in values:
         return values
@@ -49,7 +107,7 @@ def with_defaults(values: dict[str, Any]) -> dict[str, Any]:
         return values
 
 
-def _said(error: BaseException, kind: type | None) -> str:
+def _message(error: BaseException, kind: type | None) -> str:
     """An error of cattrs in its usual words, and ours in their own."""
     return str(error) if type(error) is ValueError else cattrs.v.format_exception(error, kind)
 
@@ -60,12 +118,14 @@ def _is_part(kind: Any) -> bool:
 
 @functools.cache
 def _converter() -> cattrs.Converter:
-    """Dataclasses with a class tag; everything else as cattrs does it."""
+    """Dataclasses with a tag; everything else as cattrs does it."""
     converter = cattrs.Converter(forbid_extra_keys=True)
 
-    def unstructure(part: Any) -> dict[str, Any]:
-        values = {f.name: converter.unstructure(getattr(part, f.name)) for f in dataclasses.fields(part)}
-        return {_TAG: f"{type(part).__module__}:{type(part).__qualname__}", **values}
+    def unstructure(part: Any) -> Json:
+        tag = type(part).__qualname__
+        if tag not in _CLASSES or _CLASSES[tag].kind is not type(part):
+            raise ValueError(f"{tag} cannot be saved: its class lacks the decorator @register() of {__name__}.")
+        return {_TAG: tag, **{f.name: converter.unstructure(getattr(part, f.name)) for f in dataclasses.fields(part)}}
 
     converter.register_unstructure_hook_func(_is_part, unstructure)
     converter.register_structure_hook_func(_may_be_part, _structure)
@@ -76,15 +136,44 @@ def _may_be_part(kind: Any) -> bool:
     """Whether a field of this type holds a tagged dataclass (one class, a base class, a union of them, or anything)."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return any(_may_be_part(option) for option in typing.get_args(kind))
-    return kind is Any or _is_part(kind) or (isinstance(kind, type) and kind.__module__.startswith("jaxmotion."))
+    return kind is Any or _is_part(kind) or (isinstance(kind, type) and kind.__module__.startswith(f"{PACKAGE}."))
 
 
 def _structure(value: Any, kind: Any) -> Any:
     if not isinstance(value, dict) or _TAG not in value:
         raise ValueError(f"a part of type {kind} must be a JSON object with the key {_TAG!r}")
-    module, _, name = value[_TAG].partition(":")
-    if not module.startswith("jaxmotion."):
-        raise ValueError(f"{value[_TAG]!r} is no part of jaxmotion")
-    part = getattr(importlib.import_module(module), name)
-    build = make_dict_structure_fn(part, _converter(), _cattrs_forbid_extra_keys=True)
-    return build({key: item for key, item in value.items() if key != _TAG}, part)
+    entry = _find(value[_TAG])
+    values = {entry.fields.get(key, key): item for key, item in value.items() if key != _TAG}
+    if entry.upgrade is not None:
+        values = entry.upgrade(values)
+    build = make_dict_structure_fn(entry.kind, _converter(), _cattrs_forbid_extra_keys=True)
+    return build(values, entry.kind)
+
+
+def _find(tag: str) -> _Entry:
+    """The class of a tag. A tag that no imported module has registered is looked for in the whole package."""
+    module, _, name = tag.rpartition(":")
+    if module and module.partition(".")[0] != PACKAGE:
+        raise ValueError(f"{tag!r} is no part of {PACKAGE}")
+    if name not in _CLASSES:
+        _import_everything()
+    if name not in _CLASSES:
+        raise ValueError(
+            f"{tag!r} is no part of {PACKAGE}; if it comes from a module of yours, name that in the environment "
+            f"variable {PLUGINS}"
+        )
+    return _CLASSES[name]
+
+
+@functools.cache
+def _import_everything() -> None:
+    """Imports all rooms of the package and the plugins, so that their classes are registered. Commands are no rooms."""
+    package = importlib.import_module(PACKAGE)
+    for room in pkgutil.iter_modules(package.__path__, f"{PACKAGE}."):
+        if room.ispkg:
+            for found in pkgutil.walk_packages(importlib.import_module(room.name).__path__, f"{room.name}."):
+                if not found.name.endswith("__main__") and ".pytorch" not in found.name:
+                    importlib.import_module(found.name)
+    plugins = [entry.value for entry in importlib.metadata.entry_points(group=f"{PACKAGE}.plugins")]
+    for name in (*plugins, *filter(None, os.environ.get(PLUGINS, "").split(","))):
+        importlib.import_module(name.strip())

@@ -16,10 +16,12 @@ from jaxmotion.convert.errors import CheckpointFileError
 from jaxmotion.convert.files import open_tensors
 from jaxmotion.convert.hub import locate, names_repository
 from jaxmotion.convert.rename import ConversionError, Lazy
+from jaxmotion.saved import register
 from jaxmotion.systems.lora import LORA, LoRA, pairs
 from jaxmotion.systems.system import System
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class StartFrom:
     """Public weights to start from. Each is a file, a folder, or a repository of the Hugging Face hub; empty: fresh.

@@ -19,6 +19,7 @@ from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.decode import BadClipError, latest_time, read_clip, read_size, read_timeline
 from jaxmotion.data.listing import LOOKED_FOR, ClipFile, Listing, list_clips
 from jaxmotion.data.scores import read_scores
+from jaxmotion.saved import register
 from jaxmotion.types import CAMERA, FPS, OBJECT, VIDEO
 
 SHOWN = 5
@@ -28,6 +29,7 @@ MOST_SUBSTITUTES = 32
 log = logging.getLogger(__name__)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Clips:
     """Clips from video files.

@@ -19,6 +19,7 @@ from jaxmotion.data.captions import CAPTION
 from jaxmotion.data.clips import Clips, ClipsSource
 from jaxmotion.data.pairs import Pair, locate_pairs, read_pairs
 from jaxmotion.data.scores import read_scores
+from jaxmotion.saved import register
 from jaxmotion.types import CAMERA, FPS, OBJECT, VIDEO
 
 AXES = (OBJECT, CAMERA)
@@ -26,6 +27,7 @@ STRONGER = tuple(f"stronger_{axis}" for axis in AXES)
 SIGNS = {"a": 1.0, "b": -1.0, "tie": 0.0, "": float("nan")}
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Judged:
     """Pairs of real clips. At least one of `pairs` and `labels` must be given."""

@@ -22,6 +22,7 @@ from PIL import Image
 
 from jaxmotion.data.buckets import Buckets, Shape
 from jaxmotion.data.captions import CAPTION
+from jaxmotion.saved import register
 from jaxmotion.types import CAMERA, FPS, IMAGE, MOMENTS, OBJECT, TEXT_FEATURES
 
 SETTINGS = "settings.json"
@@ -37,6 +38,7 @@ ENCODERS, SCORES, WEIGHTS = "encoders", "scores", "weights"
 ARRAYS = (MOMENTS, TEXT_FEATURES)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Prepared:
     """A prepared set in place of clips. Frames, size and rate must be those that it was made with."""

@@ -30,6 +30,7 @@ from jaxmotion.data.motion import (
 )
 from jaxmotion.data.photos import WHEEL, PhotoSplit, read_photos
 from jaxmotion.data.scene import Scene, dense_flow, draw_tint, draw_tracks, draw_view, render, visible_boxes
+from jaxmotion.saved import register
 from jaxmotion.types import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.video import unit
 
@@ -39,6 +40,7 @@ EDGE = 0.15
 """An object starts, and where it can also ends, at least this share of the frame away from the edges."""
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Synthetic:
     """Synthetic clips with known motion. A tuple of kinds is drawn from evenly; repeat a kind to see it more often."""

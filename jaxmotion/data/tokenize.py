@@ -13,9 +13,12 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
+from jaxmotion.saved import register
+
 _WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class HashTokenizer:
     """Each lower-case word or punctuation mark is one token, whose id is a hash of it. Needs no vocabulary file.
@@ -45,6 +48,7 @@ class HashTokenizer:
         return ids
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class ClipTokenizer:
     """CLIP's byte-pair tokenizer, as Stable Diffusion 1.5 uses it."""
@@ -66,6 +70,7 @@ class ClipTokenizer:
         return np.asarray(encoded["input_ids"], np.int32)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class T5Tokenizer:
     """T5's SentencePiece tokenizer, as CogVideoX uses it: the text, its end (id 1), and padding (id 0)."""

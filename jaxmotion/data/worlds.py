@@ -24,6 +24,7 @@ from jaxmotion.data.motion import Placement, compose, invert, rotation
 from jaxmotion.data.paths import PACES, draw_pace
 from jaxmotion.data.photos import WHEEL, Photo, PhotoSplit, read_photos
 from jaxmotion.data.stage import CELL, MASK, Actor, Stage, Stream, draw_blob, draw_relief
+from jaxmotion.saved import register
 from jaxmotion.types import FPS, VIDEO
 from jaxmotion.video import unit
 
@@ -46,6 +47,7 @@ own_area, own_speed [T-1 H/8 W/8]: share of a cell that moves by itself, and its
 """
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Worlds:
     """Worlds with known motion. A tuple of kinds is drawn from evenly; repeat a kind to see it more often."""

@@ -17,6 +17,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from jaxmotion.diffusion.sampler import Denoise
+from jaxmotion.saved import register
 
 Scale = float | Array | Callable[[Int[Array, "B"]], Float[Array, "B"]]
 """A number, one for each sample [B], or a function that gives these at time t."""
@@ -24,6 +25,7 @@ Term = tuple[Any, Scale]
 """A condition (a tree of arrays with the batch on the leading axis) and its scale."""
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Flat:
     """The same scale in all steps."""
@@ -33,6 +35,7 @@ class Flat:
         return most
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Rising:
     """A scale that rises from 1 to almost 1 + w: 1 + w (1 - cos(pi (i / N)^5)) / 2 in step i = 0 .. N - 1.
@@ -48,6 +51,7 @@ class Rising:
         return _swung(most, np.arange(count) / count, self.exponent, timesteps)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Dynamic:
     """The scale of CogVideoX's own sampling: 1 + w (1 - cos(pi ((N - t) / N)^5)) / 2 at time t of N steps.

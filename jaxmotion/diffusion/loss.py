@@ -8,6 +8,7 @@ from einops import reduce
 from jaxtyping import Array, Float, Int
 
 from jaxmotion.diffusion.process import Process
+from jaxmotion.saved import register
 
 
 class Weighting(Protocol):
@@ -18,6 +19,7 @@ class Weighting(Protocol):
         ...
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Uniform:
     """Every time counts the same: the simple loss of DDPM (arXiv:2006.11239, Eq. 14), which LivePhoto trains on."""
@@ -27,6 +29,7 @@ class Uniform:
         return jnp.ones(t.shape, jnp.float32)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class MinSNR:
     """The error of z_0 counts min(SNR, gamma). Source: arXiv:2303.09556, Sec. 3.4.

@@ -14,11 +14,13 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmotion.diffusion.schedule import Schedule
+from jaxmotion.saved import register
 
 Prediction = Literal["eps", "z0", "v"]
 PREDICTIONS: tuple[Prediction, ...] = ("eps", "z0", "v")
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Process:
     """A noise schedule and what the network predicts under it: the noise, the clean latent, or the velocity v.

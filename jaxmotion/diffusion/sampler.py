@@ -19,6 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmotion.diffusion.process import Prediction, Process, split
+from jaxmotion.saved import register
 
 Spacing = Literal["leading", "trailing", "linspace"]
 Denoise = Callable[[Float[Array, "B *rest"], Int[Array, "B"]], Float[Array, "B *rest"]]
@@ -50,6 +51,7 @@ class Sampler(Protocol):
         ...
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class DDIM:
     """Denoising diffusion implicit models. The defaults are the scheduler that ships with Stable Diffusion 1.5.
@@ -89,6 +91,7 @@ class DDIM:
         return plan_of(t, here, z0=np.sqrt(there), eps=eps, noise=sigma)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class DDPM:
     """Ancestral sampling with the variance of the true posterior ("fixed small").
@@ -118,6 +121,7 @@ class DDPM:
         return plan_of(t, here, z=z, z0=z0, noise=np.sqrt((1 - there) / (1 - here) * (1 - alpha)))
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class DPMSolverPP:
     """DPM-Solver++ (2M, midpoint): second order from the two latest predictions of z_0, deterministic.
@@ -156,6 +160,7 @@ class DPMSolverPP:
         return plan_of(t, here, z=z, z0=growth * (1 + bend), last=-growth * bend)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class SDEDPMSolverPP:
     """SDE-DPM-Solver++ (2M): second order from the two latest predictions of z_0, with fresh noise in every step.

@@ -12,9 +12,12 @@ from typing import Literal
 
 import numpy as np
 
+from jaxmotion.saved import register
+
 BetaCurve = Literal["scaled_linear", "linear"]
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Schedule:
     """The betas of a diffusion process and the two changes that published models make to them.

@@ -24,9 +24,11 @@ from jaxmotion.nn.attention import Attention
 from jaxmotion.nn.axes import over_space
 from jaxmotion.nn.convolution import Conv, Downsample, GroupNorm, Upsample
 from jaxmotion.nn.linear import Linear
+from jaxmotion.saved import register
 from jaxmotion.types import Params
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class KLSizes:
     """Sizes of Stable Diffusion's autoencoder.
@@ -149,6 +151,7 @@ class ResBlock(nn.Module):
         return x + h
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class KLCodec:
     """Stable Diffusion's autoencoder as a codec.
@@ -228,6 +231,7 @@ PHOTO_SCALE = 1.75
 it 1."""
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class SpaceToDepth:
     """The cosine transform of each `factor` x `factor` block of each colour: exact, orthonormal, without weights.

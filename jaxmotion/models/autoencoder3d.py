@@ -31,6 +31,7 @@ from jaxmotion.nn.convolution import Downsample, GroupNorm, Upsample
 from jaxmotion.nn.correlation import backend_name, correlate
 from jaxmotion.nn.linear import UNIFORM, ZEROS, Linear
 from jaxmotion.parallel import sharding
+from jaxmotion.saved import register
 from jaxmotion.types import Params
 
 FRAMES_AT_ONCE, LATENTS_AT_ONCE = 8, 2
@@ -38,6 +39,7 @@ FRAMES_AT_ONCE, LATENTS_AT_ONCE = 8, 2
 EPSILON = 1e-6
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Autoencoder3DSizes:
     """Sizes of the autoencoder.
@@ -231,6 +233,7 @@ def chunks(total: int, size: int) -> list[slice]:
     return [slice(0, first), *(slice(start, start + size) for start in range(first, total, size))]
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Tiles:
     """Overlapping rectangles in which frames are encoded and decoded when memory is short, blended where they meet.
@@ -250,6 +253,7 @@ class Tiles:
         return height > self.height or width > self.width
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class CausalCodec:
     """CogVideoX's autoencoder as a codec: T pixel frames are ceil(T / 4) latents, best 4 n + 1 frames.

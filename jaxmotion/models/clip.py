@@ -21,6 +21,7 @@ from jaxmotion.nn.chain import Stack
 from jaxmotion.nn.feedforward import MLP, quick_gelu
 from jaxmotion.nn.linear import Linear
 from jaxmotion.nn.transformer import EncoderLayer, LayerNorm
+from jaxmotion.saved import register
 
 SHARDING = (
     (r"(^|/)tokens$", P("tensor", "fsdp")),
@@ -33,6 +34,7 @@ SHARDING = (
 )
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class CLIPTextSizes:
     """Sizes of a text encoder.

@@ -25,6 +25,7 @@ from jaxmotion.nn.embedding import TimeEmbedding, rotary_table, rotate
 from jaxmotion.nn.feedforward import MLP, tanh_gelu
 from jaxmotion.nn.linear import ZEROS, LayerNorm, Linear
 from jaxmotion.parallel.sharding import BATCH_AXES, constrain
+from jaxmotion.saved import register
 from jaxmotion.types import Condition
 
 Positions = Literal["sines", "rotary", "rotary_and_learned", "rotary_grid"]
@@ -56,6 +57,7 @@ SHARDING = (
 )
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class CogVideoXSizes:
     """Sizes of a transformer.

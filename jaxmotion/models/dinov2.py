@@ -17,6 +17,7 @@ from jaxmotion.nn.chain import Layer, Stack
 from jaxmotion.nn.feedforward import MLP, GatedMLP
 from jaxmotion.nn.linear import Linear
 from jaxmotion.nn.transformer import EncoderLayer, LayerNorm
+from jaxmotion.saved import register
 
 SHARDING = (
     (r"/(query|key|value)/kernel$", P(None, "fsdp", "tensor")),
@@ -28,6 +29,7 @@ SHARDING = (
 )
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class DINOv2Sizes:
     """Sizes of an image encoder.

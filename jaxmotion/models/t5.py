@@ -20,6 +20,7 @@ from jaxtyping import Array, Float, Int
 from jaxmotion.nn.chain import Stack
 from jaxmotion.nn.feedforward import GatedMLP, tanh_gelu
 from jaxmotion.nn.linear import Linear, RMSNorm
+from jaxmotion.saved import register
 
 SHARDING = (
     (r"(^|/)tokens$", P("tensor", ("fsdp", "context"))),
@@ -30,6 +31,7 @@ SHARDING = (
 )
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class T5Sizes:
     """Sizes of an encoder.

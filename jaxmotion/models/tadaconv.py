@@ -22,11 +22,13 @@ from jaxtyping import Array, Float
 
 from jaxmotion.nn.convolution import Conv
 from jaxmotion.nn.linear import UNIFORM, Linear
+from jaxmotion.saved import register
 
 LEAST_ROUTE = 8
 """Channels of a route function's middle, at least; the published sizes have more anyway."""
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Stem:
     """The first convolution of every frame."""
@@ -36,6 +38,7 @@ class Stem:
     stride: int = 2
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Stage:
     """Blocks of one width; the first halves height and width if the stride is 2."""
@@ -48,6 +51,7 @@ class Stage:
 NormName = Literal["batch", "layer"]
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class TAda2DSizes:
     """The sizes of a TAda2D."""

@@ -16,9 +16,12 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
+from jaxmotion.saved import register
+
 AXES = ("data", "fsdp", "context", "tensor")
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class MeshSizes:
     """Devices along each axis. One size may be -1: it takes the devices that the others leave."""

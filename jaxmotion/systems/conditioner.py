@@ -19,6 +19,7 @@ from jaxtyping import Float, Int, UInt8
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes
 from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.nn.apply import apply
+from jaxmotion.saved import register
 from jaxmotion.types import IMAGE, MOMENTS, TEXT, TEXT_FEATURES, VIDEO, Array, Batch, Condition, Params, pixels_to_float
 
 
@@ -143,6 +144,7 @@ def first_frame(batch: Batch) -> UInt8[Array, "B H W 3"]:
     return batch[VIDEO][:, 0]
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class ReferenceLatent(Conditioner):
     """The latent of the reference picture, repeated over the frames, as channels.
@@ -158,6 +160,7 @@ class ReferenceLatent(Conditioner):
         return Condition(channels=(repeat(latent, "B 1 h w C -> B T h w C", T=canvas.length),))
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class TextTokens(Conditioner):
     """The last hidden state of CLIP's text encoder, shared by all frames, as tokens `text`. Null: the empty caption."""
@@ -188,6 +191,7 @@ class TextTokens(Conditioner):
         return {**batch, TEXT: jnp.broadcast_to(empty, batch[TEXT].shape)}
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class T5Tokens(Conditioner):
     """The last hidden state of T5's encoder, padding and all, as tokens `text`. Null: the empty caption.
@@ -237,6 +241,7 @@ class T5Tokens(Conditioner):
         return padding.at[0].set(self.encoder.end_token)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Droppable(Conditioner):
     """Another conditioner whose entries are replaced by its null with a probability, clip by clip, while training."""

@@ -33,6 +33,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Key, UInt8
 
+from jaxmotion.saved import register
 from jaxmotion.systems.system import Dial, Sampling, System, Table, Task, VideoDiffusion
 from jaxmotion.types import Array, Batch, Params
 
@@ -43,6 +44,7 @@ ATTENTION = (r"^denoiser/.*/(query|key|value|out)/kernel$",)
 """The projections of all attention layers of the denoiser."""
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class LoRA(System):
     """Another system, adapted by LoRA."""

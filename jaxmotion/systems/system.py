@@ -25,6 +25,7 @@ from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, SDEDPMSolverPP, sample
 from jaxmotion.nn.apply import apply
 from jaxmotion.parallel.sharding import paths
+from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
 from jaxmotion.types import IMAGE, MOMENTS, TEXT, VIDEO, Array, Batch, Condition, Params, pixels_to_uint8
 
@@ -125,6 +126,7 @@ class System:
         return self
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Noise:
     """Sampling starts from the Gaussian noise itself."""
@@ -134,6 +136,7 @@ class Noise:
         return noise
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Sampling:
     """How clips are sampled."""

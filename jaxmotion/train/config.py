@@ -6,7 +6,10 @@ import dataclasses
 import re
 from typing import Literal
 
+from jaxmotion.saved import register
 
+
+@register()
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
     """How a task is trained. Steps count updates of the parameters; `batch_size` is over all devices and processes."""

@@ -29,7 +29,7 @@ def check_continues(directory: str | Path, meta: Mapping[str, Any], may_change: 
     if latest_step(directory) is None or not path.exists():
         return
     before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(meta))
-    before = json.loads(json.dumps(saved.with_defaults(before)))
+    before = json.loads(json.dumps(saved.upgrade_json(before)))
     changes = [
         f"  {path} was {old} and is now {new}"
         for path, old, new in differences(before, now)

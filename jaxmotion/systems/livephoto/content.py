@@ -16,10 +16,12 @@ from jax.sharding import PartitionSpec as P
 
 from jaxmotion.models.dinov2 import DINOv2, DINOv2Sizes, normalise
 from jaxmotion.nn.apply import apply
+from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Conditioner
 from jaxmotion.types import IMAGE, Array, Batch, Condition, Params, pixels_to_float
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class ContentTokens(Conditioner):
     """DINOv2 patch tokens through a linear layer, shared by all frames, as tokens `content`.

@@ -14,6 +14,7 @@ import numpy as np
 from einops import repeat
 from jaxtyping import Float, Int, UInt8
 
+from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
 from jaxmotion.types import LEVEL, Array, Batch, Condition, Params
 from jaxmotion.video.ssim import ssim
@@ -65,6 +66,7 @@ def level_of(intensity: Float[Array, " B"], edges: tuple[float, ...]) -> Int[Arr
     return LEVELS - jnp.searchsorted(jnp.asarray(edges), intensity).astype(jnp.int32)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class FrameMap(Conditioner):
     """One channel that holds n/(T-1) all over frame n: 0 on the first frame, 1 on the last. Source: Sec. 3.2."""
@@ -78,6 +80,7 @@ class FrameMap(Conditioner):
         return Condition(channels=(repeat(ramp, "T -> B T h w 1", B=rows, h=canvas.height, w=canvas.width),))
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class LevelMap(Conditioner):
     """One channel filled with the motion level, the same on all frames. Source: Sec. 3.4."""

@@ -11,9 +11,11 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from jaxmotion.saved import register
 from jaxmotion.types import Array
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class PriorInversion:
     """z_T^n becomes alpha^n Inv(r_0) + (1 - alpha^n) z_T^n, alpha^n linear over the frames.

@@ -20,6 +20,7 @@ from jaxtyping import Float
 from jaxmotion.nn.apply import apply
 from jaxmotion.nn.chain import Chain, Context
 from jaxmotion.nn.transformer import FeedForward, LayerNorm, SelfAttention
+from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Conditioner
 from jaxmotion.types import Array, Batch, Condition, Params
 
@@ -55,6 +56,7 @@ class TextReweighting(nn.Module):
         return rearrange(nn.sigmoid(logits), "B 1 L T -> B T L")
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Reweighted(Conditioner):
     """Another conditioner's text tokens, each multiplied by a weight of its own on every frame."""

@@ -26,6 +26,7 @@ from jaxtyping import Array, Float, Key, UInt8
 
 from jaxmotion.nn.apply import apply
 from jaxmotion.nn.linear import Linear
+from jaxmotion.saved import register
 from jaxmotion.systems.motionstone.fields import camera_moves, motion_fields
 from jaxmotion.systems.motionstone.ranking import Hinge, Logistic, order_of, ranking_loss, regression_loss
 from jaxmotion.systems.system import System, Table
@@ -53,6 +54,7 @@ class View(Protocol):
         ...
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Pixels:
     """The frames themselves, as TAda2D was trained on them (mean 0.45, deviation 0.225), as the paper has it."""
@@ -71,6 +73,7 @@ class Pixels:
         return said
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Fields:
     """Measured motion instead of pixels; see `fields`. A small network then need not learn to see motion first."""
@@ -125,6 +128,7 @@ class Network(nn.Module):
         return Linear(features, name=f"{name}_out")(nn.relu(Linear(self.hidden, name=f"{name}_in")(mean)))
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class MotionEstimator(System):
     """A motion estimator and how it is trained."""

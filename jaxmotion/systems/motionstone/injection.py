@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 from jaxmotion.nn.apply import apply
 from jaxmotion.nn.embedding import TimeEmbedding
 from jaxmotion.nn.linear import ZEROS
+from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
 from jaxmotion.types import IMAGE, Batch, Condition, Params, pixels_to_float
 
@@ -28,6 +29,7 @@ Share = Literal["first_half", "second_half", "all"]
 """Which channels of the time embedding a score is added to."""
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class FirstFrame(Conditioner):
     """The latent of the picture in the place of the first latent frame, zeros in those of all others, as channels.
@@ -70,6 +72,7 @@ class FirstFrame(Conditioner):
         return {**batch, IMAGE_NOISE: noise, IMAGE_KEPT: kept}
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Score(Conditioner):
     """A score, through the sinusoid of the diffusion time and an MLP of its own, added to the time embedding.

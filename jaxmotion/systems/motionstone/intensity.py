@@ -12,6 +12,7 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
 
+from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Conditioner
 from jaxmotion.systems.motionstone.estimator import MotionEstimator
 from jaxmotion.types import CAMERA, FPS, INTENSITY, OBJECT, VIDEO, Batch, Condition, Params
@@ -26,6 +27,7 @@ CLIPS_TO_CALIBRATE = 1000
 Measures = Mapping[str, Callable[[Params, Batch], Array]]
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Intensity(Conditioner):
     """Base of the sources of scores. A source may own parameters; it brings no condition by itself."""
@@ -52,6 +54,7 @@ class Intensity(Conditioner):
         return Condition()
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Known(Intensity):
     """The data brings the scores: a list that the motion meter wrote, or clips whose motion is known."""
@@ -61,6 +64,7 @@ class Known(Intensity):
         return (OBJECT, CAMERA)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Estimated(Intensity):
     """A frozen motion estimator reads every training clip, in windows of so many frames.
@@ -101,6 +105,7 @@ class Estimated(Intensity):
         return {OBJECT: unit.score(objects), CAMERA: unit.score(cameras)}
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Fixed(Intensity):
     """The same scores for every clip. Source: Table 2, "w/o M", both at 5."""
@@ -113,6 +118,7 @@ class Fixed(Intensity):
         return {**batch, OBJECT: jnp.full(rows, self.object), CAMERA: jnp.full(rows, self.camera)}
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class OneNumber(Intensity):
     """A single intensity that cannot tell objects from camera. Source: Table 2, "SSIM" and "S".

@@ -18,6 +18,7 @@ from jaxmotion.diffusion.schedule import scaled_linear, zero_terminal_snr
 from jaxmotion.models.autoencoder import SpaceToDepth
 from jaxmotion.models.autoencoder3d import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
+from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Conditioner, first_frame
 from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Intensity, Known
@@ -25,6 +26,7 @@ from jaxmotion.systems.system import Dial, System, VideoDiffusion
 from jaxmotion.types import IMAGE, Array
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class MotionStone(System):
     """The sizes and ingredients of a MotionStone model."""

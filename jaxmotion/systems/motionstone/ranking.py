@@ -16,6 +16,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmotion.saved import register
+
 
 class PairLoss(Protocol):
     """What a pair costs."""
@@ -25,6 +27,7 @@ class PairLoss(Protocol):
         ...
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Hinge:
     """max(0, margin - ahead). The paper's has no margin."""
@@ -37,6 +40,7 @@ class Hinge:
         return jnp.maximum(0.0, self.margin - ahead)
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class Logistic:
     """log(1 + exp(-ahead / scale)): the Bradley-Terry likelihood of a judgement, as RankNet has it."""
