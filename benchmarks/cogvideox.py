@@ -26,8 +26,8 @@ import optax
 from rich.console import Console
 from rich.table import Table
 
+from jaxmotion.foundation.types import Condition
 from jaxmotion.models.cogvideox import PUBLIC, CogVideoX, CogVideoXSizes
-from jaxmotion.types import Condition
 
 LATENTS = (13, 60, 90)
 TINY = {"depth": 2, "heads": 2, "head_features": 32, "text_features": 64, "text_length": 16, "grid": (2, 4, 6)}

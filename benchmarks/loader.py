@@ -22,7 +22,7 @@ from rich.table import Table
 
 from jaxmotion.data.clips import Clips, ClipsSource
 from jaxmotion.data.loader import Source, batches
-from jaxmotion.data.synthetic import Synthetic
+from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.data.tokenize import HashTokenizer
 
 FPS = 8.0

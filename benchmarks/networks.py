@@ -171,7 +171,7 @@ def serve(which: str, name: str, sizes: Sizes) -> None:
     """One side: builds its network, then answers each line on stdin by one on stdout."""
     import torch
 
-    from jaxmotion import commands
+    from jaxmotion.foundation import command_line as commands
 
     torch.set_num_threads(sizes.threads)
     case = CASES[name]
@@ -247,11 +247,11 @@ def our_unet(theirs: Any, sizes: Sizes, *, trained: str | None) -> Program:
     """Ours with their weights: the prediction, or the gradients of parameters with `trained` in their path."""
     import jax.numpy as jnp
 
-    from jaxmotion.convert.rules import stable_diffusion as rules
+    from jaxmotion.foundation.types import Condition
     from jaxmotion.models.animatediff import MotionModule
     from jaxmotion.models.stable_diffusion import stable_diffusion_unet
     from jaxmotion.models.unet import UNetSizes
-    from jaxmotion.types import Condition
+    from jaxmotion.weights.tables import stable_diffusion as rules
 
     features = tuple(theirs.config["block_out_channels"])
     ours = stable_diffusion_unet(UNetSizes(features=features), after_block={"motion": partial(MotionModule, HEADS)})
@@ -307,8 +307,8 @@ def our_vae(theirs: Any, sizes: Sizes, *, method: str) -> Program:
     """Ours with the weights of `theirs`: a method's result, or the gradients of there and back."""
     import jax.numpy as jnp
 
-    from jaxmotion.convert.rules.autoencoder import AUTOENCODER
     from jaxmotion.models.autoencoder import FULL, AutoencoderKL
+    from jaxmotion.weights.tables.autoencoder import AUTOENCODER
 
     ours, x = AutoencoderKL(FULL), vae_input(sizes, method)
     params = weights(AUTOENCODER, theirs, ours, (jnp.asarray(vae_input(sizes, "__call__")),))
@@ -343,7 +343,7 @@ def weights(table: Any, theirs: Any, ours: Any, inputs: tuple, ignored: tuple[st
     import jax.numpy as jnp
     from flax.traverse_util import flatten_dict
 
-    from jaxmotion.convert.rename import parameters
+    from jaxmotion.weights.rules import parameters
 
     like = flatten_dict(jax.eval_shape(ours.init, jax.random.key(0), *inputs)["params"], sep="/")
     found = parameters(table, {name: value.numpy() for name, value in theirs.state_dict().items()}, like, ignored)
@@ -371,7 +371,7 @@ def our_gradients(
     import jax.numpy as jnp
     from flax.traverse_util import unflatten_dict
 
-    from jaxmotion.convert.rename import tensors_of
+    from jaxmotion.weights.rules import tensors_of
 
     moving = {path: value for path, value in params.items() if trained in path}
     still = {path: value for path, value in params.items() if trained not in path}

@@ -21,25 +21,25 @@ import numpy as np
 from rich.console import Console
 from rich.table import Table
 
-from jaxmotion import run
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.loader import batches
-from jaxmotion.data.prepare.encoding import Encoder
-from jaxmotion.data.prepared import Prepared
-from jaxmotion.data.synthetic import Synthetic
+from jaxmotion.data.precompute.encode import Encoder
+from jaxmotion.data.precomputed import Prepared
+from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.data.tokenize import HashTokenizer
-from jaxmotion.experiment import Experiment
 from jaxmotion.models import t5
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
 from jaxmotion.models.cogvideox import CogVideoXSizes
 from jaxmotion.models.tadaconv import SMALL
-from jaxmotion.sample.write import write_clip
+from jaxmotion.runs import trained as run
+from jaxmotion.runs.experiment import Experiment
+from jaxmotion.sampling.grid import write_clip
 from jaxmotion.systems.conditioner import T5Tokens
-from jaxmotion.systems.motionstone.estimator import MotionEstimator
+from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.systems.motionstone.injection import FirstFrame
 from jaxmotion.systems.motionstone.intensity import Estimated
 from jaxmotion.systems.motionstone.motionstone import MotionStone
-from jaxmotion.train.config import TrainConfig
+from jaxmotion.training.config import TrainConfig
 
 BATCH, FPS, MADE = 4, 8.0, 8
 SECONDS = 6.0

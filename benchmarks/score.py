@@ -19,10 +19,10 @@ import cv2
 import jax
 import numpy as np
 
-from jaxmotion.data.worlds import Worlds
-from jaxmotion.score import meter, windows
-from jaxmotion.score.files import find_videos
-from jaxmotion.score.reading import Clip
+from jaxmotion.data.cluttered_scenes import Worlds
+from jaxmotion.meter import meter, windows
+from jaxmotion.meter.estimate import Clip
+from jaxmotion.meter.score_files import find_videos
 from jaxmotion.video.flow import motion_speed
 
 ROUNDS = 15

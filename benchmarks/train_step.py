@@ -18,11 +18,12 @@ import jax
 from rich.console import Console
 from rich.table import Table
 
-from jaxmotion import commands, experiment
 from jaxmotion.data.loader import batches
+from jaxmotion.foundation import command_line as commands
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import distribute
-from jaxmotion.train.step import build_program
+from jaxmotion.runs import experiment
+from jaxmotion.training.step import build_program
 
 EDGES = tuple(0.1 * n for n in range(1, 10))
 """Stand-ins for measured edges between levels; they do not change the time of a step."""

@@ -10,15 +10,14 @@ Each ablation has a tiny form too, such as `tiny_without_intensity`.
 
 import dataclasses
 
-from jaxmotion.convert.start import StartFrom
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
-from jaxmotion.experiment import Experiment
 from jaxmotion.models import autoencoder, clip, dinov2, stable_diffusion
 from jaxmotion.models.unet import UNetSizes
+from jaxmotion.runs.experiment import Experiment
 from jaxmotion.systems.conditioner import Conditioner, Droppable, ReferenceLatent, TextTokens
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
@@ -26,8 +25,9 @@ from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted
 from jaxmotion.systems.lora import LoRA
+from jaxmotion.systems.pretrained import StartFrom
 from jaxmotion.systems.system import Noise, Sampling
-from jaxmotion.train.config import TrainConfig
+from jaxmotion.training.config import TrainConfig
 
 Conditioners = dict[str, Conditioner]
 PRIOR = PriorInversion()

@@ -8,13 +8,13 @@
 
 import dataclasses
 
-from jaxmotion.data.judged import Judged
+from jaxmotion.data.cluttered_scenes import Worlds
+from jaxmotion.data.compared_pairs import Judged
 from jaxmotion.data.tokenize import HashTokenizer
-from jaxmotion.data.worlds import Worlds
-from jaxmotion.experiment import Experiment
 from jaxmotion.models import tadaconv
-from jaxmotion.systems.motionstone.estimator import MotionEstimator, Pixels
-from jaxmotion.train.config import TrainConfig
+from jaxmotion.runs.experiment import Experiment
+from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator, Pixels
+from jaxmotion.training.config import TrainConfig
 
 small = Experiment(
     system=MotionEstimator(tadaconv.SMALL),

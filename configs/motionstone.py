@@ -10,24 +10,24 @@ scores from a list), `v1_5` and `prepared_v1_5` (on CogVideoX1.5-5B-I2V); `tiny`
 
 import dataclasses
 
-from jaxmotion.convert.start import StartFrom
 from jaxmotion.data.clips import Clips
-from jaxmotion.data.prepared import Prepared
-from jaxmotion.data.synthetic import Synthetic
+from jaxmotion.data.precomputed import Prepared
+from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.data.tokenize import HashTokenizer, T5Tokenizer
 from jaxmotion.diffusion.guidance import Dynamic
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM, SDEDPMSolverPP
 from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
-from jaxmotion.experiment import Experiment
 from jaxmotion.models import autoencoder, autoencoder3d, cogvideox, t5, tadaconv
+from jaxmotion.runs.experiment import Experiment
 from jaxmotion.systems.conditioner import Conditioner, Droppable, T5Tokens
-from jaxmotion.systems.motionstone.estimator import MotionEstimator
+from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Intensity, Known, OneNumber
 from jaxmotion.systems.motionstone.motionstone import MotionStone
+from jaxmotion.systems.pretrained import StartFrom
 from jaxmotion.systems.system import Sampling
-from jaxmotion.train.config import TrainConfig
+from jaxmotion.training.config import TrainConfig
 
 Conditioners = dict[str, Conditioner]
 SCORE_DROP = 0.1

@@ -7,8 +7,10 @@ import time
 
 from rich.console import Console
 
-from jaxmotion import commands, experiment, run
-from jaxmotion.evaluate import control
+from jaxmotion.evaluation import control
+from jaxmotion.foundation import command_line as commands
+from jaxmotion.runs import experiment
+from jaxmotion.runs import trained as run
 
 DESCRIPTION = """From nothing to a report: trains the tiny LivePhoto of configs/quickstart.py on clips made on the fly,
 measures whether photos it has never seen move as much as asked, animates them at levels 1, 5 and 10, and writes

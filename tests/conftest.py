@@ -20,7 +20,8 @@ from PIL import Image
 MOST_MEMORY = 2 * 2**30
 """Bytes of a process after which its compiled programs are dropped."""
 ROOT = Path(__file__).resolve().parents[1]
-sys.path.insert(0, str(ROOT / "tests" / "convert"))  # public checkpoints and exports, which several tests make
+os.environ["PYTHONPATH"] = os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")]))
+"""Processes that tests start import `tests.support` as the tests do."""
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from exports import frames_elsewhere, of_run, write_photo
+
+from tests.support.exports import frames_elsewhere, of_run, write_photo
 
 
 @pytest.mark.slow

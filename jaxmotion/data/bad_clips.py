@@ -7,7 +7,7 @@ import json
 import logging
 from pathlib import Path
 
-from jaxmotion.data.listing import ClipFile
+from jaxmotion.video.listing import ClipFile
 
 log = logging.getLogger(__name__)
 

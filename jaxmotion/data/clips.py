@@ -15,12 +15,12 @@ from tqdm import tqdm
 
 from jaxmotion.data.bad_clips import BadClips
 from jaxmotion.data.buckets import Buckets, Shape, nearest
-from jaxmotion.data.captions import CAPTION
-from jaxmotion.data.decode import BadClipError, latest_time, read_clip, read_size, read_timeline
-from jaxmotion.data.listing import LOOKED_FOR, ClipFile, Listing, list_clips
 from jaxmotion.data.scores import read_scores
-from jaxmotion.saved import register
-from jaxmotion.types import CAMERA, FPS, OBJECT, VIDEO
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import CAMERA, FPS, OBJECT, VIDEO
+from jaxmotion.video.decode import BadClipError, latest_time, read_clip, read_size, read_timeline
+from jaxmotion.video.listing import LOOKED_FOR, ClipFile, Listing, list_clips
+from jaxmotion.video.synthetic.captions import CAPTION
 
 SHOWN = 5
 """So many bad clips are named in an error message; the report names all."""

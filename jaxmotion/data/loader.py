@@ -16,8 +16,8 @@ import numpy as np
 from absl import flags
 
 from jaxmotion.data.buckets import parts_of
-from jaxmotion.data.captions import CAPTION
-from jaxmotion.types import FPS, TEXT, VIDEO
+from jaxmotion.foundation.types import FPS, TEXT, VIDEO
+from jaxmotion.video.synthetic.captions import CAPTION
 
 
 class Source(Protocol):

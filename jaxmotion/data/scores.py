@@ -12,8 +12,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxmotion.types import CAMERA, OBJECT
-from jaxmotion.video import unit
+from jaxmotion.foundation.types import CAMERA, OBJECT
+from jaxmotion.video import motion_scale as unit
 
 MOTION, MOTION_SCORE = "motion", "motion_score"
 """The key of the scores in a data set's own list, and the one to use when the first already means something else."""

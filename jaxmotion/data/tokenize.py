@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int
 
-from jaxmotion.saved import register
+from jaxmotion.foundation.config_json import register
 
 _WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 

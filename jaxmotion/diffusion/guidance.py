@@ -17,7 +17,7 @@ from einops import rearrange
 from jaxtyping import Array, Float, Int
 
 from jaxmotion.diffusion.sampler import Denoise
-from jaxmotion.saved import register
+from jaxmotion.foundation.config_json import register
 
 Scale = float | Array | Callable[[Int[Array, "B"]], Float[Array, "B"]]
 """A number, one for each sample [B], or a function that gives these at time t."""

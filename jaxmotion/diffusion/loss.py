@@ -8,7 +8,7 @@ from einops import reduce
 from jaxtyping import Array, Float, Int
 
 from jaxmotion.diffusion.process import Process
-from jaxmotion.saved import register
+from jaxmotion.foundation.config_json import register
 
 
 class Weighting(Protocol):

@@ -14,7 +14,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int
 
 from jaxmotion.diffusion.schedule import Schedule
-from jaxmotion.saved import register
+from jaxmotion.foundation.config_json import register
 
 Prediction = Literal["eps", "z0", "v"]
 PREDICTIONS: tuple[Prediction, ...] = ("eps", "z0", "v")

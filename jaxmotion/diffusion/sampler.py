@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
 from jaxmotion.diffusion.process import Prediction, Process, split
-from jaxmotion.saved import register
+from jaxmotion.foundation.config_json import register
 
 Spacing = Literal["leading", "trailing", "linspace"]
 Denoise = Callable[[Float[Array, "B *rest"], Int[Array, "B"]], Float[Array, "B *rest"]]

@@ -12,7 +12,7 @@ from typing import Literal
 
 import numpy as np
 
-from jaxmotion.saved import register
+from jaxmotion.foundation.config_json import register
 
 BetaCurve = Literal["scaled_linear", "linear"]
 

@@ -20,12 +20,12 @@ from einops import rearrange
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import Params
 from jaxmotion.nn.attention import Attention
 from jaxmotion.nn.axes import over_space
 from jaxmotion.nn.convolution import Conv, Downsample, GroupNorm, Upsample
 from jaxmotion.nn.linear import Linear
-from jaxmotion.saved import register
-from jaxmotion.types import Params
 
 
 @register()

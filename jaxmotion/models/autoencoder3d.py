@@ -25,14 +25,14 @@ from flax.linen import dtypes
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import Params
 from jaxmotion.models.autoencoder import check_pixels
 from jaxmotion.nn.chain import Layer
 from jaxmotion.nn.convolution import Downsample, GroupNorm, Upsample
 from jaxmotion.nn.correlation import backend_name, correlate
 from jaxmotion.nn.linear import UNIFORM, ZEROS, Linear
 from jaxmotion.parallel import sharding
-from jaxmotion.saved import register
-from jaxmotion.types import Params
 
 FRAMES_AT_ONCE, LATENTS_AT_ONCE = 8, 2
 """How many frames, or latents, make a chunk."""

@@ -14,9 +14,9 @@ from einops import repeat
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from jaxmotion.foundation.types import Params
 from jaxmotion.models.autoencoder import check_pixels
 from jaxmotion.nn.convolution import Conv
-from jaxmotion.types import Params
 
 SHARDING = ((r".*", P()),)
 """Less than three million parameters: every device has them all."""

@@ -16,12 +16,12 @@ from einops import rearrange
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from jaxmotion.foundation.config_json import register
 from jaxmotion.models.patches import patches, resized_positions, standardised
 from jaxmotion.nn.chain import Stack
 from jaxmotion.nn.feedforward import MLP, quick_gelu
 from jaxmotion.nn.linear import Linear
 from jaxmotion.nn.transformer import EncoderLayer, LayerNorm
-from jaxmotion.saved import register
 
 SHARDING = (
     (r"(^|/)tokens$", P("tensor", "fsdp")),

@@ -19,14 +19,14 @@ from einops import rearrange, repeat
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Num
 
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import Condition
 from jaxmotion.nn.attention import attend
 from jaxmotion.nn.chain import Stack
 from jaxmotion.nn.embedding import TimeEmbedding, rotary_table, rotate
 from jaxmotion.nn.feedforward import MLP, tanh_gelu
 from jaxmotion.nn.linear import ZEROS, LayerNorm, Linear
 from jaxmotion.parallel.sharding import BATCH_AXES, constrain
-from jaxmotion.saved import register
-from jaxmotion.types import Condition
 
 Positions = Literal["sines", "rotary", "rotary_and_learned", "rotary_grid"]
 """How tokens know where they are.

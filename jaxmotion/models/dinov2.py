@@ -12,12 +12,12 @@ from einops import rearrange
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
+from jaxmotion.foundation.config_json import register
 from jaxmotion.models.patches import patches, resized_positions, standardised
 from jaxmotion.nn.chain import Layer, Stack
 from jaxmotion.nn.feedforward import MLP, GatedMLP
 from jaxmotion.nn.linear import Linear
 from jaxmotion.nn.transformer import EncoderLayer, LayerNorm
-from jaxmotion.saved import register
 
 SHARDING = (
     (r"/(query|key|value)/kernel$", P(None, "fsdp", "tensor")),

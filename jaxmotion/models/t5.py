@@ -17,10 +17,10 @@ from einops import rearrange
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
+from jaxmotion.foundation.config_json import register
 from jaxmotion.nn.chain import Stack
 from jaxmotion.nn.feedforward import GatedMLP, tanh_gelu
 from jaxmotion.nn.linear import Linear, RMSNorm
-from jaxmotion.saved import register
 
 SHARDING = (
     (r"(^|/)tokens$", P("tensor", ("fsdp", "context"))),

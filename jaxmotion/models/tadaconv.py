@@ -20,9 +20,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmotion.foundation.config_json import register
 from jaxmotion.nn.convolution import Conv
 from jaxmotion.nn.linear import UNIFORM, Linear
-from jaxmotion.saved import register
 
 LEAST_ROUTE = 8
 """Channels of a route function's middle, at least; the published sizes have more anyway."""

@@ -9,12 +9,12 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import Condition
 from jaxmotion.nn.chain import Chain, Context, Layer, Layers, rematerialised
 from jaxmotion.nn.convolution import Conv, Downsample, GroupNorm, Upsample
 from jaxmotion.nn.embedding import TimeEmbedding
 from jaxmotion.parallel.sharding import BATCH_AXES, constrain
-from jaxmotion.saved import register
-from jaxmotion.types import Condition
 
 Blocks = Callable[[int], Mapping[str, Layer]]
 """The named layers of each block of stage i, counted from the finest (0) to the coarsest."""

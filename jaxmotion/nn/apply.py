@@ -6,7 +6,7 @@ from typing import Any
 
 import flax.linen as nn
 
-from jaxmotion.types import Params
+from jaxmotion.foundation.types import Params
 
 
 def apply(module: nn.Module, params: Params, *inputs: Any) -> Any:

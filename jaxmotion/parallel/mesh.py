@@ -16,7 +16,7 @@ import numpy as np
 from jax.experimental import mesh_utils
 from jax.sharding import AbstractMesh, AxisType, Mesh
 
-from jaxmotion.saved import register
+from jaxmotion.foundation.config_json import register
 
 AXES = ("data", "fsdp", "context", "tensor")
 

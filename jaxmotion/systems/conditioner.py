@@ -16,11 +16,22 @@ import jax.numpy as jnp
 from einops import rearrange, repeat
 from jaxtyping import Float, Int, UInt8
 
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import (
+    IMAGE,
+    MOMENTS,
+    TEXT,
+    TEXT_FEATURES,
+    VIDEO,
+    Array,
+    Batch,
+    Condition,
+    Params,
+    pixels_to_float,
+)
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes
 from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.nn.apply import apply
-from jaxmotion.saved import register
-from jaxmotion.types import IMAGE, MOMENTS, TEXT, TEXT_FEATURES, VIDEO, Array, Batch, Condition, Params, pixels_to_float
 
 
 class Codec(Protocol):

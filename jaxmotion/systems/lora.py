@@ -33,9 +33,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Key, UInt8
 
-from jaxmotion.saved import register
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.systems.system import Dial, Sampling, System, Table, Task, VideoDiffusion
-from jaxmotion.types import Array, Batch, Params
 
 LORA, DOWN, UP = "lora", "down", "up"
 """The part of the parameter tree that holds the factors, and the two factors of a kernel."""

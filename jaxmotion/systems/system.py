@@ -23,11 +23,11 @@ from jaxmotion.diffusion.inversion import invert
 from jaxmotion.diffusion.loss import Weighting, diffusion_loss
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, SDEDPMSolverPP, sample
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import IMAGE, MOMENTS, TEXT, VIDEO, Array, Batch, Condition, Params, pixels_to_uint8
 from jaxmotion.nn.apply import apply
 from jaxmotion.parallel.sharding import paths
-from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
-from jaxmotion.types import IMAGE, MOMENTS, TEXT, VIDEO, Array, Batch, Condition, Params, pixels_to_uint8
 
 Table = tuple[tuple[str, Any], ...]
 """(regular expression on a '/'-joined parameter path, PartitionSpec); the first match wins."""

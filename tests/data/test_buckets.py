@@ -11,16 +11,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmotion import experiment, run
 from jaxmotion.data.buckets import Buckets, Shape, nearest
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.loader import batches
-from jaxmotion.data.prepared import Prepared
+from jaxmotion.data.precomputed import Prepared
 from jaxmotion.data.tokenize import HashTokenizer
-from jaxmotion.sample.request import Request
-from jaxmotion.types import FPS, MOMENTS, VIDEO
+from jaxmotion.foundation.types import FPS, MOMENTS, VIDEO
+from jaxmotion.runs import experiment
+from jaxmotion.runs import trained as run
+from jaxmotion.sampling.request import Request
+from tests.support import SUPPORT
 
-CONFIG = Path(__file__).with_name("prepare_config.py")
+CONFIG = SUPPORT / "prepare_config.py"
 WIDE, TALL, LONG = Shape(5, 32, 64), Shape(5, 64, 32), Shape(9, 32, 64)
 TALL_AND_LONG = Shape(9, 64, 32)
 

@@ -8,8 +8,8 @@ import pytest
 
 from jaxmotion.data.bad_clips import BadClips
 from jaxmotion.data.clips import Clips
-from jaxmotion.data.decode import BadClipError
-from jaxmotion.data.listing import ClipFile
+from jaxmotion.video.decode import BadClipError
+from jaxmotion.video.listing import ClipFile
 
 BAD = ("audio_only", "empty", "not_a_video", "one_frame", "truncated", "truncated_no_index")
 FORMATS = ("clips", "formats/webvid.csv", "formats/metadata.csv")

@@ -8,7 +8,7 @@ import pytest
 from grain.checkpoint import CheckpointRestore, CheckpointSave
 
 from jaxmotion.data.loader import batches
-from jaxmotion.data.synthetic import Synthetic
+from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.data.tokenize import HashTokenizer
 
 
@@ -116,7 +116,7 @@ def test_worker_processes_change_nothing_and_end_quietly(tmp_path):
     script.write_text(
         textwrap.dedent("""
             from jaxmotion.data.loader import batches
-            from jaxmotion.data.synthetic import Synthetic
+            from jaxmotion.data.synthetic_clips import Synthetic
             from jaxmotion.data.tokenize import HashTokenizer
 
             def load(workers):

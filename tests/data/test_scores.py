@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 
 from jaxmotion.data.clips import Clips
-from jaxmotion.score.write import add_to_metadata
-from jaxmotion.types import CAMERA, OBJECT
+from jaxmotion.foundation.types import CAMERA, OBJECT
+from jaxmotion.meter.sinks import add_to_metadata
 
 
 @pytest.fixture

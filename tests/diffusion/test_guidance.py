@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxmotion.diffusion.guidance import guide
-from jaxmotion.types import Condition
+from jaxmotion.foundation.types import Condition
 
 Z = jax.random.normal(jax.random.key(0), (3, 2, 4, 4, 1))
 T = jnp.asarray([1, 500, 999])

@@ -6,10 +6,12 @@ import subprocess
 import sys
 from pathlib import Path
 
+from tests.support import SUPPORT
+
 
 def test_every_device_encodes_its_own_clips(root: Path) -> None:
     flags = {"XLA_FLAGS": "--xla_force_host_platform_device_count=4", "PYTHONPATH": str(root)}
-    script = str(Path(__file__).with_name("codec_on_devices.py"))
+    script = str(SUPPORT / "codec_on_devices.py")
     done = subprocess.run(
         [sys.executable, script], env={**os.environ, **flags}, capture_output=True, text=True, timeout=300, check=False
     )

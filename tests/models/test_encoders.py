@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from transformers import image_utils
 
+from jaxmotion.foundation.types import pixels_to_float
 from jaxmotion.models import clip, dinov2
-from jaxmotion.types import pixels_to_float
 
 
 def test_a_token_does_not_see_later_ones():

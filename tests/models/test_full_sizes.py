@@ -12,11 +12,11 @@ import jax.numpy as jnp
 import pytest
 from flax.traverse_util import flatten_dict
 
+from jaxmotion.foundation.types import Condition
 from jaxmotion.models import autoencoder, autoencoder_tiny, clip, dinov2, stable_diffusion
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet, transformer_layers
 from jaxmotion.nn.transformer import GatedCrossAttention
-from jaxmotion.types import Condition
 
 KEY = jax.random.key(0)
 

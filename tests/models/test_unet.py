@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from jax.flatten_util import ravel_pytree
 
+from jaxmotion.foundation.types import Condition
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.stable_diffusion import TINY, stable_diffusion_unet, transformer_layers
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.nn.transformer import GatedCrossAttention
-from jaxmotion.types import Condition
 
 SIZES = dataclasses.replace(TINY, features=(8, 16), heads=2, groups=4)
 ONE_STAGE = dataclasses.replace(SIZES, features=(8,), attention_stages=(True,))

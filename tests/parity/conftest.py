@@ -8,8 +8,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmotion.convert.files import open_tensors
-from jaxmotion.convert.rename import fits, to_jax, to_torch
+from jaxmotion.weights.rules import fits, to_jax, to_torch
+from jaxmotion.weights.tensor_files import open_tensors
 
 torch = pytest.importorskip("torch")
 torch.set_num_threads(2)

@@ -10,9 +10,9 @@ from diffusers import AutoencoderKL as Theirs
 from einops import rearrange
 from safetensors.numpy import load_file, save_file
 
-from jaxmotion.convert.rename import to_jax, to_torch
-from jaxmotion.convert.rules.autoencoder import AUTOENCODER, AUTOENCODER_OLD
 from jaxmotion.models.autoencoder import AutoencoderKL, KLCodec, KLSizes
+from jaxmotion.weights.rules import to_jax, to_torch
+from jaxmotion.weights.tables.autoencoder import AUTOENCODER, AUTOENCODER_OLD
 
 NETWORK = 1e-4
 SIZES = KLSizes(features=(8, 16, 16), blocks_per_stage=2, groups=4)

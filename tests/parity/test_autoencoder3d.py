@@ -12,11 +12,11 @@ import torch
 from diffusers import AutoencoderKLCogVideoX
 from einops import rearrange
 
-from jaxmotion.convert.files import open_tensors
-from jaxmotion.convert.rename import to_jax, to_torch
-from jaxmotion.convert.rules.autoencoder3d import AUTOENCODER3D
 from jaxmotion.models import autoencoder3d
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec, Tiles, chunks
+from jaxmotion.weights.rules import to_jax, to_torch
+from jaxmotion.weights.tables.autoencoder3d import AUTOENCODER3D
+from jaxmotion.weights.tensor_files import open_tensors
 
 SIZES = Autoencoder3DSizes(latent_channels=4, features=(8, 8, 16), blocks_per_stage=1, groups=4)
 STAGES = {"down_block_types": ("CogVideoXDownBlock3D",) * 3, "up_block_types": ("CogVideoXUpBlock3D",) * 3}

@@ -8,8 +8,8 @@ import torch
 from diffusers import AutoencoderTiny as Theirs
 from einops import rearrange
 
-from jaxmotion.convert.rules.autoencoder_tiny import AUTOENCODER_TINY
 from jaxmotion.models.autoencoder_tiny import AutoencoderTiny, AutoencoderTinySizes, TinyCodec
+from jaxmotion.weights.tables.autoencoder_tiny import AUTOENCODER_TINY
 
 NETWORK = 1e-4
 

@@ -9,14 +9,14 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmotion.convert.errors import CheckpointFileError
-from jaxmotion.convert.files import open_tensors
-from jaxmotion.convert.preview import TinyDecoder
-from jaxmotion.convert.rename import to_jax, to_torch
-from jaxmotion.convert.rules.autoencoder_tiny import AUTOENCODER_TINY
-from jaxmotion.convert.rules.autoencoder_tiny3d import TINY_DECODER_3D
 from jaxmotion.models.autoencoder_tiny import AutoencoderTiny, AutoencoderTinySizes, TinyCodec
 from jaxmotion.models.autoencoder_tiny3d import FULL, TinyDecoder3D
+from jaxmotion.weights.errors import CheckpointFileError
+from jaxmotion.weights.preview_decoder import TinyDecoder
+from jaxmotion.weights.rules import to_jax, to_torch
+from jaxmotion.weights.tables.autoencoder_tiny import AUTOENCODER_TINY
+from jaxmotion.weights.tables.autoencoder_tiny3d import TINY_DECODER_3D
+from jaxmotion.weights.tensor_files import open_tensors
 
 GOLDEN = Path(__file__).parent / "golden_taehv.npz"
 NETWORK = 1e-5

@@ -21,9 +21,9 @@ from transformers import (
     CLIPVisionModelWithProjection,
 )
 
-from jaxmotion.convert.rename import to_torch
-from jaxmotion.convert.rules import clip as rules
 from jaxmotion.models.clip import CLIP, TINY, VISION_TINY, CLIPSizes, CLIPText, CLIPVision, ImageTower, TextTower
+from jaxmotion.weights.rules import to_torch
+from jaxmotion.weights.tables import clip as rules
 
 NETWORK = 1e-4
 EMBEDDING = 24

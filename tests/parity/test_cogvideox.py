@@ -13,10 +13,10 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed, get_3d_sincos_p
 from diffusers.pipelines.cogvideo.pipeline_cogvideox import get_resize_crop_region_for_grid
 from einops import rearrange
 
-from jaxmotion.convert.rules.cogvideox import COGVIDEOX, COGVIDEOX_1_5
+from jaxmotion.foundation.types import Condition
 from jaxmotion.models import cogvideox
 from jaxmotion.models.cogvideox import PUBLIC, CogVideoX, CogVideoXSizes, sine_positions
-from jaxmotion.types import Condition
+from jaxmotion.weights.tables.cogvideox import COGVIDEOX, COGVIDEOX_1_5
 
 BASE = (8, 12)
 """Height and width of the latents of training, in these tests."""

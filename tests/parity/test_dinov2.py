@@ -11,9 +11,9 @@ import torch
 from einops import rearrange
 from transformers import Dinov2Config, Dinov2Model, Dinov2WithRegistersConfig, Dinov2WithRegistersModel
 
-from jaxmotion.convert.rules import dinov2 as rules
 from jaxmotion.models.dinov2 import TINY, DINOv2
 from jaxmotion.models.patches import bicubic_weights
+from jaxmotion.weights.tables import dinov2 as rules
 
 # At 40 x 24 pixels the 4 x 4 position embeddings are interpolated to 5 x 3: larger one way, smaller the other.
 SHAPES = {"stored size": (32, 32), "interpolated": (40, 24)}

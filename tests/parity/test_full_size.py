@@ -19,18 +19,18 @@ import transformers
 from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from einops import rearrange
 
-from jaxmotion.convert.files import open_tensors
-from jaxmotion.convert.rename import to_jax
-from jaxmotion.convert.rules.autoencoder import AUTOENCODER
-from jaxmotion.convert.rules.autoencoder3d import AUTOENCODER3D
-from jaxmotion.convert.rules.clip import CLIP_TEXT_BARE
-from jaxmotion.convert.rules.cogvideox import COGVIDEOX
-from jaxmotion.convert.rules.dinov2 import DINOV2
-from jaxmotion.convert.rules.stable_diffusion import UNET
-from jaxmotion.convert.rules.t5 import T5
+from jaxmotion.foundation.types import Condition
 from jaxmotion.models import autoencoder, autoencoder3d, clip, cogvideox, dinov2, stable_diffusion, t5
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
-from jaxmotion.types import Condition
+from jaxmotion.weights.rules import to_jax
+from jaxmotion.weights.tables.autoencoder import AUTOENCODER
+from jaxmotion.weights.tables.autoencoder3d import AUTOENCODER3D
+from jaxmotion.weights.tables.clip import CLIP_TEXT_BARE
+from jaxmotion.weights.tables.cogvideox import COGVIDEOX
+from jaxmotion.weights.tables.dinov2 import DINOV2
+from jaxmotion.weights.tables.stable_diffusion import UNET
+from jaxmotion.weights.tables.t5 import T5
+from jaxmotion.weights.tensor_files import open_tensors
 
 pytestmark = pytest.mark.slow
 NETWORK = 1e-4

@@ -10,11 +10,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion.convert.files import open_tensors
-from jaxmotion.convert.rename import to_jax, to_torch
-from jaxmotion.convert.rules import raft as rules
-from jaxmotion.data.decode import read_clip
 from jaxmotion.models.raft import LARGE, SMALL
+from jaxmotion.video.decode import read_clip
+from jaxmotion.weights.rules import to_jax, to_torch
+from jaxmotion.weights.tables import raft as rules
+from jaxmotion.weights.tensor_files import open_tensors
 
 GOLDEN = Path(__file__).parent / "golden_raft.npz"
 SIZE = (128, 136)

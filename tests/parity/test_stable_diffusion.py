@@ -17,15 +17,15 @@ from diffusers.models.unets.unet_motion_model import AnimateDiffTransformer3D
 from einops import rearrange, repeat
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxmotion.convert.rename import Rule, split_input
-from jaxmotion.convert.rules import stable_diffusion as rules
+from jaxmotion.foundation.types import Condition
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet, transformer_layers
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.nn.chain import Chain, Context
 from jaxmotion.nn.convolution import ResBlock
 from jaxmotion.nn.transformer import SpatialTransformer
-from jaxmotion.types import Condition
+from jaxmotion.weights.rules import Rule, split_input
+from jaxmotion.weights.tables import stable_diffusion as rules
 
 LAYER, NETWORK = 1e-5, 1e-4
 B, T, H, W, L, D = 2, 3, 8, 12, 5, 24

@@ -11,8 +11,8 @@ import torch
 from transformers import T5Config, T5EncoderModel
 from transformers.models.t5.modeling_t5 import T5Attention
 
-from jaxmotion.convert.rules.t5 import SHARED_AGAIN, T5
 from jaxmotion.models.t5 import TINY, T5Encoder, distance_classes
+from jaxmotion.weights.tables.t5 import SHARED_AGAIN, T5
 
 
 def theirs_of(sizes):

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion.convert.formats import BY_NAME
-from jaxmotion.convert.rename import to_jax, to_torch
-from jaxmotion.convert.rules import tadaconv as rules
 from jaxmotion.models.tadaconv import R50, Stage, Stem, TAda2DSizes
 from jaxmotion.models.tadaconv_v2 import V2_TINY, TAdaConvNeXtV2Sizes
+from jaxmotion.weights.formats import BY_NAME
+from jaxmotion.weights.rules import to_jax, to_torch
+from jaxmotion.weights.tables import tadaconv as rules
 
 GOLDEN = Path(__file__).parent / "golden_tadaconv.npz"
 SMALL_2D = TAda2DSizes(stem=Stem(16), stages=(Stage(1, 128), Stage(2, 128), Stage(1, 256), Stage(1, 256)))

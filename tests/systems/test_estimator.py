@@ -7,12 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion.data.worlds import Worlds
+from jaxmotion.data.cluttered_scenes import Worlds
 from jaxmotion.models import tadaconv
-from jaxmotion.systems.motionstone.estimator import Fields, MotionEstimator, Pixels, confidence
-from jaxmotion.systems.motionstone.fields import CHANNELS, camera_flow, fit_camera, motion_fields
-from jaxmotion.video import unit
-from jaxmotion.video.matching import cells
+from jaxmotion.systems.motion_estimator.motion_estimator import Fields, MotionEstimator, Pixels, confidence
+from jaxmotion.video import motion_scale as unit
+from jaxmotion.video.motion_fields import CHANNELS, camera_flow, fit_camera, motion_fields
+from jaxmotion.video.patch_matching import cells
 
 TINY = MotionEstimator(tadaconv.TINY, hidden=16, frames=4, size=(48, 64))
 DATA = Worlds(frames=4, size=(48, 64))

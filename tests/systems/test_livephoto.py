@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion import experiment
+from jaxmotion.foundation.types import IMAGE, LEVEL, TEXT, VIDEO, Condition
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
 from jaxmotion.parallel import sharding
+from jaxmotion.runs import experiment
 from jaxmotion.systems.conditioner import Canvas, Conditioner, Droppable, TextTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap, bin_edges, level_of, ssim_intensity
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.system import Noise, VideoDiffusion
-from jaxmotion.types import IMAGE, LEVEL, TEXT, VIDEO, Condition
 
 EDGES = tuple(np.linspace(0.1, 0.8, 9).tolist())
 

@@ -15,11 +15,12 @@ import pytest
 from flax.traverse_util import unflatten_dict
 from jax.sharding import PartitionSpec as P
 
-from jaxmotion import experiment
+from jaxmotion.foundation.types import TEXT, VIDEO
 from jaxmotion.nn.convolution import Conv
 from jaxmotion.nn.linear import Linear
 from jaxmotion.parallel.mesh import MeshSizes, make_abstract_mesh, make_mesh
 from jaxmotion.parallel.sharding import paths, place, placements
+from jaxmotion.runs import experiment
 from jaxmotion.systems.lora import (
     ATTENTION,
     LORA,
@@ -32,10 +33,9 @@ from jaxmotion.systems.lora import (
     product,
     sides,
 )
-from jaxmotion.train.optimizer import optimizer
-from jaxmotion.train.state import new_state
-from jaxmotion.train.step import build_program
-from jaxmotion.types import TEXT, VIDEO
+from jaxmotion.training.optimizer import optimizer
+from jaxmotion.training.state import new_state
+from jaxmotion.training.step import build_program
 
 EDGES = tuple(np.linspace(0.1, 0.8, 9).tolist())
 

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-SCRIPT = Path(__file__).with_name("lowered_motionstone.py")
+from tests.support import SUPPORT
+
+SCRIPT = SUPPORT / "lowered_motionstone.py"
 
 
 def lowered(depth: int) -> dict:

@@ -10,17 +10,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion import experiment
-from jaxmotion.data.synthetic import Synthetic
+from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.diffusion.guidance import Dynamic, Flat, Rising
 from jaxmotion.diffusion.sampler import DDIM
+from jaxmotion.foundation.types import CAMERA, FPS, IMAGE, INTENSITY, OBJECT, TEXT, VIDEO, Condition
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
 from jaxmotion.parallel.sharding import paths
+from jaxmotion.runs import experiment
 from jaxmotion.systems.conditioner import Canvas, Droppable
 from jaxmotion.systems.motionstone.injection import IMAGE_KEPT, IMAGE_NOISE, FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import Fixed, Known, OneNumber
 from jaxmotion.systems.system import Sampling
-from jaxmotion.types import CAMERA, FPS, IMAGE, INTENSITY, OBJECT, TEXT, VIDEO, Condition
 
 
 @pytest.fixture(scope="module")

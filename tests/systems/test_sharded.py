@@ -11,6 +11,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from tests.support import SUPPORT
+
 EIGHT = ["data 2 x fsdp 2 x tensor 2", "fsdp 8"]
 WITH_CONTEXT = ["fsdp 2 x context 2 x tensor 2", "data 2 x context 4"]
 
@@ -27,7 +29,7 @@ def motionstone(root: Path) -> dict:
 
 def stepped(root: Path, system: str) -> dict:
     """What the script says."""
-    script = Path(__file__).with_name("sharded_step.py")
+    script = SUPPORT / "sharded_step.py"
     environment = {
         **os.environ,
         "JAX_PLATFORMS": "cpu",

@@ -14,11 +14,11 @@ import jax.numpy as jnp
 from einops import rearrange
 from jax.sharding import PartitionSpec as P
 
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import IMAGE, Array, Batch, Condition, Params, pixels_to_float
 from jaxmotion.models.dinov2 import DINOv2, DINOv2Sizes, normalise
 from jaxmotion.nn.apply import apply
-from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Conditioner
-from jaxmotion.types import IMAGE, Array, Batch, Condition, Params, pixels_to_float
 
 
 @register()

@@ -14,9 +14,9 @@ import numpy as np
 from einops import repeat
 from jaxtyping import Float, Int, UInt8
 
-from jaxmotion.saved import register
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import LEVEL, Array, Batch, Condition, Params
 from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
-from jaxmotion.types import LEVEL, Array, Batch, Condition, Params
 from jaxmotion.video.ssim import ssim
 
 LEVELS = 10

@@ -17,16 +17,16 @@ from jaxtyping import Int, UInt8
 
 from jaxmotion.diffusion.loss import MinSNR, Uniform
 from jaxmotion.diffusion.process import Process
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import IMAGE, LEVEL, VIDEO, Array, Batch, Params
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.autoencoder import KLCodec, SpaceToDepth
 from jaxmotion.models.stable_diffusion import SHARDING, stable_diffusion_unet, transformer_layers
 from jaxmotion.models.unet import UNet, UNetSizes
 from jaxmotion.nn.transformer import GatedCrossAttention
-from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Conditioner, first_frame
 from jaxmotion.systems.livephoto.intensity import LevelMap, level_of, ssim_intensity
 from jaxmotion.systems.system import Dial, System, VideoDiffusion
-from jaxmotion.types import IMAGE, LEVEL, VIDEO, Array, Batch, Params
 
 
 @register()

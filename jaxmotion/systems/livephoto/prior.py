@@ -11,8 +11,8 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Float
 
-from jaxmotion.saved import register
-from jaxmotion.types import Array
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import Array
 
 
 @register()

@@ -17,12 +17,12 @@ from einops import rearrange
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float
 
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.nn.apply import apply
 from jaxmotion.nn.chain import Chain, Context
 from jaxmotion.nn.transformer import FeedForward, LayerNorm, SelfAttention
-from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Conditioner
-from jaxmotion.types import Array, Batch, Condition, Params
 
 SHARDING = (
     (r"(query|key|value)/kernel$", P("fsdp", "tensor")),

@@ -12,11 +12,11 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
 
-from jaxmotion.saved import register
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import CAMERA, FPS, INTENSITY, OBJECT, VIDEO, Batch, Condition, Params
 from jaxmotion.systems.conditioner import Canvas, Conditioner
-from jaxmotion.systems.motionstone.estimator import MotionEstimator
-from jaxmotion.types import CAMERA, FPS, INTENSITY, OBJECT, VIDEO, Batch, Condition, Params
-from jaxmotion.video import unit
+from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
+from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.gradients import feature_difference
 from jaxmotion.video.ssim import ssim
 

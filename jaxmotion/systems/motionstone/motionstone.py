@@ -15,15 +15,15 @@ from jaxtyping import UInt8
 from jaxmotion.diffusion.loss import MinSNR, Uniform
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.schedule import scaled_linear, zero_terminal_snr
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.types import IMAGE, Array
 from jaxmotion.models.autoencoder import SpaceToDepth
 from jaxmotion.models.autoencoder3d import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
-from jaxmotion.saved import register
 from jaxmotion.systems.conditioner import Canvas, Conditioner, first_frame
 from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Intensity, Known
 from jaxmotion.systems.system import Dial, System, VideoDiffusion
-from jaxmotion.types import IMAGE, Array
 
 
 @register()

@@ -1,0 +1,162 @@
+"""`python -m jaxmotion.convert`: public weights in and out."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+import jax
+from rich.console import Console
+
+from jaxmotion.foundation import command_line as commands
+from jaxmotion.parallel import sharding
+from jaxmotion.runs import experiment
+from jaxmotion.runs import trained as run
+from jaxmotion.weights import lora
+from jaxmotion.weights import native_files as imported
+from jaxmotion.weights.formats import FORMATS, named
+from jaxmotion.weights.hub import locate
+from jaxmotion.weights.inspection import checkpoints_in, inspect, is_ours, show
+from jaxmotion.weights.tensor_files import open_tensors
+
+DESCRIPTION = """Takes public weights in and gives trained ones out.
+
+  python -m jaxmotion.convert inspect v1-5-pruned-emaonly.safetensors     what it is, how it maps, what is left over
+  python -m jaxmotion.convert inspect ORG/NAME                            the same of a hub's repository
+  python -m jaxmotion.convert import mm_sd_v15.ckpt weights/motion        into our own files, checked
+  python -m jaxmotion.convert export --run runs/mine --format diffusers out
+  python -m jaxmotion.convert export --run runs/stone --format diffusers-baked --object 2 --camera 8 out
+  python -m jaxmotion.convert export --imported weights/motion back       as it came, tensor by tensor
+  python -m jaxmotion.convert merge sd15.safetensors lora.safetensors out a LoRA into a public checkpoint
+
+Training needs no import: a config's start_from takes public files and repositories as they are."""
+
+EXPORTS = {
+    "diffusers": "a folder that DiffusionPipeline.from_pretrained loads, with its report and model card",
+    "diffusers-baked": "MotionStone with one setting of its scores as a stock CogVideoXImageToVideoPipeline",
+    "motion-adapter": "motion modules and new input columns as a MotionAdapter for any Stable Diffusion 1.5",
+    "comfy": "motion modules in the names that AnimateDiff and ComfyUI read",
+    "safetensors": "all parameters under our own paths",
+    "lora-peft": "the LoRA of a run as diffusers and PEFT name it",
+    "lora-kohya": "the LoRA of a run as Kohya's scripts and ComfyUI name it",
+}
+
+
+def body(arguments: list[str]) -> None:
+    """Parses and does what was asked."""
+    options = _parser().parse_args(arguments)
+    options.do(options)
+
+
+def _parser() -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxmotion.convert", description=DESCRIPTION, formatter_class=shape, allow_abbrev=False
+    )
+    known = "formats:\n" + "".join(f"  {each.name:24} {each.holds}\n" for each in FORMATS)
+    verbs = parser.add_subparsers(required=True, metavar="inspect | import | export | merge")
+
+    look = verbs.add_parser(
+        "inspect", help="say what a checkpoint is", description="Says what a checkpoint is.", epilog=known
+    )
+    look.add_argument("source", help="a file, a folder, or a repository of the Hugging Face hub (ORG/NAME[:PATH])")
+    look.add_argument("--all", action="store_true", help="show the whole mapping")
+    look.set_defaults(do=_inspect)
+
+    take = verbs.add_parser("import", help="turn a checkpoint into our files", epilog=known)
+    take.description = "Checks a checkpoint and writes it under our own paths, one tensor at a time."
+    take.add_argument("source", help="a file, a folder, or a repository of the Hugging Face hub (ORG/NAME[:PATH])")
+    take.add_argument("destination", type=Path, help="the folder to write")
+    take.add_argument("--format", default="auto", help="its format (default auto: as its names say); see below")
+    take.add_argument(
+        "--config", metavar="FILE[:NAME]", help="check it against the sizes of this experiment, not its own"
+    )
+    take.set_defaults(do=_import)
+
+    exports = "formats:\n" + "".join(f"  {name:16} {what}\n" for name, what in EXPORTS.items())
+    give = verbs.add_parser("export", help="write trained or imported weights for others", epilog=exports)
+    give.description = "Writes the weights of a run, or an imported checkpoint as it came."
+    source = give.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", type=Path, metavar="DIR", help="the folder of a trained run")
+    source.add_argument("--imported", type=Path, metavar="DIR", help="a folder written by import")
+    give.add_argument("destination", type=Path, help="the folder to write")
+    give.add_argument("--format", choices=EXPORTS, default="diffusers", help="see below (default diffusers)")
+    give.add_argument("--weights", choices=("ema", "live"), default="ema", help="of a run: averaged or latest (ema)")
+    for name in ("object", "camera", "intensity"):
+        give.add_argument(f"--{name}", type=float, metavar="X", help=f"diffusers-baked: the {name} score, 1 to 10 (5)")
+    give.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch where it is installed")
+    give.set_defaults(do=_export)
+
+    join = verbs.add_parser("merge", help="add a LoRA to a public checkpoint")
+    join.description = "Writes a public checkpoint, in its own format, with a LoRA (PEFT, Kohya, ...) added to it."
+    join.add_argument("base", help="a file, a folder, or a repository of the hub, in a format that inspect knows")
+    join.add_argument("lora", help="a LoRA file, or a repository of the hub with one (ORG/NAME:FILE)")
+    join.add_argument("destination", type=Path, help="the folder to write")
+    join.add_argument("--scale", type=float, default=1.0, help="how much of it is added (default 1)")
+    join.set_defaults(do=_merge)
+    for each in (look, take, give, join):
+        each.formatter_class = shape
+    return parser
+
+
+def _inspect(options: argparse.Namespace) -> None:
+    console = Console()
+    if not console.is_terminal:
+        console = Console(width=160)
+    path = locate(options.source)
+    if is_ours(path):
+        opened = imported.open_imported(path)
+        came = f", imported from the format {opened.format}" if opened.format else ""
+        console.print(f"{path}: {len(opened.params)} parameters under our own paths{came}")
+        return
+    problems = False
+    for each in checkpoints_in(path):
+        checkpoint = open_tensors(each)
+        if layout := lora.layout(checkpoint):
+            what = f"a LoRA as {layout} names it, {len(checkpoint)} tensors"
+            console.print(f"{each}: {what}; merge and start_from.lora take it", soft_wrap=True)
+            continue
+        found = inspect(each)
+        show(found, console, every=options.all)
+        problems = problems or bool(found.problem)
+    if problems:
+        sys.exit(2)
+
+
+def _import(options: argparse.Namespace) -> None:
+    checkpoint = open_tensors(locate(options.source))
+    kind = named(options.format, checkpoint)
+    like = None
+    if options.config:
+        task = experiment.load(options.config).system.build()
+        like = sharding.paths(jax.eval_shape(task.init, jax.random.key(0)))
+    for path in imported.import_checkpoint(checkpoint, kind, options.destination, like):
+        print(path)
+
+
+def _merge(options: argparse.Namespace) -> None:
+    base, added = open_tensors(locate(options.base)), open_tensors(locate(options.lora))
+    for path in lora.merge_files(base, added, options.destination, options.scale):
+        print(path)
+
+
+def _export(options: argparse.Namespace) -> None:
+    if options.imported:
+        files = imported.restore(options.imported, options.destination)
+    else:
+        asked = {name: getattr(options, name) for name in ("object", "camera", "intensity")}
+        files = run.export(
+            options.run,
+            options.format,
+            options.destination,
+            options.weights,
+            verify=not options.no_verify,
+            asked={name: value for name, value in asked.items() if value is not None},
+        )
+    for path in files:
+        print(path)
+
+
+if __name__ == "__main__":
+    commands.command(body)

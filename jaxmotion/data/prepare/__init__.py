@@ -1,1 +1,0 @@
-"""Encoding clips once, into a prepared set (`jaxmotion.data.prepared`)."""

@@ -1,1 +1,0 @@
-"""What a trained run can do, measured and shown."""

@@ -1,0 +1,1 @@
+"""Evaluations of a trained run, and the report that shows them."""

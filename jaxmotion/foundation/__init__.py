@@ -1,0 +1,1 @@
+"""Ground of the house: types, errors, atomic files, configs as JSON; knows nothing of networks or motion."""

@@ -1,0 +1,63 @@
+"""What the command lines share: their first options, and one clear message when something is wrong."""
+
+from __future__ import annotations
+
+import argparse
+import ctypes
+import logging
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+
+from jaxmotion.foundation.errors import NotFiniteError, SaveError
+
+EXPECTED = (ValueError, OSError, SaveError, NotFiniteError)
+"""Errors that say what is wrong with the input or the machine; anything else is a defect and keeps its traceback."""
+
+
+def command(body: Callable[[list[str]], None]) -> None:
+    """Runs a command line's body. Expected errors become one message on stderr and exit code 2."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    keep_memory()
+    try:
+        body(sys.argv[1:])
+    except EXPECTED as error:
+        print(f"error: {error}", file=sys.stderr)
+        raise SystemExit(2) from None
+    except KeyboardInterrupt:
+        print("stopped", file=sys.stderr)
+        raise SystemExit(130) from None
+
+
+def parser(program: str, description: str, *, config: bool, run: str) -> argparse.ArgumentParser:
+    """A parser with `--config` (if asked for) and `--run`, whose help `run` is."""
+    made = argparse.ArgumentParser(
+        prog=f"python -m {program}",
+        description=description,
+        allow_abbrev=False,
+        add_help=False,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+    )
+    if config:
+        made.add_argument(
+            "--config", metavar="FILE[:NAME]", help="a Python file with experiments, and which (default full)"
+        )
+    made.add_argument("--run", type=Path, metavar="DIR", help=run)
+    return made
+
+
+def keep_memory() -> None:
+    """Tells glibc to keep large temporaries instead of handing them back to the kernel after every step.
+
+    It is meant for CPU training (`benchmarks/train_step.py` measures it); other C libraries are left alone.
+    """
+    if not sys.platform.startswith("linux") or os.environ.get("MALLOC_TOP_PAD_"):
+        return
+    try:
+        mallopt = ctypes.CDLL("libc.so.6").mallopt
+    except (OSError, AttributeError):  # a C library other than glibc
+        return
+    trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
+    for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20), (arena_max, 1)):
+        mallopt(option, value)

@@ -1,0 +1,125 @@
+"""Which points belong to objects, and how fast those move by themselves.
+
+Masks come from annotations (YouTube-VIS, COCO), from files such as SAM 2's tools write, or, without any, from the
+motion itself: points that do not follow the camera, in groups.
+
+Source: MotionStone (arXiv:2412.05848), Data for Motion Estimator: tracks "combined with object masks".
+Unsaid there, chosen here: segmentation by residuals where there are no masks; the mean over points, which lie evenly,
+is the mean over area.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from jaxtyping import Bool, Float, UInt8
+from PIL import Image
+from skimage.measure import label
+
+from jaxmotion.meter.camera import CameraMotion, residuals
+from jaxmotion.meter.tracks import Tracks
+
+Masks = Callable[[UInt8[np.ndarray, "T H W 3"]], Bool[np.ndarray, "T H W"]]
+"""Where objects are in the frames of a clip."""
+NOISE = 4.0
+"""A point moves by itself if its residual is so many times the usual one."""
+LEAST = 0.0015
+"""... and at least so many diagonals."""
+GROUP = 3
+"""Points side by side that make an object; fewer are noise."""
+
+
+def object_displacement(
+    tracks: Tracks, camera: CameraMotion, masks: Bool[np.ndarray, "T H W"] | None = None
+) -> tuple[float, float]:
+    """The mean residual motion of object points over a clip, diagonals a step, and the share of points on objects.
+
+    masks: where objects are; without them the points that move by themselves are the objects.
+    """
+    left = np.linalg.norm(residuals(tracks, camera), axis=-1) / np.hypot(*camera.size)
+    on = moving_points(left, tracks) if masks is None else points_on(tracks, masks)
+    on = on & tracks.valid
+    return (float(left[on].mean()) if on.any() else 0.0), float(on.mean())
+
+
+def moving_points(left: Float[np.ndarray, "T-1 N"], tracks: Tracks) -> Bool[np.ndarray, "T-1 N"]:
+    """Points in groups whose residual stands out from those of the frame."""
+    moving = np.zeros(left.shape, bool)
+    for t, (residual, valid) in enumerate(zip(left, tracks.valid, strict=True)):
+        if not valid.any():
+            continue
+        usual = float(np.median(residual[valid]))
+        apart = (valid & (residual > max(NOISE * usual, LEAST))).reshape(tracks.grid)
+        labels = np.asarray(label(apart, connectivity=2))
+        sizes = np.bincount(labels.ravel())
+        moving[t] = (apart & (sizes[labels] >= GROUP)).ravel()
+    return moving
+
+
+def points_on(tracks: Tracks, masks: Bool[np.ndarray, "T H W"]) -> Bool[np.ndarray, "T-1 N"]:
+    """Which points start on a mask."""
+    height, width = masks.shape[1:]
+    x = np.clip(tracks.start[..., 0].astype(int), 0, width - 1)
+    y = np.clip(tracks.start[..., 1].astype(int), 0, height - 1)
+    return np.stack([mask[rows, columns] for mask, rows, columns in zip(masks[:-1], y, x, strict=True)])
+
+
+def decode_rle(segmentation: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
+    """A mask from COCO's uncompressed run lengths ({"counts": [...], "size": [height, width]}), column by column.
+
+    Raises:
+        ValueError: the counts do not fill the size, or are COCO's compressed text.
+    """
+    counts, (height, width) = segmentation["counts"], segmentation["size"]
+    if isinstance(counts, str | bytes):
+        raise ValueError("These run lengths are compressed text; decode them with pycocotools first.")
+    runs = np.asarray(counts, int)
+    if runs.sum() != height * width:
+        raise ValueError(f"Run lengths of {runs.sum()} pixels do not fill {height} x {width}.")
+    values = np.arange(len(runs)) % 2 == 1
+    return np.repeat(values, runs).reshape(width, height).T
+
+
+def annotated_masks(annotations: Sequence[Mapping[str, Any]], frames: int) -> Bool[np.ndarray, "T H W"]:
+    """Where any object of a YouTube-VIS video is; `annotations` are those of the video.
+
+    Raises:
+        ValueError: there is no mask, or masks of other frames than the video's.
+    """
+    if any(len(each["segmentations"]) != frames for each in annotations):
+        raise ValueError(f"The annotations have other frames than the video's {frames}.")
+    masks = [each["segmentations"] for each in annotations]
+    sizes = {tuple(part["size"]) for each in masks for part in each if part}
+    if len(sizes) != 1:
+        raise ValueError(f"The annotations must have masks of one size; they have {sorted(sizes)}.")
+    together = np.zeros((frames, *sizes.pop()), bool)
+    for each in masks:
+        for t, part in enumerate(each):
+            if part:
+                together[t] |= decode_rle(part)
+    return together
+
+
+def read_masks(path: Path) -> Bool[np.ndarray, "T H W"]:
+    """Masks of a clip: an `.npz` of one array [T H W] or [N T H W], or a folder of pictures, one a frame by name.
+
+    Raises:
+        FileNotFoundError: nothing is there.
+        ValueError: it is something else.
+    """
+    if path.is_dir():
+        files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".png", ".jpg", ".bmp"))
+        if not files:
+            raise ValueError(f"There are no pictures of masks in {path}.")
+        return np.stack([np.asarray(Image.open(file).convert("L")) > 0 for file in files])
+    with np.load(path, allow_pickle=False) as arrays:
+        names = list(arrays)
+        if len(names) != 1:
+            raise ValueError(f"{path} must hold one array of masks; it holds {', '.join(names) or 'none'}.")
+        masks = arrays[names[0]]
+    if masks.ndim not in (3, 4):
+        raise ValueError(f"Masks are [T H W], or [N T H W] for N objects; {path} has {masks.shape}.")
+    return (masks > 0).any(0) if masks.ndim == 4 else masks > 0

@@ -1,0 +1,58 @@
+"""`python -m jaxmotion.data.prepare`: encodes the clips of an experiment once, for training without encoders."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+from jaxmotion.data.precompute.encode import DTYPES, shard_of
+from jaxmotion.foundation import command_line as commands
+from jaxmotion.runs import experiment
+from jaxmotion.runs import trained as run
+
+DESCRIPTION = """Encodes clips into latents, text features and motion scores, once, as a set that training reads.
+
+  python -m jaxmotion.data.prepare --config configs/motionstone.py --data.path clips --out prepared/clips
+  python -m jaxmotion.data.prepare --config configs/motionstone.py --data.path clips --out prepared/clips --process 0/4
+  python -m jaxmotion.train --config configs/motionstone.py:prepared --data.path prepared/clips --run runs/mine
+
+The same command again continues where it was stopped: finished shards are kept. A folder never holds records of two
+settings; other weights, sizes, rates, frames or clips need another folder. It is a tensorflow-datasets folder of
+ArrayRecord shards. Clips of several shapes (--data.buckets FRAMES HEIGHT WIDTH ...) become such a folder for each."""
+
+
+def body(arguments: list[str]) -> None:
+    """Parses, encodes, prints."""
+    parser = commands.parser("jaxmotion.data.prepare", DESCRIPTION, config=True, run="not used")
+    parser.add_argument("--out", type=Path, metavar="DIR", help="the folder of the set")
+    parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of latents and text features (float16)")
+    parser.add_argument("--windows", type=int, default=1, help="records of each clip, at different times (default 1)")
+    parser.add_argument("--per-shard", type=int, default=64, help="records of a shard; a kill costs one (default 64)")
+    parser.add_argument("--at-once", type=int, default=0, help="clips encoded together (default: one for each device)")
+    parser.add_argument("--process", default="0/1", help="which process of how many this is, such as 0/4 (default 0/1)")
+    options, overrides = parser.parse_known_args(arguments)
+    if options.config is None:
+        parser.print_help()
+        sys.exit(0 if {"-h", "--help"} & set(overrides) else 2)
+    asked = experiment.override(experiment.load(options.config), overrides, parser.prog, DESCRIPTION)
+    if options.out is None:
+        parser.error("--out DIR is needed: the folder of the set")
+    process, of = shard_of(options.process)
+    for name in ("windows", "per_shard"):
+        if getattr(options, name) < 1:
+            raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
+    written = run.prepare(
+        asked,
+        options.out,
+        dtype=options.dtype,
+        windows=options.windows,
+        per_shard=options.per_shard,
+        at_once=options.at_once,
+        process=process,
+        of=of,
+    )
+    print(f"{options.out}: {written} records written by this process")
+
+
+if __name__ == "__main__":
+    commands.command(body)

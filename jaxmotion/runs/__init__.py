@@ -1,0 +1,1 @@
+"""An experiment in a folder: trained, continued, opened, evaluated, exported."""

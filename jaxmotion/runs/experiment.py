@@ -1,0 +1,142 @@
+"""An experiment: a system, its data, its training and its sampling, as one value.
+
+Experiments live in Python files (`configs/NAME.py` holds `full`, `tiny`, ablations, ...), are changed by overrides on
+the command line, and are saved as JSON beside the weights, from which they are rebuilt.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import difflib
+import importlib.util
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import tyro
+
+from jaxmotion.data.clips import Clips
+from jaxmotion.data.cluttered_scenes import Worlds
+from jaxmotion.data.compared_pairs import Judged
+from jaxmotion.data.precomputed import Prepared
+from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer
+from jaxmotion.foundation import config_json as saved
+from jaxmotion.foundation.config_json import register
+from jaxmotion.parallel.mesh import MeshSizes
+from jaxmotion.systems.pretrained import StartFrom
+from jaxmotion.systems.system import Sampling, System
+from jaxmotion.training.config import TrainConfig
+
+
+@register()
+@dataclasses.dataclass(frozen=True)
+class Experiment:
+    """Everything a run needs to be started, repeated and continued."""
+
+    system: System
+    """The networks and what they are told."""
+    data: Clips | Prepared | Synthetic | Worlds | Judged
+    """Where clips come from."""
+    tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer
+    """How captions become token ids."""
+    train: TrainConfig
+    """The optimisation and what is logged and saved."""
+    start_from: StartFrom = StartFrom()
+    """Public weights that the parameters start from."""
+    sampling: Sampling = Sampling()
+    """How clips are sampled, in previews and afterwards."""
+    mesh: MeshSizes = MeshSizes()
+    """How the devices are arranged."""
+    prompts: tuple[str, ...] = ("",)
+    """What the control curve asks of its photos, in turn."""
+    workers: int = 0
+    """Processes that decode or make clips beside the training process; 0 uses its threads."""
+
+    def __post_init__(self) -> None:
+        ours, theirs = (self.system.frames, *self.system.size), (self.data.frames, *self.data.size)
+        if ours != theirs:
+            raise ValueError(
+                "The system and the data must agree on clips (frames, height, width): the system has "
+                f"{ours}, the data {theirs}. "
+                "Set --system.frames and --data.frames, --system.size and --data.size alike."
+            )
+        captions = self.system.captions
+        if captions and captions != (self.tokenizer.vocabulary, self.tokenizer.length):
+            raise ValueError(
+                f"The text encoder reads {captions[1]} tokens of a vocabulary of {captions[0]}; the tokenizer makes "
+                f"{self.tokenizer.length} of {self.tokenizer.vocabulary}. They must be the same."
+            )
+
+
+def load(spec: str) -> Experiment:
+    """The experiment named by `FILE` or `FILE:NAME`; NAME is `full` unless said.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file has no experiment of that name.
+    """
+    file, _, name = spec.partition(":")
+    path, name = Path(file), name or "full"
+    found = load_all(path)
+    if name not in found:
+        near = difflib.get_close_matches(name, found, n=1)
+        hint = f" Did you mean {path}:{near[0]}?" if near else ""
+        raise ValueError(f"{path} has no experiment {name!r}; it has {', '.join(sorted(found))}.{hint}")
+    return found[name]
+
+
+def load_all(path: Path) -> dict[str, Experiment]:
+    """All experiments of a file by name, in the order in which it makes them.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+    """
+    if not path.is_file():
+        raise FileNotFoundError(
+            f"There is no config file {str(path)!r}; give a Python file such as configs/livephoto.py."
+        )
+    loader = importlib.util.spec_from_file_location(f"jaxmotion_config_{path.stem}", path)
+    if loader is None or loader.loader is None:
+        raise FileNotFoundError(f"{str(path)!r} is not a Python file; give one such as configs/livephoto.py.")
+    module = importlib.util.module_from_spec(loader)
+    loader.loader.exec_module(module)
+    return {key: value for key, value in vars(module).items() if isinstance(value, Experiment)}
+
+
+def override(experiment: Experiment, arguments: Sequence[str], program: str, description: str) -> Experiment:
+    """The experiment changed by command-line overrides such as `--train.steps 20`.
+
+    A misspelt override or `--help` prints its message and leaves by SystemExit.
+    """
+    return tyro.cli(
+        Experiment,
+        default=experiment,
+        args=list(arguments),
+        prog=program,
+        description=description,
+        config=(tyro.conf.AvoidSubcommands,),
+    )
+
+
+def to_json(experiment: Experiment) -> dict[str, Any]:
+    """The experiment as JSON values; see `saved`."""
+    return saved.to_json(experiment)
+
+
+def from_json(values: dict[str, Any]) -> Experiment:
+    """The experiment of `to_json`.
+
+    Raises:
+        ValueError: the values do not describe an experiment of this version.
+    """
+    try:
+        return saved.from_json(values, Experiment)
+    except ValueError as error:
+        raise ValueError(f"The saved configuration does not describe an experiment of this version: {error}") from error
+
+
+def read(path: Path) -> Experiment:
+    """The experiment saved in a JSON file."""
+    return from_json(json.loads(path.read_text()))

@@ -1,1 +1,0 @@
-"""From a request (photo, prompt, levels) to files of clips."""

@@ -1,0 +1,1 @@
+"""From a request (image, prompt, control values) to files of clips."""

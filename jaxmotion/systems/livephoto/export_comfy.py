@@ -1,0 +1,53 @@
+"""Motion modules as one file in the names of AnimateDiff, which nodes of ComfyUI read."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxmotion.nn.embedding import position_sinusoid
+from jaxmotion.systems.system import System
+from jaxmotion.weights import formats
+from jaxmotion.weights.diffusers_configs import positions
+from jaxmotion.weights.diffusers_folder import files_in, whole, write_json
+from jaxmotion.weights.rules import covered
+from jaxmotion.weights.tables.animatediff import ANIMATEDIFF
+from jaxmotion.weights.write import write_tensors
+
+FILE, CONFIG = "motion_module", "jaxmotion_config.json"
+_QUERY = ".to_q.weight"
+
+
+def export_comfy(
+    system: System, params: Mapping[str, Any], destination: str | Path, *, meta: Mapping[str, Any]
+) -> list[Path]:
+    """Writes the motion modules for AnimateDiff nodes, and returns the files.
+
+    The new input columns are left out: the nodes know no such thing, so what reads them (the reference picture, the
+    frame and the level) is gone with them. Tables of positions are added; the nodes read the longest clip off them.
+
+    Args:
+        params: array-likes by path.
+
+    Raises:
+        FileExistsError: the destination holds something already.
+        ValueError: the parameters have no motion modules.
+    """
+    below = {path.removeprefix("denoiser/"): array for path, array in params.items() if path.startswith("denoiser/")}
+    mine = {f"denoiser/{path}": below[path] for path in covered(ANIMATEDIFF, below)}
+    if not mine:
+        raise ValueError(
+            f"A {type(system).__name__} without motion modules has nothing to give to AnimateDiff's nodes."
+        )
+    tensors: dict[str, Any] = dict(formats.write(mine, {"denoiser": ANIMATEDIFF}))
+    length = positions(system.frames)
+    for name in [name for name in tensors if name.endswith(_QUERY)]:
+        table = position_sinusoid(length, tensors[name].shape[1])[None]
+        tensors[f"{name.removesuffix(_QUERY)}.pos_encoder.pe"] = np.asarray(table)
+    with whole(Path(destination)) as folder:
+        write_tensors(folder, FILE, tensors)
+        write_json(folder / CONFIG, meta)
+    return files_in(Path(destination))

@@ -1,0 +1,289 @@
+"""LivePhoto as a pipeline of public classes: which part of it goes into which component, and what ships beside them."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+from flax.traverse_util import flatten_dict
+
+from jaxmotion.foundation.types import Params
+from jaxmotion.models.autoencoder import KLCodec, SpaceToDepth
+from jaxmotion.models.unet import UNetSizes
+from jaxmotion.nn.embedding import position_sinusoid
+from jaxmotion.systems.conditioner import Conditioner, Droppable, ReferenceLatent, TextTokens
+from jaxmotion.systems.livephoto import export_rules as rules
+from jaxmotion.systems.livephoto.content import ContentTokens
+from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
+from jaxmotion.systems.livephoto.livephoto import LivePhoto
+from jaxmotion.systems.livephoto.prior import PriorInversion
+from jaxmotion.systems.livephoto.reweighting import Reweighted
+from jaxmotion.systems.system import Noise, Sampling
+from jaxmotion.weights import diffusers_configs as classes
+from jaxmotion.weights.diffusers_folder import Component, Pipeline
+from jaxmotion.weights.diffusers_scheduler import scheduler_of
+from jaxmotion.weights.formats import widened
+from jaxmotion.weights.rules import ConversionError, Rules, Tensors, covered, tensors_of, under
+from jaxmotion.weights.tables.autoencoder import AUTOENCODER
+from jaxmotion.weights.tables.clip import CLIP_TEXT
+from jaxmotion.weights.tables.dinov2 import DINOV2, DINOV2_GATED
+from jaxmotion.weights.tables.stable_diffusion import MOTION, UNET
+from jaxmotion.weights.tokenizers import Tokens
+
+_CHANNELS = {ReferenceLatent: "reference", FrameMap: "frame", LevelMap: "level"}
+_TOKENS = (ContentTokens, TextTokens, Reweighted)
+
+
+def pipeline_of(system: LivePhoto, params: Tensors, sampling: Sampling, tokens: Tokens) -> Pipeline:
+    """The pipeline that makes the clips of this system.
+
+    Args:
+        params: all parameters by path, as `flat_parameters` gives them.
+
+    Raises:
+        ValueError: a part of the system has no form that diffusers can load; the message says which and why.
+    """
+    found = ingredients(system)
+    text = found[TextTokens].encoder
+    if (text.vocabulary, text.length) != (tokens.vocabulary, tokens.length):
+        raise ValueError(
+            f"The text encoder reads {text.length} tokens of a vocabulary of {text.vocabulary}; the tokenizer makes "
+            f"{tokens.length} of {tokens.vocabulary}."
+        )
+    clip_text = under("", "text_encoder/", CLIP_TEXT)
+    components = {
+        "unet": Component("diffusers", "UNetMotionModel", unet_config(system), tensors=unet_tensors(system, params)),
+        "vae": _codec(system, params),
+        "tokenizer": tokens.component(),
+        "text_encoder": Component(
+            "transformers", "CLIPTextModel", classes.clip_text(text), tensors=taken(clip_text, params)
+        ),
+        "scheduler": _scheduler(system, sampling),
+    }
+    if Reweighted in found:
+        components["text_reweighting"] = _reweighting(system, found[Reweighted], text.features, params)
+    if ContentTokens in found:
+        components |= _content(system, found[ContentTokens], params)
+    spare = set(params) - {path for table in tables(system) for path in covered(table, params)}
+    if spare:
+        raise ConversionError(unexpected=sorted(spare), source="What an export writes")
+    return Pipeline("pipeline", "LivePhotoPipeline", components, _arguments(system, sampling))
+
+
+def tables(system: LivePhoto) -> list[Rules]:
+    """The rules of all components; together they name every parameter once."""
+    found = ingredients(system)
+    codec = [under("", "codec/", AUTOENCODER)] if isinstance(system.codec, KLCodec) else []
+    reweighting = [rules.TEXT_REWEIGHTING] if Reweighted in found else []
+    content = [rules.CONTENT_LAYERS, _dinov2(found[ContentTokens])] if ContentTokens in found else []
+    return [_unet(system), under("", "text_encoder/", CLIP_TEXT), *codec, *reweighting, *content]
+
+
+def flat_parameters(system: LivePhoto, params: Params) -> dict[str, Any]:
+    """The parameters by path.
+
+    Raises:
+        ConversionError: they are not those of this system.
+    """
+    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
+    init = system.build().init
+    shapes: dict[str, Any] = flatten_dict(jax.eval_shape(init, jax.random.key(0)), sep="/")  # pyright: ignore[reportAssignmentType]
+    wrong = [
+        f"{path}: {list(flat[path].shape)} came, {list(shape.shape)} is needed"
+        for path, shape in shapes.items()
+        if path in flat and tuple(flat[path].shape) != shape.shape
+    ]
+    missing, unexpected = shapes.keys() - flat.keys(), flat.keys() - shapes.keys()
+    if missing or unexpected or wrong:
+        raise ConversionError(sorted(missing), sorted(unexpected), wrong, source="The system to export")
+    return flat
+
+
+def ingredients(system: LivePhoto) -> dict[type, Any]:
+    """The conditioners by class, without what only training needs.
+
+    Raises:
+        ValueError: one of them is of a class that the exported pipeline does not know.
+    """
+    found = {type(each): each for conditioner in system.conditioners.values() for each in _unwrapped(conditioner)}
+    for kind in found:
+        if kind not in (*_CHANNELS, *_TOKENS):
+            raise ValueError(f"An exported LivePhoto has no place for the conditioner {kind.__name__}.")
+    if TextTokens not in found:
+        raise ValueError("An exported LivePhoto needs text tokens; this system has none.")
+    return found
+
+
+def unet_sizes(system: LivePhoto) -> UNetSizes:
+    """The sizes of the denoiser with its condition channels."""
+    channels = sum(conditioner.channels(system.codec) for conditioner in system.conditioners.values())
+    return dataclasses.replace(system.unet, condition_channels=channels)
+
+
+def unet_config(system: LivePhoto) -> dict[str, Any]:
+    """The config.json of the denoiser as `UNetMotionModel`."""
+    height, width = (pixels // system.codec.factor for pixels in system.size)
+    return classes.unet_motion(
+        unet_sizes(system),
+        text_features=ingredients(system)[TextTokens].encoder.features,
+        frames=system.frames,
+        size=(height, width),
+        middle=False,
+    )
+
+
+def unet_tensors(system: LivePhoto, params: Tensors) -> dict[str, Any]:
+    """The `state_dict` of the denoiser as `UNetMotionModel`."""
+    tensors = taken(_unet(system), params)
+    return {**tensors, **positions(tensors, system.frames)}
+
+
+def adapter_of(system: LivePhoto, params: Tensors) -> Component:
+    """The motion modules and the widened first convolution, as a `MotionAdapter`.
+
+    `UNetMotionModel.from_unet2d` takes all motion modules, of the first convolution the columns from the fifth on, and
+    of its bias nothing.
+
+    Raises:
+        ValueError: the latents have not four channels, so those columns would be others.
+    """
+    sizes = unet_sizes(system)
+    if sizes.in_channels != 4:
+        raise ValueError(
+            f"A MotionAdapter attaches to U-Nets with latents of 4 channels; these have {sizes.in_channels}. "
+            "Export the whole pipeline instead."
+        )
+    config = classes.motion_adapter(sizes, frames=system.frames, middle=False)
+    motion = taken(under("", "denoiser/", MOTION), params)
+    tensors = {**motion, **positions(motion, system.frames)}
+    if sizes.condition_channels:
+        unet = taken(_unet(system), params)
+        tensors |= {name: unet[name] for name in ("conv_in.weight", "conv_in.bias")}
+    return Component("diffusers", "MotionAdapter", config, tensors=tensors)
+
+
+def taken(table: Rules, params: Tensors) -> dict[str, Any]:
+    """The tensors of those parameters that the rules name."""
+    return dict(tensors_of(table, {path: params[path] for path in covered(table, params)}))
+
+
+def positions(tensors: Tensors, frames: int) -> dict[str, np.ndarray]:
+    """The tables of sines and cosines that motion modules keep beside their parameters, one for each block."""
+    query, length = ".attn1.to_q.weight", classes.positions(frames)
+    blocks = [name.removesuffix(query) for name in tensors if name.endswith(query) and ".motion_modules." in name]
+    widths = {block: tensors[block + query].shape[0] for block in blocks}
+    return {f"{block}.pos_embed.pe": position_sinusoid(length, width)[None] for block, width in widths.items()}
+
+
+def _unwrapped(conditioner: Conditioner) -> Iterator[Conditioner]:
+    """A conditioner and those it stands on; dropping is of no use after training."""
+    if not isinstance(conditioner, Droppable):
+        yield conditioner
+    if isinstance(conditioner, Droppable | Reweighted):
+        yield from _unwrapped(conditioner.of)
+
+
+def _unet(system: LivePhoto) -> Rules:
+    sizes, table = unet_sizes(system), (*UNET, *MOTION)
+    return under("", "denoiser/", widened(table, sizes.in_channels) if sizes.condition_channels else table)
+
+
+def _dinov2(content: ContentTokens) -> Rules:
+    return under("", "content_encoder/", DINOV2_GATED if content.encoder.gated else DINOV2)
+
+
+def _codec(system: LivePhoto, params: Tensors) -> Component:
+    codec = system.codec
+    match codec:
+        case KLCodec():
+            config = classes.autoencoder_kl(codec.sizes, system.size)
+            tensors = taken(under("", "codec/", AUTOENCODER), params)
+            return Component("diffusers", "AutoencoderKL", config, tensors=tensors)
+        case SpaceToDepth():
+            config = classes.config_of("SpaceToDepth", factor=codec.factor, scaling_factor=codec.scale)
+            return Component("space_to_depth", "SpaceToDepth", config, tensors={"basis": codec.basis()})
+    raise ValueError(f"The codec {type(codec).__name__} has no form that diffusers can load.")
+
+
+def _scheduler(system: LivePhoto, sampling: Sampling) -> Component:
+    name, arguments = scheduler_of(system.process, sampling.sampler)
+    return Component("diffusers", name, classes.config_of(name, **arguments), "scheduler_config.json")
+
+
+def _reweighting(system: LivePhoto, reweighted: Reweighted, features: int, params: Tensors) -> Component:
+    config = classes.config_of(
+        "TextReweighting",
+        dim=features,
+        num_frames=system.frames,
+        num_layers=reweighted.layers,
+        heads=reweighted.heads,
+    )
+    return Component("text_reweighting", "TextReweighting", config, tensors=taken(rules.TEXT_REWEIGHTING, params))
+
+
+def _content(system: LivePhoto, content: ContentTokens, params: Tensors) -> dict[str, Component]:
+    config = classes.dinov2(content.encoder)
+    encoder = Component("transformers", config["architectures"][0], config, tensors=taken(_dinov2(content), params))
+    config = classes.config_of(
+        "ContentLayers",
+        input_dim=content.encoder.features,
+        cross_attention_dim=content.features,
+        heads=system.unet.heads,
+        image_size=content.encoder.image_size,
+        blocks=_attending(system.unet),
+    )
+    layers = Component("content_layers", "ContentLayers", config, tensors=taken(rules.CONTENT_LAYERS, params))
+    return {"content_encoder": encoder, "content_layers": layers}
+
+
+def _attending(sizes: UNetSizes) -> dict[str, int]:
+    """Features of every spatial transformer, by its name in diffusers' U-Net."""
+    stages = list(zip(sizes.features, sizes.attention_stages, strict=True))
+    down = {
+        f"down_blocks.{stage}.attentions.{block}": features
+        for stage, (features, attends) in enumerate(stages)
+        if attends
+        for block in range(sizes.blocks_per_stage)
+    }
+    up = {
+        f"up_blocks.{stage}.attentions.{block}": features
+        for stage, (features, attends) in enumerate(reversed(stages))
+        if attends
+        for block in range(sizes.blocks_per_stage + 1)
+    }
+    return {**down, "mid_block.attentions.0": sizes.features[-1], **up}
+
+
+def _arguments(system: LivePhoto, sampling: Sampling) -> dict[str, Any]:
+    """The pipeline's arguments that are no components."""
+    match sampling.start:
+        case PriorInversion(first, last):
+            prior = [first, last]
+        case Noise():
+            prior = [0.0, 0.0]
+        case other:
+            raise ValueError(f"An exported LivePhoto cannot start from {type(other).__name__}.")
+    order = [
+        _CHANNELS[type(each)] for c in system.conditioners.values() for each in _unwrapped(c) if type(each) in _CHANNELS
+    ]
+    return {
+        "clip": {
+            "num_frames": system.frames,
+            "height": system.size[0],
+            "width": system.size[1],
+            "vae_scale_factor": system.codec.factor,
+        },
+        "channels": ",".join(order),
+        "level_scale": system.level.scale if system.level else 1.0,
+        "defaults": {
+            "num_inference_steps": sampling.sampler.steps,
+            "guidance_scale": sampling.guidance,
+            "eta": getattr(sampling.sampler, "eta", 0.0),
+            "prior_strength": prior,
+            "num_inversion_steps": sampling.inversion_steps,
+            "decode_chunk_size": getattr(system.codec, "frames_at_once", 0),
+        },
+    }

@@ -1,0 +1,146 @@
+"""The README.md of an export: a model card with usage, limits and the training configuration."""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxmotion.systems.livephoto.livephoto import LivePhoto
+from jaxmotion.systems.system import Sampling
+from jaxmotion.weights.parity import Report
+
+_PAPER = "[LivePhoto: Real Image Animation with Text-guided Motion Control](https://arxiv.org/abs/2312.02928)"
+_SOURCES = ("backbone", "motion_module", "vae", "text_encoder", "content_encoder")
+_REPOSITORY = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:[@:].*)?$")
+
+
+def pipeline_card(system: LivePhoto, sampling: Sampling, meta: Mapping[str, Any], report: Report) -> str:
+    """The card of a whole pipeline."""
+    height, width = system.size
+    example = "the camera pans left"
+    return f"""{_front_matter(meta, "DiffusionPipeline")}
+# LivePhoto: a photo, a sentence and a motion level become a clip
+
+Animates a photo into {system.frames} frames of {width} x {height} px. The method is {_PAPER}; this model was trained
+with jaxmotion, which is JAX, and exported to PyTorch.
+
+```python
+import torch
+from diffusers import DiffusionPipeline
+from diffusers.utils import export_to_video, load_image
+
+pipe = DiffusionPipeline.from_pretrained("FOLDER_OR_REPOSITORY", trust_remote_code=True, dtype=torch.float32)
+pipe.to("cuda")
+photo, seed = load_image("photo.jpg"), torch.Generator().manual_seed(0)
+export_to_video(pipe(photo, "{example}", motion_level=5, generator=seed).frames[0], "clip.mp4", fps=8)
+```
+
+`trust_remote_code=True` lets diffusers run the few PyTorch files that ship in this folder; read them first.
+
+| argument | what it does | default |
+|---|---|---|
+| `motion_level` | how much moves, from 1 (nearly still) to 10 | 5 |
+| `num_inference_steps` | denoising steps | {sampling.sampler.steps} |
+| `guidance_scale` | classifier-free guidance on the text; 1 is none | {sampling.guidance:g} |
+| `prior_strength` | how far the first noise leans to the photo, on the first and last frame | as trained |
+| `negative_prompt` | what guidance leads away from | empty |
+| `num_frames` | fixed by the training | {system.frames} |
+
+## What is in the folder
+
+`unet` is a stock `UNetMotionModel`. Its {system.unet.in_channels} noise channels are followed by: {_channels(system)}.
+`content_layers` and `text_reweighting`, where they are there, are small PyTorch modules. `export_report.json` says how
+far each part is from the trained JAX network on the same inputs: {_summary(report)}.
+{_levels(system)}
+## Limits
+
+The model repeats the limits of its base model and of its training clips. It makes clips of the length and about the
+size that it was trained on, moves what it has seen moving, and does not know people, places or texts by name any better
+than its base. Frames are not guaranteed to keep faces or writing intact. Do not present its clips as recordings.
+
+{_configuration(meta)}"""
+
+
+def adapter_card(system: LivePhoto, meta: Mapping[str, Any]) -> str:
+    """The card of a motion adapter."""
+    return f"""{_front_matter(meta, "MotionAdapter")}
+# LivePhoto's motion modules as an adapter
+
+The motion modules of a model that was trained with jaxmotion after {_PAPER}, and the columns of its first convolution
+that read the condition channels. They attach to the U-Net of any fine-tune of Stable Diffusion 1.5:
+
+```python
+from diffusers import DiffusionPipeline, MotionAdapter, UNet2DConditionModel, UNetMotionModel
+
+adapter = MotionAdapter.from_pretrained("THIS_FOLDER")
+unet = UNetMotionModel.from_unet2d(UNet2DConditionModel.from_pretrained("FINE_TUNE", subfolder="unet"), adapter)
+pipe = DiffusionPipeline.from_pretrained("LIVEPHOTO_FOLDER", unet=unet, trust_remote_code=True)
+```
+
+After the {system.unet.in_channels} noise channels the U-Net reads: {_channels(system)}. Content layers and text
+re-weighting are no part of an adapter; the pipeline of the whole export brings them.
+
+{_configuration(meta)}"""
+
+
+def _front_matter(meta: Mapping[str, Any], kind: str) -> str:
+    lines = ["---", "library_name: diffusers", "pipeline_tag: image-to-video"]
+    if bases := _bases(meta):
+        lines += ["base_model:", *(f"- {base}" for base in bases)]
+    lines += ["tags:", *(f"- {tag}" for tag in ("image-to-video", "livephoto", "motion-control", "jaxmotion", kind))]
+    return "\n".join([*lines, "---", ""])
+
+
+def _bases(meta: Mapping[str, Any]) -> list[str]:
+    """The repositories of the Hugging Face hub that training started from, each once."""
+    start = meta.get("start_from", {})
+    sources = [start.get(name, "") for name in _SOURCES]
+    found = [_REPOSITORY.match(source) for source in sources if source and not Path(source).exists()]
+    return list(dict.fromkeys(match[1] for match in found if match))
+
+
+def _channels(system: LivePhoto) -> str:
+    counts = {name: conditioner.channels(system.codec) for name, conditioner in system.conditioners.items()}
+    return ", ".join(f"{name} ({count})" for name, count in counts.items() if count) or "nothing"
+
+
+def _summary(report: Report) -> str:
+    verified = [part for part in report.parts.values() if part.status == "verified"]
+    if not verified:
+        return "not verified"
+    return f"{len(verified)} of {len(report.parts)} verified, none further than {max(p.absolute for p in verified):.1e}"
+
+
+def _levels(system: LivePhoto) -> str:
+    """The table of what each level means, measured on the training clips."""
+    if system.level is None or not system.level.edges:
+        return ""
+    still = (system.frames - 1) / system.frames
+    bounds = [f"{still:.4f}", *(f"{edge:.4f}" for edge in reversed(system.level.edges)), "0"]
+    rows = "\n".join(f"| {level + 1} | {bounds[level + 1]} to {bounds[level]} |" for level in range(len(bounds) - 1))
+    return f"""
+## What a level means
+
+The SSIM of neighbouring frames, summed and divided by the number of frames (Eq. 4 of the paper), as it was on the
+training clips of each level:
+
+| level | intensity |
+|---|---|
+{rows}
+"""
+
+
+def _configuration(meta: Mapping[str, Any]) -> str:
+    return f"""## Training configuration
+
+<details><summary>as JSON, also in <code>jaxmotion_config.json</code></summary>
+
+```json
+{json.dumps(meta, indent=2)}
+```
+
+</details>
+"""

@@ -1,0 +1,1 @@
+"""The motion estimator of MotionStone (arXiv:2412.05848) as a system that is trained by itself."""

@@ -1,1 +1,0 @@
-"""Training any task that has a loss: state, step, loop, checkpoints, log."""

@@ -1,0 +1,1 @@
+"""Training of any task that has a loss: state, step, loop, checkpoints, log."""

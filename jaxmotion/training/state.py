@@ -1,0 +1,141 @@
+"""What a training run carries from step to step, and which parameters are trained.
+
+Trained parameters are float32 and have gradients, optimiser state and a running mean; frozen ones have none of these
+and are held in the type in which the networks compute.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Literal
+
+import flax.struct
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from tqdm import tqdm
+
+from jaxmotion.foundation.types import Array, Params
+from jaxmotion.parallel import sharding
+
+
+class TrainState(flax.struct.PyTreeNode):
+    """Everything an update reads and writes. `ema` is empty when no running mean is kept."""
+
+    step: Array  # int32: steps done, skipped ones included
+    skipped: Array  # int32: steps whose loss or gradient was not finite
+    skipped_in_row: Array  # int32: how many of the latest steps were such
+    trained: Params
+    frozen: Params
+    ema: Params
+    optimizer: Any
+
+    def params(self, weights: Literal["ema", "live"] = "ema") -> Params:
+        """All parameters as one nested dict; the trained ones are the running mean, if there is one, or the live ones.
+
+        The arrays are those of this state. The next update takes their memory, so copy what must outlive it.
+        """
+        return merge(self.ema if weights == "ema" and jax.tree.leaves(self.ema) else self.trained, self.frozen)
+
+
+def new_state(
+    params: Params, transform: optax.GradientTransformation, trained: Sequence[str], dtype: Any, ema: bool
+) -> TrainState:
+    """The state before the first step."""
+    mine, frozen = split(params, trained)
+    mine = cast(mine, jnp.float32)
+    return TrainState(
+        step=jnp.zeros((), jnp.int32),
+        skipped=jnp.zeros((), jnp.int32),
+        skipped_in_row=jnp.zeros((), jnp.int32),
+        trained=mine,
+        frozen=cast(frozen, dtype),
+        ema=mine if ema else {},
+        optimizer=transform.init(mine),
+    )
+
+
+def filled(state: TrainState, arrays: Mapping[str, Any]) -> TrainState:
+    """The state with the values of some parameters, given as array-likes by path, in place of its fresh ones.
+
+    The arrays are read one after the other, and cast and laid out as the state is. The running mean starts from them.
+
+    Raises:
+        ValueError: the state has no such parameter, or it has another shape.
+    """
+    trees = {"trained": state.trained, "frozen": state.frozen, "ema": state.ema}
+    flat: dict[str, dict[str, Any]] = {name: sharding.paths(tree) for name, tree in trees.items()}
+    with tqdm(arrays.items(), desc="loading weights", unit="array", leave=False, disable=None) as bar:
+        for path, array in bar:
+            homes = [leaves for leaves in flat.values() if path in leaves]
+            if not homes or tuple(homes[0][path].shape) != tuple(array.shape):
+                has = f"has the shape {tuple(homes[0][path].shape)}" if homes else "is none of the parameters"
+                raise ValueError(f"{path} came with the shape {tuple(array.shape)}, but it {has}.")
+            values = np.asarray(array)
+            for leaves in homes:
+                leaves[path] = _laid_out(values, leaves[path])
+    full = {name: jax.tree.unflatten(jax.tree.structure(tree), flat[name].values()) for name, tree in trees.items()}
+    return state.replace(**full)
+
+
+def _laid_out(values: np.ndarray, like: Array) -> Array:
+    """A copy of its own in every place: the update takes the memory of what it is given."""
+    return jax.make_array_from_callback(like.shape, like.sharding, lambda index: np.array(values[index], like.dtype))
+
+
+def cast(params: Params, dtype: Any) -> Params:
+    """Floating-point leaves as `dtype`; others (tables of integers, flags) as they are."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
+
+
+def split(params: Params, trained: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """(trained, frozen): two nested dicts that hold each leaf once. Empty dicts of `params` stay in the second."""
+    leaves = sharding.paths(params)
+    for pattern in trained:
+        if not any(re.search(pattern, path) for path in leaves):
+            shown = ", ".join(list(leaves)[:5])
+            raise ValueError(f"The pattern {pattern!r} in `trained` matches no parameter. Paths look like: {shown}.")
+    chosen = {path for path in leaves if any(re.search(pattern, path) for pattern in trained)}
+    if not chosen:
+        raise ValueError("No parameter is trained: `trained` is empty. Give at least one pattern, such as '.*'.")
+    for path in sorted(chosen):
+        if not jnp.issubdtype(leaves[path].dtype, jnp.floating):
+            raise ValueError(f"{path!r} holds {leaves[path].dtype} and cannot be trained; leave it out of `trained`.")
+    return _pick(params, chosen, True, ""), _pick(params, chosen, False, "")
+
+
+def merge(first: Params, second: Params) -> dict[str, Any]:
+    """One nested dict with the leaves of both; no leaf may be in both."""
+    merged = dict(first)
+    for name, value in second.items():
+        if name not in merged:
+            merged[name] = value
+        elif isinstance(value, Mapping) and isinstance(merged[name], Mapping):
+            merged[name] = merge(merged[name], value)
+        else:
+            raise ValueError(f"Two parameter trees both hold {name!r}.")
+    return merged
+
+
+def empty_paths(params: Params, above: str = "") -> list[str]:
+    """Paths of the empty dicts in a tree: the places of parts that have no parameters."""
+    found = []
+    for name, value in params.items():
+        if isinstance(value, Mapping):
+            found += empty_paths(value, f"{above}{name}/") if value else [f"{above}{name}"]
+    return found
+
+
+def _pick(params: Params, chosen: set[str], inside: bool, above: str) -> dict[str, Any]:
+    picked = {}
+    for name, value in params.items():
+        path = f"{above}{name}"
+        if isinstance(value, Mapping):
+            part = _pick(value, chosen, inside, f"{path}/")
+            if part or (not value and not inside):
+                picked[name] = part
+        elif (path in chosen) == inside:
+            picked[name] = value
+    return picked

@@ -1,0 +1,216 @@
+"""One update of the parameters, compiled for a mesh.
+
+The jitted update takes the whole state with its shardings in and out and gives its memory back (donation). A single
+device is the smallest mesh; there is no other step.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Any, NamedTuple, Protocol
+
+import jax
+import jax.numpy as jnp
+import optax
+from jax.sharding import AbstractMesh, Mesh
+from jaxtyping import Float
+
+from jaxmotion.foundation.types import Array, Batch, Params
+from jaxmotion.parallel import sharding
+from jaxmotion.training.config import TrainConfig
+from jaxmotion.training.optimizer import learning_rate, optimizer
+from jaxmotion.training.state import TrainState, cast, merge, new_state
+
+Metrics = Mapping[str, Array]
+
+
+class Task(Protocol):
+    """What can be trained: parameters, a loss, and where the parameters live."""
+
+    @property
+    def sharding(self) -> sharding.Rules:
+        """Rules on full parameter paths; see `jaxmotion.parallel.sharding`."""
+        ...
+
+    def init(self, key: Array) -> Params:
+        """Fresh parameters as a nested dict."""
+        ...
+
+    def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
+        """Mean loss over the rows of a batch, and further scalars to log (means over the rows too)."""
+        ...
+
+
+class Program(NamedTuple):
+    """A task made ready for a mesh."""
+
+    abstract: TrainState  # shapes, types and shardings of the state
+    initialise: Callable[[], TrainState]
+    update: Any  # the jitted (state, batch) -> (state, metrics); the state given is used up
+
+
+def build_program(task: Task, config: TrainConfig, mesh: Mesh) -> Program:
+    """The initialiser and the update of `task` on `mesh`; nothing is allocated or compiled yet."""
+    transform = optimizer(config)
+    abstract = abstract_state(task, config, mesh)
+    layout = jax.tree.map(lambda x: x.sharding, abstract)
+
+    def update(state: TrainState, batch: Batch) -> tuple[TrainState, Metrics]:
+        _, step_key = keys(config.seed)
+        key = jax.random.fold_in(step_key, state.step)
+        loss, metrics, grads = gradients(task, config, layout.trained, state, batch, key)
+        return apply(transform, config, state, loss, metrics, grads)
+
+    return Program(
+        abstract=abstract,
+        initialise=jax.jit(lambda: fresh_state(task, config), out_shardings=layout),
+        update=jax.jit(
+            update,
+            in_shardings=(layout, sharding.batch_sharding(mesh)),
+            out_shardings=(layout, sharding.replicated(mesh)),
+            donate_argnums=0,
+        ),
+    )
+
+
+def abstract_state(task: Task, config: TrainConfig, mesh: Mesh | AbstractMesh) -> TrainState:
+    """Shapes, types and shardings of the state on `mesh`, without allocating it."""
+    check_batch_size(config, mesh)
+    abstract = jax.eval_shape(lambda: fresh_state(task, config))
+    layout = state_shardings(abstract, optimizer(config), task.sharding, mesh)
+    return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, layout)
+
+
+def fresh_state(task: Task, config: TrainConfig) -> TrainState:
+    """The state before the first step."""
+    init_key, _ = keys(config.seed)
+    return new_state(
+        task.init(init_key), optimizer(config), config.trained, jnp.dtype(config.precision), ema=config.ema_decay > 0
+    )
+
+
+def keys(seed: int) -> tuple[Array, Array]:
+    """(key of the initialisation, key from which step n takes fold_in(key, n)).
+
+    They are split apart first: split(key)[i] equals fold_in(key, i), so a network that splits the seed's own key would
+    start from the very numbers that the first steps use as noise.
+    """
+    init_key, step_key = jax.random.split(jax.random.key(seed))
+    return init_key, step_key
+
+
+def check_batch_size(config: TrainConfig, mesh: Mesh | AbstractMesh) -> None:
+    """Raise unless each device gets the same number of rows of each micro-batch."""
+    parts = sharding.batch_shards(mesh) * config.accumulate
+    if config.batch_size % parts:
+        below = config.batch_size // parts * parts
+        raise ValueError(
+            f"batch_size {config.batch_size} cannot be split over data {mesh.shape['data']} x fsdp "
+            f"{mesh.shape['fsdp']} and accumulate {config.accumulate}: it must be a multiple of {parts}, "
+            f"e.g. {below or parts}."
+        )
+
+
+def state_shardings(
+    abstract: TrainState, transform: optax.GradientTransformation, rules: sharding.Rules, mesh: Mesh | AbstractMesh
+) -> TrainState:
+    """Shardings of the whole state: gradient moments and running mean live where their parameters live."""
+    everywhere: Any = sharding.replicated(mesh)
+    trained = sharding.shardings(abstract.trained, rules, mesh)
+    return TrainState(
+        step=everywhere,
+        skipped=everywhere,
+        skipped_in_row=everywhere,
+        trained=trained,
+        frozen=sharding.shardings(abstract.frozen, rules, mesh),
+        ema=sharding.shardings(abstract.ema, rules, mesh),
+        optimizer=optax.tree_map_params(
+            transform, lambda _, s: s, abstract.optimizer, trained, transform_non_params=lambda _: everywhere
+        ),
+    )
+
+
+def gradients(
+    task: Task, config: TrainConfig, layout: Any, state: TrainState, batch: Batch, key: Array
+) -> tuple[Float[Array, ""], Metrics, Params]:
+    """(loss, metrics, float32 gradients of the trained parameters), each the mean over the micro-batches.
+
+    With `accumulate` > 1 the micro-batches run one after the other in a scan, each with its own key. The parameters
+    change to the computing type here and nowhere else, before they are gathered from the devices. `layout` is the
+    sharding of the trained parameters, and so of their gradients.
+    """
+    dtype = jnp.dtype(config.precision)
+    frozen = cast(state.frozen, dtype)
+
+    def loss_of(trained: Params, rows: Batch, key: Array) -> tuple[Array, Metrics]:
+        computing = jax.lax.with_sharding_constraint(cast(trained, dtype), layout)
+        loss, metrics = task.loss(merge(computing, frozen), rows, key)
+        return loss.astype(jnp.float32), {name: jnp.asarray(value, jnp.float32) for name, value in metrics.items()}
+
+    def grads_of(rows: Batch, key: Array) -> tuple[Array, Metrics, Params]:
+        (loss, metrics), grads = jax.value_and_grad(loss_of, has_aux=True)(state.trained, rows, key)
+        return loss, metrics, jax.lax.with_sharding_constraint(grads, layout)
+
+    if config.accumulate == 1:
+        return grads_of(batch, key)
+
+    def add(total: Any, micro: tuple[Batch, Array]) -> tuple[Any, None]:
+        rows, index = micro
+        return jax.tree.map(jnp.add, total, grads_of(rows, jax.random.fold_in(key, index))), None
+
+    micros = (micro_batches(batch, config.accumulate), jnp.arange(config.accumulate))
+    shapes = jax.eval_shape(grads_of, jax.tree.map(lambda x: x[0], micros[0]), key)
+    start = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes)
+    total, _ = jax.lax.scan(add, start, micros)
+    return jax.tree.map(lambda x: x / config.accumulate, total)
+
+
+def micro_batches(batch: Batch, accumulate: int) -> Batch:
+    """Each array [B ...] as [accumulate, B / accumulate, ...], by every accumulate-th row, so rows stay put."""
+    return jax.tree.map(lambda x: sharding.dealt(x, accumulate), batch)
+
+
+def apply(
+    transform: optax.GradientTransformation,
+    config: TrainConfig,
+    state: TrainState,
+    loss: Float[Array, ""],
+    metrics: Metrics,
+    grads: Params,
+) -> tuple[TrainState, Metrics]:
+    """The state after one update, and what to log. A loss or gradient that is not finite changes only the counters."""
+    norm = optax.tree.norm(grads)
+    fine = jnp.isfinite(loss) & jnp.isfinite(norm)
+    done = state.step - state.skipped
+    updates, moments = transform.update(grads, state.optimizer, state.trained)
+    trained = optax.apply_updates(state.trained, updates)
+    ema = jax.tree.map(
+        lambda mean, x: mean + (1 - ema_decay(config, done)) * (x - mean), state.ema, trained if state.ema else {}
+    )
+
+    def keep(new: Any, old: Any) -> Any:
+        return jax.tree.map(lambda x, y: jnp.where(fine, x, y), new, old)
+
+    after = state.replace(
+        step=state.step + 1,
+        skipped=state.skipped + jnp.where(fine, 0, 1),
+        skipped_in_row=jnp.where(fine, 0, state.skipped_in_row + 1),
+        trained=keep(trained, state.trained),
+        ema=keep(ema, state.ema),
+        optimizer=keep(moments, state.optimizer),
+    )
+    logged = {"loss": loss, "grad_norm": norm, "learning_rate": jnp.asarray(learning_rate(config)(done), jnp.float32)}
+    clash = set(metrics) & {*logged, "skipped", "skipped_in_row"}
+    if clash:
+        raise ValueError(
+            f"The task's loss returns a metric named {sorted(clash)[0]!r}, which the training step itself logs."
+        )
+    return after, {**logged, **metrics, "skipped": after.skipped, "skipped_in_row": after.skipped_in_row}
+
+
+def ema_decay(config: TrainConfig, done: Array) -> Float[Array, ""]:
+    """Decay of the running mean after `done` updates: low at first, so that the random start is soon forgotten.
+
+    Unsaid there, chosen here: min(ema_decay, (1 + n) / (10 + n)), as in many public training codes.
+    """
+    return jnp.minimum(config.ema_decay, (1.0 + done) / (10.0 + done))

@@ -1,0 +1,1 @@
+"""Clips drawn from photographs, with exactly known motion."""

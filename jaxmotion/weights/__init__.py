@@ -1,0 +1,1 @@
+"""Public checkpoints and the parameters of `models`, in both directions."""

@@ -1,0 +1,111 @@
+"""The folder that `DiffusionPipeline.from_pretrained` opens: components, each in a folder of its own, and an index.
+
+Source: `model_index.json` of diffusers. A class that diffusers and transformers do not have is a small PyTorch file
+that ships in its component's folder (`trust_remote_code=True`); these files are in `convert/pytorch/`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import json
+import os
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxmotion.weights.diffusers_configs import DIFFUSERS
+from jaxmotion.weights.rules import Tensors
+from jaxmotion.weights.write import write_tensors
+
+CODE = Path(__file__).parent / "pytorch"
+"""PyTorch files that ship inside exported folders; this package does not import them."""
+LIBRARIES = ("diffusers", "transformers")
+
+
+@dataclasses.dataclass(frozen=True)
+class Component:
+    """One part of a pipeline.
+
+    library:     "diffusers", "transformers", or the name of a file in `convert/pytorch/` that ships with it.
+    config:      the content of its JSON file; empty when the files are all there is to it.
+    config_name: the name of that JSON file.
+    tensors:     its `state_dict`.
+    files:       files to copy as they are.
+    """
+
+    library: str
+    class_name: str
+    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config_name: str = "config.json"
+    tensors: Tensors = dataclasses.field(default_factory=dict)
+    files: tuple[Path, ...] = ()
+
+    def write_into(self, folder: Path) -> None:
+        """Writes the component's files into a folder that is there."""
+        if self.config:
+            write_json(folder / self.config_name, self.config)
+        if self.tensors:
+            stem = "model" if self.library == "transformers" else "diffusion_pytorch_model"
+            write_tensors(folder, stem, self.tensors)
+        if self.library not in LIBRARIES:
+            shutil.copyfile(CODE / f"{self.library}.py", folder / f"{self.library}.py")
+        for file in self.files:
+            shutil.copyfile(file, folder / file.name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Pipeline:
+    """A pipeline class, its components by name, and its other arguments.
+
+    library:   the name of the file in `convert/pytorch/` that has the class, or "diffusers".
+    arguments: JSON values, none of them a list, which the index keeps for components.
+    """
+
+    library: str
+    class_name: str
+    components: Mapping[str, Component]
+    arguments: Mapping[str, Any]
+
+    def write_into(self, folder: Path) -> None:
+        """Writes the index, the pipeline's file and the components into a folder that is there."""
+        parts = {name: [part.library, part.class_name] for name, part in self.components.items()}
+        stock = self.library in LIBRARIES
+        name = self.class_name if stock else [self.library, self.class_name]
+        index = {"_class_name": name, "_diffusers_version": DIFFUSERS}
+        write_json(folder / "model_index.json", {**index, **parts, **self.arguments})
+        if not stock:
+            shutil.copyfile(CODE / f"{self.library}.py", folder / f"{self.library}.py")
+        for name, part in self.components.items():
+            (folder / name).mkdir()
+            part.write_into(folder / name)
+
+
+def write_json(path: Path, values: Mapping[str, Any]) -> None:
+    """Writes JSON as people read it."""
+    path.write_text(json.dumps(values, indent=2) + "\n")
+
+
+@contextlib.contextmanager
+def whole(destination: Path) -> Iterator[Path]:
+    """A folder to write into, which becomes `destination` when the block ends, and disappears when it fails.
+
+    Raises:
+        FileExistsError: the destination is there and not an empty folder.
+    """
+    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
+        raise FileExistsError(f"{destination} is there already; give a folder that is not, or an empty one.")
+    destination.parent.mkdir(parents=True, exist_ok=True)
+    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
+    partial.mkdir()
+    try:
+        yield partial
+        partial.replace(destination)
+    finally:
+        shutil.rmtree(partial, ignore_errors=True)
+
+
+def files_in(folder: Path) -> list[Path]:
+    """All files of a folder, sorted."""
+    return sorted(path for path in folder.rglob("*") if path.is_file())

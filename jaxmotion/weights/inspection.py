@@ -1,0 +1,118 @@
+"""What a checkpoint is, how it would map to our parameters, and what would be left over."""
+
+from __future__ import annotations
+
+import collections
+import dataclasses
+import functools
+import math
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.markup import escape
+
+from jaxmotion.weights import formats
+from jaxmotion.weights import native_files as imported
+from jaxmotion.weights.errors import CheckpointFileError
+from jaxmotion.weights.formats import Format
+from jaxmotion.weights.rules import ConversionError, spoken_of
+from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """One checkpoint, looked at.
+
+    parts:   for each part that it holds, how many arrays and how many numbers our parameters of it would be.
+    mapping: our paths by name; empty for tensors that are no parameters.
+    kept:    names of tensors that are no parameters and are carried along.
+    problem: why it cannot be read as a whole; empty when it can.
+    """
+
+    checkpoint: Checkpoint
+    format: Format
+    parts: dict[str, tuple[int, int]]
+    mapping: dict[str, tuple[str, ...]]
+    kept: tuple[str, ...]
+    problem: str
+
+
+def checkpoints_in(path: Path) -> list[Path]:
+    """The checkpoints of a path: itself, or the folders of a pipeline that hold one.
+
+    Raises:
+        CheckpointFileError: there is none.
+    """
+    if not path.is_dir():
+        return [path]
+    try:
+        open_tensors(path)
+    except CheckpointFileError:
+        within = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _holds_one(folder)]
+        if not within:
+            raise
+        return within
+    return [path]
+
+
+def inspect(path: Path) -> Inspection:
+    """Looks at a file or folder that holds one checkpoint.
+
+    Raises:
+        CheckpointFileError: it is missing, damaged, or of no known format.
+    """
+    checkpoint = open_tensors(path)
+    kind = formats.detect(checkpoint)
+    tables = kind.parts_of(checkpoint)
+    mapping = {}
+    for name in checkpoint:
+        found = [(part, paths) for part, rules in tables.items() if (paths := spoken_of(rules, name))]
+        mapping[name] = tuple(f"{part}/{each}" for part, paths in found for each in paths)
+    parts, problem = {}, ""
+    try:
+        for key, array in formats.read(checkpoint, kind).items():
+            arrays, numbers = parts.get(part := key.partition("/")[0], (0, 0))
+            parts[part] = arrays + 1, numbers + math.prod(array.shape)
+    except ConversionError as error:
+        problem = str(error)
+    return Inspection(checkpoint, kind, parts, mapping, tuple(formats.kept(checkpoint, kind)), problem)
+
+
+def show(found: Inspection, console: Console, *, every: bool = False) -> None:
+    """Prints it: a few lines of the mapping, or all of them."""
+    say = functools.partial(console.print, highlight=False, soft_wrap=True)
+    checkpoint = found.checkpoint
+    size = sum(file.stat().st_size for file in checkpoint.files)
+    types = collections.Counter(str(array.dtype) for array in checkpoint.values())
+    kinds = ", ".join(f"{count} {name}" for name, count in types.most_common())
+    say(f"[bold]{escape(str(checkpoint.path))}[/bold]: {escape(found.format.holds)}")
+    say(f"  format {found.format.name}; {len(checkpoint)} tensors ({kinds}) in {size / 1e6:,.1f} MB")
+    for part, (arrays, numbers) in found.parts.items():
+        say(f"  {part}: {arrays} arrays, {numbers:,} parameters")
+    named = [(name, paths) for name, paths in found.mapping.items() if paths]
+    for name, paths in named if every else named[:8]:
+        line = f"    {name} {list(checkpoint[name].shape)} -> {' + '.join(paths)}"
+        say(escape(line))
+    if not every and len(named) > 8:
+        say(f"    ... and {len(named) - 8} more (--all shows them)")
+    if found.kept:
+        shown = ", ".join(found.kept if every else found.kept[:4])
+        more = "" if every or len(found.kept) <= 4 else ", ..."
+        say(f"  no parameters, kept beside them: {len(found.kept)} ({escape(shown)}{more})")
+    if found.problem:
+        say(f"[red]  cannot be imported as it is:[/red] {escape(found.problem)}")
+    else:
+        say("  every tensor has its place; nothing is left over")
+
+
+def is_ours(path: Path) -> bool:
+    """Whether a folder holds parameters under our own paths."""
+    return path.is_dir() and imported.is_imported(path)
+
+
+def _holds_one(folder: Path) -> Any:
+    try:
+        return formats.detect(open_tensors(folder))
+    except CheckpointFileError:
+        return None

@@ -1,0 +1,141 @@
+"""Our own files: parameters under our paths, as safetensors, in a folder that says what they are.
+
+The folder holds `parameters.safetensors` (or shards and their index), whose names are '/'-joined paths such as
+`denoiser/conv_in/kernel`; `jaxmotion.json`; and, of an imported checkpoint, `kept.safetensors` with the tensors that
+are no parameters and `kept_config.json`, so that it goes out again as it came.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from jaxmotion.weights import formats
+from jaxmotion.weights.diffusers_folder import files_in, whole, write_json
+from jaxmotion.weights.errors import CheckpointFileError
+from jaxmotion.weights.formats import BY_NAME, Format
+from jaxmotion.weights.rules import Lazy, Rules
+from jaxmotion.weights.tensor_files import INDEX, Checkpoint, open_tensors
+from jaxmotion.weights.write import SHARD_BYTES, write_tensors
+
+DESCRIPTION, PARAMETERS, KEPT, KEPT_CONFIG = "jaxmotion.json", "parameters", "kept", "kept_config.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class Imported:
+    """A folder of parameters under our paths. `format` and `latents` are empty when they did not come from outside.
+
+    latents: input channels of a widened U-Net that belong to z_t; 0 when it is not widened.
+    stem:    the name that the file had outside, without its ending.
+    """
+
+    params: Checkpoint
+    format: str = ""
+    latents: int = 0
+    stem: str = "model"
+    kept: Mapping[str, Lazy] = dataclasses.field(default_factory=dict)
+
+    def tensors(self) -> dict[str, Lazy]:
+        """The tensors as they came, by their names outside."""
+        if self.format not in BY_NAME:
+            raise CheckpointFileError(f"{self.params.path} did not come from a format outside that could be restored.")
+        tables: dict[str, Rules] = dict(BY_NAME[self.format].parts)
+        if self.latents:
+            tables["denoiser"] = formats.widened(tables["denoiser"], self.latents)
+        return {**formats.write(self.params, tables), **self.kept}
+
+
+def write(
+    folder: Path, params: Mapping[str, Any], description: Mapping[str, Any], *, shard_bytes: int = SHARD_BYTES
+) -> None:
+    """Writes parameters (array-likes by path) under their paths, and what they are."""
+    write_tensors(folder, PARAMETERS, params, shard_bytes=shard_bytes)
+    write_json(folder / DESCRIPTION, {"parameters": len(params), **description})
+
+
+def import_checkpoint(
+    checkpoint: Checkpoint,
+    kind: Format,
+    destination: Path,
+    like: Mapping[str, Any] | None = None,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+) -> list[Path]:
+    """Writes a checkpoint under our paths, one tensor at a time, in the precision it has; returns the files.
+
+    Raises:
+        ConversionError: the checkpoint is not whole, or does not fit `like`; nothing is written.
+        FileExistsError: the destination holds something already.
+    """
+    params = formats.read(checkpoint, kind, like)
+    rest = formats.kept(checkpoint, kind)
+    widened = "denoiser/conv_condition/kernel" in params
+    latents = params["denoiser/conv_in/kernel"].shape[2] if widened else 0
+    description = {"format": kind.name, "holds": kind.holds, "latents": latents, "stem": checkpoint.stem}
+    with whole(destination) as folder:
+        write(folder, params, description, shard_bytes=shard_bytes)
+        if rest:
+            write_tensors(folder, KEPT, rest, shard_bytes=shard_bytes)
+        config = checkpoint.path / "config.json"
+        if config.is_file():
+            shutil.copy(config, folder / KEPT_CONFIG)
+    return files_in(destination)
+
+
+def export_parameters(params: Mapping[str, Any], destination: Path, *, meta: Mapping[str, Any]) -> list[Path]:
+    """Writes parameters (array-likes by path) under their own paths, with the experiment as JSON; returns the files.
+
+    Raises:
+        FileExistsError: the destination holds something already.
+    """
+    with whole(destination) as folder:
+        write(folder, params, {"experiment": meta})
+    return files_in(destination)
+
+
+def restore(source: Path, destination: Path, *, shard_bytes: int = SHARD_BYTES) -> list[Path]:
+    """Writes an imported checkpoint as it came, tensor by tensor, as safetensors; returns the files.
+
+    Raises:
+        CheckpointFileError: the source did not come from outside.
+        FileExistsError: the destination holds something already.
+    """
+    opened = open_imported(source)
+    with whole(destination) as folder:
+        write_tensors(folder, opened.stem, opened.tensors(), shard_bytes=shard_bytes)
+        if (source / KEPT_CONFIG).is_file():
+            shutil.copy(source / KEPT_CONFIG, folder / "config.json")
+    return files_in(destination)
+
+
+def is_imported(folder: Path) -> bool:
+    """Whether a folder was written here."""
+    return (folder / DESCRIPTION).is_file()
+
+
+def open_imported(folder: Path) -> Imported:
+    """The folder that `write` or `import_checkpoint` wrote.
+
+    Raises:
+        CheckpointFileError: it is none, or not whole.
+    """
+    try:
+        description = json.loads((folder / DESCRIPTION).read_text())
+        count, name = description["parameters"], description.get("format", "")
+        latents, stem = description.get("latents", 0), description.get("stem", "model")
+    except (OSError, ValueError, KeyError, AttributeError) as error:
+        raise CheckpointFileError(f"{folder} holds no parameters of jaxmotion: no readable {DESCRIPTION}.") from error
+    params = _opened(folder, PARAMETERS)
+    if len(params) != count:
+        raise CheckpointFileError(f"{folder} holds {len(params)} parameters; {DESCRIPTION} says {count}.")
+    rest = _opened(folder, KEPT) if any(folder.glob(f"{KEPT}*.safetensors")) else {}
+    return Imported(params, name, latents, stem, rest)
+
+
+def _opened(folder: Path, stem: str) -> Checkpoint:
+    index = folder / f"{stem}{INDEX}"
+    return open_tensors(index if index.is_file() else folder / f"{stem}.safetensors")

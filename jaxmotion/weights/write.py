@@ -1,0 +1,99 @@
+"""Writes safetensors files one tensor at a time, so that memory is bounded by the largest tensor."""
+
+from __future__ import annotations
+
+import json
+import math
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from jaxmotion.weights.rules import Tensors
+from jaxmotion.weights.tensor_files import DTYPE_NAMES, INDEX
+
+SHARD_BYTES = 5 * 10**9
+"""Larger checkpoints are written as several files."""
+
+
+def write_tensors(
+    folder: Path,
+    stem: str,
+    tensors: Tensors,
+    *,
+    shard_bytes: int = SHARD_BYTES,
+    metadata: Mapping[str, str] | None = None,
+) -> list[Path]:
+    """Writes `stem.safetensors`, or shards and their index as Hugging Face names them, and returns the files.
+
+    Every file appears whole or not at all.
+
+    Args:
+        metadata: text for the header; `{"format": "pt"}`, which public loaders ask for, when it is not given.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    metadata = {"format": "pt"} if metadata is None else metadata
+    shards = _shards(tensors, shard_bytes)
+    count = len(shards)
+    names = (
+        [f"{stem}.safetensors"]
+        if count == 1
+        else [f"{stem}-{i + 1:05}-of-{count:05}.safetensors" for i in range(count)]
+    )
+    total = sum(_bytes(tensor) for tensor in tensors.values())
+    with tqdm(total=total, desc=stem, unit="B", unit_scale=True, leave=False, disable=None) as bar:
+        for name, shard in zip(names, shards, strict=True):
+            _write_file(folder / name, shard, metadata, bar)
+    files = [folder / name for name in names]
+    if count > 1:
+        places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
+        index = folder / f"{stem}{INDEX}"
+        index.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2) + "\n")
+        files.append(index)
+    return files
+
+
+def _shards(tensors: Tensors, most: int) -> list[dict[str, Any]]:
+    """The tensors in their order, cut where the next one would not fit."""
+    shards: list[dict[str, Any]] = [{}]
+    size = 0
+    for name, tensor in tensors.items():
+        if shards[-1] and size + _bytes(tensor) > most:
+            shards.append({})
+            size = 0
+        shards[-1][name] = tensor
+        size += _bytes(tensor)
+    return shards
+
+
+def _write_file(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str], bar: tqdm) -> None:
+    """The format: 8 bytes of header length, a JSON header padded to a multiple of 8, the numbers in C order."""
+    ordered = sorted(tensors.items(), key=lambda item: (-np.dtype(item[1].dtype).itemsize, item[0]))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    end = 0
+    for name, tensor in ordered:
+        start, end = end, end + _bytes(tensor)
+        kind = DTYPE_NAMES[np.dtype(tensor.dtype)]
+        header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
+    text = json.dumps(header, separators=(",", ":")).encode()
+    text += b" " * (-len(text) % 8)
+    part = path.with_name(f".{path.name}.part")
+    try:
+        with part.open("wb") as file:
+            file.write(len(text).to_bytes(8, "little") + text)
+            for _, tensor in ordered:
+                array = np.ascontiguousarray(np.asarray(tensor))
+                array.tofile(file)
+                bar.update(array.nbytes)
+            file.flush()
+            os.fsync(file.fileno())
+        part.replace(path)
+    finally:
+        part.unlink(missing_ok=True)
+
+
+def _bytes(tensor: Any) -> int:
+    return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize

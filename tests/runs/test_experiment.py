@@ -1,0 +1,78 @@
+"""Experiments as files, overrides and JSON; and what happens when any of these is wrong."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import pytest
+
+from jaxmotion.runs import experiment
+from jaxmotion.systems.livephoto.livephoto import LivePhoto
+
+CONFIGS = ["livephoto.py", "quickstart.py"]
+
+
+def everything(path: Path) -> dict[str, experiment.Experiment]:
+    """All experiments of a config file."""
+    names: dict = {}
+    exec(compile(path.read_text(), str(path), "exec"), names)
+    return {name: value for name, value in names.items() if isinstance(value, experiment.Experiment)}
+
+
+@pytest.mark.parametrize("file", CONFIGS)
+def test_every_experiment_comes_back_from_its_json(root: Path, file: str) -> None:
+    found = everything(root / "configs" / file)
+    assert "full" in found
+    for value in found.values():
+        assert experiment.from_json(json.loads(json.dumps(experiment.to_json(value)))) == value
+
+
+def test_overrides_reach_every_part(root: Path) -> None:
+    asked = [
+        "--train.steps",
+        "7",
+        "--system.conditioners.level.scale",
+        "2",
+        "--data.path",
+        "x",
+        "--sampling.start.first",
+        "0.5",
+    ]
+    changed = experiment.override(experiment.load(f"{root}/configs/livephoto.py:tiny"), asked, "test", "")
+    assert isinstance(changed.system, LivePhoto)
+    assert changed.system.level is not None
+    assert (changed.train.steps, changed.system.level.scale, changed.data.path) == (7, 2.0, "x")
+    assert changed.sampling.start.first == 0.5
+
+
+def test_a_misspelt_override_names_what_was_meant(root: Path, capsys: pytest.CaptureFixture) -> None:
+    with pytest.raises(SystemExit) as left:
+        experiment.override(experiment.load(f"{root}/configs/livephoto.py:tiny"), ["--train.stepz", "7"], "test", "")
+    assert left.value.code == 2
+    said = capsys.readouterr()
+    assert "--train.steps" in said.out + said.err
+
+
+def test_unknown_names_and_files_say_what_there_is(root: Path) -> None:
+    with pytest.raises(ValueError, match=r"Did you mean .*livephoto\.py:tiny\?"):
+        experiment.load(f"{root}/configs/livephoto.py:tinny")
+    with pytest.raises(FileNotFoundError, match="There is no config file"):
+        experiment.load("configs/nothing.py")
+
+
+def test_parts_that_do_not_fit_are_refused(root: Path) -> None:
+    tiny = experiment.load(f"{root}/configs/livephoto.py:tiny")
+    with pytest.raises(ValueError, match="must agree on clips"):
+        dataclasses.replace(tiny, data=dataclasses.replace(tiny.data, frames=5))
+    with pytest.raises(ValueError, match="They must be the same"):
+        dataclasses.replace(tiny, tokenizer=dataclasses.replace(tiny.tokenizer, length=9))
+
+
+def test_json_of_something_else_is_refused(root: Path) -> None:
+    values = experiment.to_json(experiment.load(f"{root}/configs/livephoto.py:tiny"))
+    with pytest.raises(ValueError, match="no part of jaxmotion"):
+        experiment.from_json({**values, "data": {"class": "os:system"}})
+    with pytest.raises(ValueError, match="does not describe an experiment of this version"):
+        experiment.from_json({**values, "unheard_of": 1})

@@ -1,0 +1,112 @@
+"""A run with two dials, small: train, sample grids of both, measure, report, and ablations side by side."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shutil
+from pathlib import Path
+
+import jax
+import pytest
+from jaxmotion.sample.__main__ import body as sample_body
+
+from jaxmotion.runs import experiment
+from jaxmotion.runs import trained as run
+from jaxmotion.sampling.request import Request
+
+pytest.importorskip("cv2")
+
+
+def small(root: Path, name: str = "smoke") -> experiment.Experiment:
+    """One layer, four steps."""
+    found = experiment.load(f"{root}/configs/motionstone.py:{name}")
+    smoke = experiment.load(f"{root}/configs/motionstone.py:smoke")
+    system = dataclasses.replace(found.system, transformer=dataclasses.replace(found.system.transformer, depth=1))
+    sampling = dataclasses.replace(found.sampling, sampler=dataclasses.replace(found.sampling.sampler, steps=2))
+    return dataclasses.replace(smoke, system=system, sampling=sampling)
+
+
+@pytest.fixture(scope="module")
+def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("run") / "stone"
+    assert run.train(small(root), folder).step == 4
+    return folder
+
+
+def test_every_combination_of_scores_is_a_clip_of_a_grid(trained: Path, photo: Path, tmp_path: Path) -> None:
+    opened = run.open_run(trained)
+    asked = Request(photo, "a cat moves left", scores=(("object", (2.0, 9.0)), ("camera", (5.0,))), seed=1)
+    files = opened.animate(asked, tmp_path / "grid.mp4")
+    names = [path.name for path in files]
+    assert names == ["grid.mp4", "grid-object02-camera05.mp4", "grid-object09-camera05.mp4"]
+    assert all(path.is_file() for path in files)
+    guided = dataclasses.replace(asked, guidances=(("object", 2.0), ("camera", 3.0)))
+    sampling = guided.sampling(opened.experiment.sampling)
+    assert dict(sampling.others) == {"object": 2.0, "camera": 3.0}
+    with pytest.raises(ValueError, match="no dial level; it has object, camera"):
+        opened.entries([{"level": 5}])
+
+
+def test_a_run_is_opened_in_the_type_that_it_computes_in(trained: Path, tmp_path: Path) -> None:
+    """A network of the full size in float32 would not fit."""
+    folder = tmp_path / "half"
+    shutil.copytree(trained, folder)
+    config = json.loads((folder / "config.json").read_text())
+    config["train"]["precision"] = "bfloat16"
+    (folder / "config.json").write_text(json.dumps(config))
+    for precision, expected in (("train", "bfloat16"), ("saved", "float32")):
+        leaves = jax.tree.leaves(run.open_run(folder, precision=precision).params)
+        assert {str(leaf.dtype) for leaf in leaves} == {expected}
+
+
+def test_the_command_line_asks_for_what_it_says(trained: Path, photo: Path, tmp_path: Path, monkeypatch) -> None:
+    asked = []
+    monkeypatch.setattr(run.TrainedRun, "animate", lambda self, request, out: asked.append((request, out)) or [])
+    command = f"--run {trained} --image {photo} --prompt x --object 2,9 --camera 5 --out {tmp_path}/a.mp4"
+    more = "--guidance-text 4 --guidance-object 2 --guidance-camera 3 --frames 8 --size 24 48 --preview p.pth --steps 3"
+    sample_body([*command.split(), *more.split()])
+    ((request, out),) = asked
+    assert out == tmp_path / "a.mp4"
+    assert request.scores == (("object", (2.0, 9.0)), ("camera", (5.0,)))
+    assert (request.guidance, request.guidances) == (4.0, (("object", 2.0), ("camera", 3.0)))
+    assert (request.frames, request.size, request.steps, str(request.preview)) == (8, (24, 48), 3, "p.pth")
+    assert request.levels is None
+
+
+def test_a_dial_that_is_not_there_is_refused(trained: Path, photo: Path, tmp_path: Path) -> None:
+    with pytest.raises(ValueError, match="no motion level; it has object, camera"):
+        run.open_run(trained).animate(Request(photo, levels=(5,)), tmp_path / "a.mp4")
+
+
+def test_dials_are_turned_and_reported(trained: Path) -> None:
+    opened = run.open_run(trained)
+    numbers = opened.turn_dials(values=(1, 10), seeds=(0,), count=1)
+    assert json.loads((trained / "evaluate" / "control.json").read_text()) == json.loads(json.dumps(numbers))
+    assert numbers["dials"] == {"object": "object", "camera": "camera"}
+    assert numbers["clips"] == 2 * 2
+    assert (trained / "evaluate" / "control.png").stat().st_size > 5000
+    page = opened.report(count=1).read_text()
+    assert page.count("<video") == 5  # each dial at 1, 5 and 10, the other at 5
+    assert "Does each dial move its own axis?" in page
+
+
+def test_ablations_stand_side_by_side_and_are_not_made_twice(root: Path, trained: Path, tmp_path: Path) -> None:
+    """One row is trained already."""
+    rows = {"full": small(root), "mixed": small(root, "tiny_mixed")}
+    shutil.copytree(trained, tmp_path / "full")
+    options = {"values": (1, 10), "seeds": (0,), "count": 1}
+    found = run.ablate(rows, tmp_path, **options)
+    assert list(found) == list(rows)
+    written = json.loads((tmp_path / "ablations.json").read_text())
+    assert written == json.loads(json.dumps(found))
+    stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/evaluate/control.json")}
+    assert len(stamps) == 2
+    assert run.ablate(rows, tmp_path, **options) == written
+    assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
+    sampling = dataclasses.replace(rows["full"].sampling, guidance=3.0)
+    other = run.ablate({"full": dataclasses.replace(rows["full"], sampling=sampling)}, tmp_path, **options)
+    assert other["full"]["sampling"]["guidance"] == 3.0
+    assert other["full"]["curves_object"] != written["full"]["curves_object"]
+    with pytest.raises(ValueError, match="nothing to compare"):
+        run.ablate({}, tmp_path)

@@ -1,0 +1,224 @@
+"""Starting from public weights: what comes in computes what it did, and what is new adds nothing."""
+
+from __future__ import annotations
+
+import dataclasses
+from functools import partial
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+torch = pytest.importorskip("torch")
+
+import diffusers
+from einops import rearrange, repeat
+
+from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.tokenize import HashTokenizer
+from jaxmotion.foundation.types import Condition
+from jaxmotion.models.animatediff import MotionModule
+from jaxmotion.models.autoencoder import KLCodec, KLSizes
+from jaxmotion.models.clip import CLIPTextSizes
+from jaxmotion.models.dinov2 import DINOv2Sizes
+from jaxmotion.models.stable_diffusion import stable_diffusion_unet
+from jaxmotion.models.unet import UNetSizes
+from jaxmotion.parallel.mesh import make_mesh
+from jaxmotion.parallel.sharding import paths
+from jaxmotion.runs import trained as run
+from jaxmotion.runs.experiment import Experiment, from_json, to_json
+from jaxmotion.systems.conditioner import Droppable, ReferenceLatent, TextTokens
+from jaxmotion.systems.livephoto.content import ContentTokens
+from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
+from jaxmotion.systems.livephoto.livephoto import LivePhoto
+from jaxmotion.systems.livephoto.reweighting import Reweighted
+from jaxmotion.systems.pretrained import StartFrom
+from jaxmotion.training.config import TrainConfig
+from jaxmotion.training.state import filled
+from jaxmotion.training.step import build_program
+from jaxmotion.weights.errors import CheckpointFileError
+from jaxmotion.weights.rules import ConversionError, to_jax
+from jaxmotion.weights.tables import stable_diffusion as rules
+from jaxmotion.weights.tensor_files import open_tensors
+from tests.support.public import (
+    TWO_STAGES,
+    TWO_STAGES_OF_MOTION,
+    TWO_STAGES_OF_PIXELS,
+    adapter,
+    dinov2,
+    randomised,
+    text,
+    unet,
+    vae,
+)
+
+SIZES = UNetSizes(features=(8, 16), blocks_per_stage=1, attention_stages=(True, False), heads=2, groups=4)
+TEXT = CLIPTextSizes(vocabulary=99, length=77, features=32, depth=3, heads=2, hidden=64)
+CONTENT = DINOv2Sizes(image_size=28, patch=14, grid=2, features=32, depth=2, heads=2, hidden=128)
+FRAMES = 3
+
+
+@pytest.fixture(scope="module")
+def public(tmp_path_factory) -> dict[str, str]:
+    """Checkpoints that the references saved, by field of `StartFrom`."""
+    folder = tmp_path_factory.mktemp("public")
+    unet(**TWO_STAGES).save_pretrained(folder / "sd" / "unet")
+    vae(**TWO_STAGES_OF_PIXELS).save_pretrained(folder / "sd" / "vae")
+    text().save_pretrained(folder / "sd" / "text_encoder")
+    dinov2().save_pretrained(folder / "dino")
+    adapter(**TWO_STAGES_OF_MOTION).save_pretrained(folder / "motion")
+    places = {"backbone": "sd", "motion_module": "motion", "vae": "sd", "text_encoder": "sd", "content_encoder": "dino"}
+    return {field: str(folder / place) for field, place in places.items()}
+
+
+@pytest.fixture(scope="module")
+def experiment(public) -> Experiment:
+    """A LivePhoto of the sizes of those checkpoints."""
+    size = (16, 16)
+    return Experiment(
+        system=LivePhoto(
+            unet=SIZES,
+            codec=KLCodec(KLSizes(features=(8, 16), blocks_per_stage=1, groups=4)),
+            conditioners={
+                "reference": ReferenceLatent(),
+                "frame": FrameMap(),
+                "level": LevelMap(edges=tuple(np.linspace(0.1, 0.9, 9).tolist())),
+                "content": ContentTokens(CONTENT, features=32),
+                "text": Droppable(Reweighted(TextTokens(TEXT), heads=2), probability=0.5),
+            },
+            frames=FRAMES,
+            size=size,
+        ),
+        data=Synthetic(frames=FRAMES, size=size, object_counts=(0,)),
+        tokenizer=HashTokenizer(TEXT.vocabulary, TEXT.length),
+        train=TrainConfig(steps=1, batch_size=1, trained=(r"/motion/", r"conv_condition", r"/content/", "reweighting")),
+        start_from=StartFrom(**public),
+    )
+
+
+@pytest.fixture(scope="module")
+def params(experiment):
+    """Fresh parameters with the public ones in their places."""
+    task, mesh = experiment.system.build(), make_mesh(experiment.mesh)
+    with jax.set_mesh(mesh):
+        state = build_program(task, experiment.train, mesh).initialise()
+    return filled(state, run.starting_weights(experiment, task)).params("ema")
+
+
+def as_written(function):
+    """Compiled without fusing operations, which rounds sums of several anew where there are more of them."""
+    return jax.jit(function, compiler_options={"xla_backend_optimization_level": "0"})
+
+
+def test_a_fresh_livephoto_is_stable_diffusion_with_animatediff(experiment, params, public):
+    """Bit for bit: its own layers are there, with random weights, and add exactly nothing."""
+    draw = np.random.default_rng(0).normal
+    zt, t = draw(size=(1, FRAMES, 8, 8, 4)).astype(np.float32), np.array([500], np.int32)
+    words, patches = (draw(size=(1, 1, n, 32)).astype(np.float32) for n in (77, 4))
+    channels = draw(size=(1, FRAMES, 8, 8, 6)).astype(np.float32)
+
+    pair = stable_diffusion_unet(SIZES, after_block={"motion": partial(MotionModule, 2, 4)})
+    plain = Condition(tokens={"text": jnp.asarray(words)})
+    tensors = {}
+    for part in ("backbone", "motion_module"):
+        folder = Path(public[part])
+        tensors.update(open_tensors(folder / "unet" if part == "backbone" else folder))
+    like = jax.eval_shape(pair.init, jax.random.key(0), zt, t, plain)["params"]
+    weights = to_jax((*rules.UNET, *rules.MOTION), tensors, like, rules.MOTION_BUFFERS)
+    expected = as_written(pair.apply)({"params": weights}, zt, t, plain)
+
+    task = experiment.system.build()
+    told = Condition(
+        channels=(jnp.asarray(channels),), tokens={"text": jnp.asarray(words), "content": jnp.asarray(patches)}
+    )
+    ours = as_written(task.denoiser.apply)({"params": params["denoiser"]}, zt, t, told)
+    assert np.array_equal(np.asarray(ours), np.asarray(expected))
+    assert np.any(params["denoiser"]["down_0_block_0"]["transformer"]["block"]["content"]["attention"]["out"]["kernel"])
+
+    theirs = diffusers.UNetMotionModel.from_unet2d(
+        diffusers.UNet2DConditionModel.from_pretrained(Path(public["backbone"]) / "unet"),
+        diffusers.MotionAdapter.from_pretrained(public["motion_module"]),
+    )
+    reference = theirs(
+        torch.tensor(rearrange(zt, "B T H W C -> B C T H W")),
+        torch.tensor(t),
+        torch.tensor(repeat(words, "B 1 L D -> (B T) L D", T=FRAMES)),
+    ).sample
+    reference = rearrange(reference.detach().numpy(), "B C T H W -> B T H W C")
+    assert np.abs(ours - reference).max() <= 1e-4 * np.abs(reference).max()
+
+
+def test_every_part_starts_from_its_source(params, public):
+    for part, folder, name in (
+        ("codec", "vae", "encoder.conv_in.bias"),
+        ("text_encoder", "text_encoder", "final_layer_norm.bias"),
+    ):
+        tensor = open_tensors(Path(public["backbone"]) / folder)[name]
+        ours = params[part]["encoder"]["conv_in"]["bias"] if part == "codec" else params[part]["norm_out"]["bias"]
+        assert np.array_equal(ours, np.asarray(tensor))
+    tensor = open_tensors(public["content_encoder"])["layernorm.bias"]
+    assert np.array_equal(params["content_encoder"]["norm_out"]["bias"], np.asarray(tensor))
+    assert not np.any(params["denoiser"]["conv_condition"]["kernel"])
+
+
+def test_training_starts_from_them_and_goes_on_without_them(experiment, tmp_path, monkeypatch):
+    """One step moves what is trained and leaves the rest as it came; continuing reads no source."""
+    folder = tmp_path / "run"
+    result = run.train(experiment, folder)
+    assert result.step == 1
+    opened = run.open_run(folder, "live")
+    found = paths(opened.params)
+    for path, array in run.starting_weights(experiment, experiment.system.build()).items():
+        moved = np.abs(np.asarray(found[path]) - np.asarray(array)).max()
+        assert (0 < moved < 1e-2) if "/motion/" in path and path.endswith("kernel") else moved < 1e-2
+        assert "/motion/" in path or moved == 0
+    gone = dataclasses.replace(experiment, train=dataclasses.replace(experiment.train, steps=2))
+    gone = from_json(to_json(gone))
+
+    def refuse(*_):
+        raise AssertionError("a run that continues needs no source")
+
+    monkeypatch.setattr(run.start, "load", refuse)
+    assert run.train(gone, folder).step == 2
+
+
+def test_a_run_is_a_source_too(experiment, tmp_path):
+    folder = tmp_path / "run"
+    run.train(experiment, folder)
+    again = dataclasses.replace(experiment, start_from=StartFrom(run=str(folder), run_weights="live"))
+    arrays = run.starting_weights(again, again.system.build())
+    saved = paths(run.open_run(folder, "live").params)
+    assert arrays.keys() == saved.keys()
+    assert all(np.array_equal(arrays[path], saved[path]) for path in saved)
+
+
+def test_a_wrong_source_is_refused_by_name(experiment, public, tmp_path):
+    task = experiment.system.build()
+
+    def starting(**sources):
+        return run.starting_weights(dataclasses.replace(experiment, start_from=StartFrom(**sources)), task)
+
+    with pytest.raises(CheckpointFileError, match=r"(?s)vae is an autoencoder.*backbone needs the denoiser.*a U-Net"):
+        starting(backbone=str(Path(public["vae"]) / "vae"))
+    with pytest.raises(CheckpointFileError, match="There is no file or folder"):
+        starting(vae=str(tmp_path / "none"))
+    diffusers.UNet2DConditionModel(
+        attention_head_dim=2, norm_num_groups=4, cross_attention_dim=24, **TWO_STAGES
+    ).save_pretrained(tmp_path / "narrow")
+    with pytest.raises(ConversionError, match=r"narrow \(a U-Net.* 0 missing, 0 unexpected, \d+ of the wrong sh"):
+        starting(backbone=str(tmp_path / "narrow"))
+    adapter(**TWO_STAGES_OF_MOTION, use_motion_mid_block=True).save_pretrained(tmp_path / "v2")
+    with pytest.raises(ConversionError, match=r"v2 .*0 missing, 26 unexpected(.|\n)*mid_block"):
+        starting(motion_module=str(tmp_path / "v2"))
+
+
+def test_an_adapter_with_input_columns_gives_them(experiment, tmp_path):
+    randomised(adapter(conv_in_channels=10, **TWO_STAGES_OF_MOTION), 5).save_pretrained(tmp_path / "adapter")
+    task = experiment.system.build()
+    started = dataclasses.replace(experiment, start_from=StartFrom(motion_module=str(tmp_path / "adapter")))
+    arrays = run.starting_weights(started, task)
+    weight = np.asarray(open_tensors(tmp_path / "adapter")["conv_in.weight"])
+    assert np.array_equal(np.asarray(arrays["denoiser/conv_condition/kernel"]), weight[:, 4:].transpose(2, 3, 1, 0))
+    assert not any(path.startswith("denoiser/conv_in/") for path in arrays)

@@ -1,0 +1,48 @@
+"""A small MotionStone with CogVideoX's autoencoder and T5, on synthetic clips: what the tests prepare."""
+
+import dataclasses
+
+from jaxmotion.data.precomputed import Prepared
+from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.tokenize import HashTokenizer
+from jaxmotion.models import t5
+from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
+from jaxmotion.models.cogvideox import CogVideoXSizes
+from jaxmotion.runs.experiment import Experiment
+from jaxmotion.systems.conditioner import Droppable, T5Tokens
+from jaxmotion.systems.motionstone.injection import FirstFrame, Score
+from jaxmotion.systems.motionstone.motionstone import MotionStone
+from jaxmotion.training.config import TrainConfig
+
+FRAMES, SIZE = 5, (32, 32)
+
+full = Experiment(
+    system=MotionStone(
+        CogVideoXSizes(
+            depth=1,
+            heads=2,
+            head_features=16,
+            in_channels=8,
+            out_channels=4,
+            text_features=64,
+            text_length=16,
+            time_features=16,
+            positions="sines",
+            pad_to=1,
+            remat="none",
+        ),
+        CausalCodec(Autoencoder3DSizes(4, (4, 4, 8), halvings=2, blocks_per_stage=1, groups=2)),
+        {
+            "image": FirstFrame(),
+            "text": Droppable(T5Tokens(t5.TINY), 0.5),
+            "object": Droppable(Score("object", "first_half", 16), 0.1),
+            "camera": Droppable(Score("camera", "second_half", 16), 0.1),
+        },
+        frames=FRAMES,
+        size=SIZE,
+    ),
+    data=Synthetic(clips=24, frames=FRAMES, size=SIZE),
+    tokenizer=HashTokenizer(t5.TINY.vocabulary, t5.TINY.length),
+    train=TrainConfig(steps=2, batch_size=2, save_every=2, log_every=1, trained=(r"^denoiser/", r"_score/")),
+)
+prepared = dataclasses.replace(full, data=Prepared("prepared", FRAMES, 8.0, SIZE))

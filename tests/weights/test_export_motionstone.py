@@ -1,0 +1,352 @@
+"""MotionStone exported: the stock pipeline of diffusers and ours, on the same noise, picture and text."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from einops import rearrange
+from PIL import Image
+
+from jaxmotion.diffusion.guidance import Dynamic, Flat, Rising
+from jaxmotion.diffusion.sampler import DDIM
+from jaxmotion.foundation.types import IMAGE, TEXT
+from jaxmotion.models import t5
+from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
+from jaxmotion.models.cogvideox import I2V_5B, I2V_5B_V1_5
+from jaxmotion.parallel.sharding import paths
+from jaxmotion.systems import pretrained as start
+from jaxmotion.systems.conditioner import Droppable
+from jaxmotion.systems.conditioner import T5Tokens as T5Condition
+from jaxmotion.systems.motionstone import export as motionstone
+from jaxmotion.systems.motionstone import export_check as motionstone_report
+from jaxmotion.systems.motionstone.export import export_motionstone, flat_parameters, pipeline_of, score_vector
+from jaxmotion.systems.motionstone.injection import FirstFrame, Score
+from jaxmotion.systems.motionstone.motionstone import MotionStone
+from jaxmotion.systems.pretrained import StartFrom
+from jaxmotion.systems.system import Sampling
+from jaxmotion.weights.parity import VerificationError
+from jaxmotion.weights.tensor_files import open_tensors
+from jaxmotion.weights.tokenizers import HashTokens, T5Tokens
+
+torch = pytest.importorskip("torch")
+diffusers = pytest.importorskip("diffusers")
+pytest.importorskip("transformers")
+
+from diffusers.models.autoencoders.vae import DiagonalGaussianDistribution
+
+CODEC = CausalCodec(Autoencoder3DSizes(4, (8, 8, 8, 16), blocks_per_stage=1, groups=4), tiles=None)
+TEXTS = dataclasses.replace(t5.TINY, vocabulary=32128, length=6, end_token=1, pad_token=0)
+ASKED = {"object": 8.0, "camera": 2.5}
+STEPS = 3
+FLAT = Flat()
+SPIECE = Path(__file__).parents[3] / "shared" / "weights" / "tokenizers" / "t5" / "spiece.model"
+
+
+def system_of(sizes, frames, **image) -> MotionStone:
+    """Small, with random weights, of a public kind."""
+    transformer = dataclasses.replace(
+        sizes,
+        depth=2,
+        heads=2,
+        head_features=32,
+        in_channels=8,
+        out_channels=4,
+        text_features=TEXTS.features,
+        text_length=TEXTS.length,
+        time_features=24,
+        grid=(2, 2, 3),
+        remat="none",
+        pad_to=16,
+    )
+    return MotionStone(
+        transformer,
+        CODEC,
+        {
+            "image": FirstFrame(**image),
+            "text": Droppable(T5Condition(TEXTS), 0.1),
+            "object": Droppable(Score("object", "first_half", 24), 0.1),
+            "camera": Droppable(Score("camera", "second_half", 24), 0.1),
+        },
+        frames=frames,
+        size=(32, 48),
+    )
+
+
+def random_params(system):
+    """Small random numbers everywhere, so that no zero hides anything."""
+    shapes = jax.eval_shape(system.build().init, jax.random.key(0))
+    rng = np.random.default_rng(0)
+
+    def draw(path, leaf):
+        inputs = np.prod(leaf.shape[:-1]) / (leaf.shape[0] if "stack" in jax.tree_util.keystr(path) else 1)
+        noise = rng.standard_normal(leaf.shape) / max(inputs, 4.0) ** 0.5
+        return jnp.asarray(noise + ("scale" in jax.tree_util.keystr(path[-1:])), jnp.float32)
+
+    return jax.tree_util.tree_map_with_path(draw, shapes)
+
+
+CASES = {"1.0": (I2V_5B, 5, {}), "1.5": (I2V_5B_V1_5, 9, {"rescale": CODEC.sizes.scaling**-2})}
+
+
+@pytest.fixture(scope="module", params=CASES, ids=CASES.keys())
+def trained(request):
+    """(system, parameters)."""
+    sizes, frames, image = CASES[request.param]
+    system = system_of(sizes, frames, **image)
+    return system, random_params(system)
+
+
+@pytest.fixture(autouse=True)
+def means(monkeypatch):
+    """diffusers draws the latent of the picture; we take its mean. The draw is not what is compared here."""
+    monkeypatch.setattr(DiagonalGaussianDistribution, "sample", lambda self, generator=None: self.mode())
+
+
+@pytest.fixture
+def request_batch(trained):
+    """A picture, a text, and what is asked for."""
+    system, _ = trained
+    picture = np.random.default_rng(1).integers(0, 256, (1, *system.size, 3), np.uint8)
+    text = np.array([[5, 17, 900, 1, 0, 0]], np.int32)
+    return {IMAGE: picture, TEXT: text, **{name: np.array([value], np.float32) for name, value in ASKED.items()}}
+
+
+def ours(trained, batch, sampling):
+    system, params = trained
+    model = system.build()
+    sample = jax.jit(lambda params, batch, keys: model.sample_latents(params, batch, keys, sampling))
+    return np.asarray(sample(params, batch, jax.random.split(jax.random.key(3), 1)))
+
+
+def theirs(trained, batch, folder, sampling, **more):
+    """What a pipeline of diffusers makes of the same, opened without its tokenizer."""
+    system, _ = trained
+    model = system.build()
+    noise = model.noise(jax.random.split(jax.random.key(3), 1))
+    local = {"trust_remote_code": True} if more.pop("remote", False) else {}
+    pipe = diffusers.DiffusionPipeline.from_pretrained(folder, tokenizer=None, **local)
+    pipe.set_progress_bar_config(disable=True)
+    null = np.asarray(model.conditioners["text"].null({TEXT: batch[TEXT]})[TEXT])
+    with torch.no_grad():
+        prompt, negative = (pipe.text_encoder(torch.tensor(ids, dtype=torch.long))[0] for ids in (batch[TEXT], null))
+    latents = pipe(
+        Image.fromarray(batch[IMAGE][0]),
+        prompt_embeds=prompt,
+        negative_prompt_embeds=negative,
+        height=system.size[0],
+        width=system.size[1],
+        num_frames=system.frames,
+        num_inference_steps=sampling.sampler.steps,
+        guidance_scale=sampling.guidance,
+        latents=torch.tensor(np.asarray(rearrange(noise, "B T h w C -> B T C h w"))),
+        output_type="latent",
+        max_sequence_length=TEXTS.length,
+        **more,
+    ).frames
+    return rearrange(latents.numpy(), "B T C h w -> B T h w C")[:, model.canvas.copies :], pipe
+
+
+def export(trained, folder, sampling, tokens=None, **kwargs):
+    system, params = trained
+    tokens = HashTokens(TEXTS.vocabulary, TEXTS.length) if tokens is None else tokens
+    kwargs = {"verify": False, **kwargs}
+    return export_motionstone(system, params, sampling, tokens, folder, meta={"made": "in a test"}, **kwargs)
+
+
+def sampled(guidance=6.0, others=(), steps=STEPS, curve=FLAT):
+    sampler = DDIM(steps, spacing="trailing", steps_offset=0, final="clean")
+    return Sampling(sampler, guidance, others=others, curve=curve)
+
+
+@pytest.mark.parametrize(("steps", "curve"), [(1, Flat()), (STEPS, Flat()), (STEPS, Dynamic())])
+def test_the_stock_pipeline_with_baked_scores_is_ours(trained, request_batch, tmp_path, steps, curve):
+    """One step, a whole short sampling, one with the dynamic guidance of the full config; and the scores matter."""
+    sampling = sampled(steps=steps, curve=curve)
+    export(trained, tmp_path / "out", sampling, baked=ASKED)
+    dynamic = isinstance(curve, Dynamic)
+    found, pipe = theirs(trained, request_batch, tmp_path / "out", sampling, use_dynamic_cfg=dynamic)
+    assert type(pipe).__name__ == "CogVideoXImageToVideoPipeline"
+    mine = ours(trained, request_batch, sampling)
+    assert np.abs(mine - found).max() <= 1e-3 * np.abs(mine).max()
+    other = ours(trained, {**request_batch, "object": np.array([1.0], np.float32)}, sampling)
+    assert np.abs(mine - other).max() > 0.02 * np.abs(mine).max()
+    video = pipe.decode_latents(torch.tensor(rearrange(mine, "B T h w C -> B T C h w"))).detach().numpy()
+    system, params = trained
+    pieces = list(system.codec.stream(params["codec"], mine))
+    shown = np.concatenate(pieces, axis=1)
+    assert np.abs(rearrange(video, "B C T H W -> B T H W C") - shown).max() <= 1e-3 * np.abs(shown).max()
+
+
+@pytest.mark.parametrize("others", [(), (("camera", 3.0),), (("object", 2.0), ("camera", 3.0))])
+def test_the_pipeline_with_dials_is_ours(trained, request_batch, tmp_path, others):
+    sampling = sampled(2.0, others)
+    export(trained, tmp_path / "out", sampling)
+    found, _ = theirs(
+        trained, request_batch, tmp_path / "out", sampling, remote=True, motion_guidance=dict(others), **ASKED
+    )
+    mine = ours(trained, request_batch, sampling)
+    assert np.abs(mine - found).max() <= 1e-3 * np.abs(mine).max()
+
+
+def test_what_offloads_the_transformer_stays(trained, request_batch, tmp_path):
+    """At the end of a clip diffusers takes the networks off the device and wraps their `forward` anew."""
+    sampling = sampled(2.0, (("camera", 3.0),), steps=1)
+    export(trained, tmp_path / "out", sampling)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out", tokenizer=None, trust_remote_code=True)
+    order = pipe.model_cpu_offload_seq.split("->")
+    assert order.index("motion_scores") < order.index("text_encoder") < order.index("transformer")
+    plain, wrapped = pipe.transformer.forward, []
+
+    def wrap():
+        wrapped.append(lambda *args, **kwargs: plain(*args, **kwargs))
+        pipe.transformer.forward = wrapped[-1]
+
+    wrap()
+    pipe.maybe_free_model_hooks = wrap
+    embeds = torch.zeros(1, TEXTS.length, TEXTS.features)
+    height, width = trained[0].size
+    pipe(
+        Image.fromarray(request_batch[IMAGE][0]),
+        prompt_embeds=embeds,
+        negative_prompt_embeds=embeds,
+        height=height,
+        width=width,
+        num_frames=trained[0].frames,
+        num_inference_steps=1,
+        output_type="latent",
+        max_sequence_length=TEXTS.length,
+        motion_guidance={"camera": 3.0},
+    )
+    assert len(wrapped) == 2
+    assert pipe.transformer.forward is wrapped[-1]
+    assert not pipe.transformer._forward_hooks
+    assert not pipe.transformer.time_embedding._forward_hooks
+
+
+@pytest.mark.parametrize("baked", [None, ASKED], ids=["dials", "baked"])
+def test_every_network_is_verified_and_the_report_says_by_how_much(trained, tmp_path, baked):
+    export(trained, tmp_path / "out", sampled(), baked=baked, verify=True)
+    parts = json.loads((tmp_path / "out" / "export_report.json").read_text())["parts"]
+    learned = {"positions"} if trained[0].transformer.positions == "rotary_and_learned" else set()
+    scores = set() if baked else {"motion_scores"}
+    assert set(parts) == {"text_encoder", "vae_encode", "vae_decode", "transformer"} | scores | learned
+    assert {part["status"] for part in parts.values()} == {"verified"}
+    found = {name: part["largest_relative_difference"] for name, part in parts.items()}
+    assert all(found.pop(name) == 0 for name in learned)
+    assert all(0 < difference < 1e-4 for difference in found.values())
+
+
+def test_a_part_that_does_not_fit_is_said(trained, tmp_path, monkeypatch):
+    """The rest of the folder is there all the same."""
+
+    def full(self):
+        raise MemoryError
+
+    monkeypatch.setattr(motionstone_report._Sides, "transformer", full)
+    export(trained, tmp_path / "out", sampled(), baked=ASKED, verify=True)
+    parts = json.loads((tmp_path / "out" / "export_report.json").read_text())["parts"]
+    assert parts["transformer"]["reason"] == "there is not enough memory to run it in float32"
+    assert parts["text_encoder"]["status"] == "verified"
+
+
+@pytest.mark.parametrize("curve", [Flat(), Rising(), Dynamic()])
+def test_the_card_says_how_its_clips_are_made(trained, tmp_path, curve):
+    system, _ = trained
+    export(trained, tmp_path / "out", sampled(others=(("camera", 2.0),), curve=curve), baked=ASKED, fps=16.0)
+    card = (tmp_path / "out" / "README.md").read_text()
+    assert f"height={system.size[0]}, width={system.size[1]}, num_frames={system.frames}" in card
+    assert "fps=16)" in card
+    assert ("use_dynamic_cfg=True" in card) == isinstance(curve, Dynamic)
+    assert ("rises step by step" in card) == isinstance(curve, Rising)
+    assert "both branches of the guidance have them" in card
+    assert "guidance on camera (2), which this pipeline has not" in card
+
+
+def test_a_wrong_network_is_found(trained, tmp_path, monkeypatch):
+    """A transformer whose scores were baked in twice is not ours."""
+    taken = motionstone._taken
+
+    def wrong(part, rules, flat):
+        found = taken(part, rules, flat)
+        if part == "denoiser":
+            found["time_embedding.linear_2.bias"] = np.asarray(found["time_embedding.linear_2.bias"]) * 2
+        return found
+
+    monkeypatch.setattr(motionstone, "_taken", wrong)
+    with pytest.raises(VerificationError, match="transformer by"):
+        export(trained, tmp_path / "out", sampled(), baked=ASKED, verify=True)
+    assert json.loads((tmp_path / "out" / "export_report.json").read_text())["parts"]["transformer"]["status"] == (
+        "too large"
+    )
+
+
+def test_a_preset_is_what_baking_adds(trained, tmp_path):
+    system, params = trained
+    presets = [ASKED, {"object": 1.0, "camera": 10.0}]
+    export(trained, tmp_path / "dials", sampled(), presets=presets)
+    export(trained, tmp_path / "baked", sampled(), baked=ASKED)
+    vectors = open_tensors(tmp_path / "dials" / "presets.safetensors")
+    assert set(vectors) == {"object08_camera2.5", "object01_camera10"}
+    name = "time_embedding.linear_2.bias"
+    plain, baked = (np.asarray(open_tensors(tmp_path / kind / "transformer")[name]) for kind in ("dials", "baked"))
+    np.testing.assert_allclose(plain + np.asarray(vectors["object08_camera2.5"]), baked, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(score_vector(system, params, ASKED), vectors["object08_camera2.5"], rtol=1e-6)
+
+
+def test_the_whole_folder_opens_with_its_tokenizer(trained, tmp_path):
+    if not SPIECE.is_file():
+        pytest.skip("needs T5's pieces, tokenizers/t5/spiece.model of the shared weights")
+    pytest.importorskip("sentencepiece")
+    export(trained, tmp_path / "out", sampled(), T5Tokens(SPIECE, TEXTS.length), baked=ASKED)
+    pipe = diffusers.CogVideoXImageToVideoPipeline.from_pretrained(tmp_path / "out")
+    ids = pipe.tokenizer(
+        "A dog.", padding="max_length", max_length=TEXTS.length, truncation=True, return_tensors="np"
+    ).input_ids
+    from jaxmotion.data.tokenize import T5Tokenizer
+
+    np.testing.assert_array_equal(ids, T5Tokenizer(str(SPIECE), TEXTS.length)(["A dog."]))
+
+
+def test_a_public_folder_in_several_files_is_what_it_was(trained, tmp_path):
+    """As the hub has the large sizes: diffusers and transformers cut them into files and write an index."""
+    system, params = trained
+    export(trained, tmp_path / "out", sampled(), baked=ASKED)
+    pipe = diffusers.CogVideoXImageToVideoPipeline.from_pretrained(tmp_path / "out", tokenizer=None)
+    pipe.save_pretrained(tmp_path / "public", max_shard_size="40KB")
+    for part in ("transformer", "text_encoder", "vae"):
+        assert len(list((tmp_path / "public" / part).glob("*-of-*.safetensors"))) > 1
+        assert list((tmp_path / "public" / part).glob("*.index.json"))
+    sources = StartFrom(**dict.fromkeys(("backbone", "vae", "text_encoder"), str(tmp_path / "public")))
+    like = paths(jax.eval_shape(system.build().init, jax.random.key(0)))
+    found, own = start.load(sources, system, like, {}), paths(params)
+    assert {path.split("/")[0] for path in own} - {path.split("/")[0] for path in found} == {
+        "object_score", "camera_score"
+    }  # fmt: skip
+    for path, array in found.items():
+        if path != motionstone.LAST_BIAS:  # the scores are in it
+            np.testing.assert_array_equal(np.asarray(array), own[path])
+
+
+def test_what_has_no_form_is_said(trained, tmp_path):
+    system, params = trained
+    tokens = HashTokens(TEXTS.vocabulary, TEXTS.length)
+    with pytest.raises(ValueError, match="no dial speed; there are object, camera"):
+        export(trained, tmp_path / "a", sampled(), baked={"speed": 3.0})
+    with pytest.raises(ValueError, match="object score is from 1 to 10; got 11"):
+        export(trained, tmp_path / "b", sampled(), baked={"object": 11.0})
+    odd = dataclasses.replace(system, conditioners={**system.conditioners, "image": FirstFrame(rescale=3.0)})
+    with pytest.raises(ValueError, match="rescaled by 3"):
+        pipeline_of(odd, flat_parameters(system, params), sampled(), tokens, baked=True)
+    assert not list(tmp_path.iterdir())
+
+
+def test_rising_guidance_is_no_other_guidance(trained, request_batch):
+    """They are told apart."""
+    flat, rising = sampled(), dataclasses.replace(sampled(), curve=Rising())
+    assert np.abs(ours(trained, request_batch, flat) - ours(trained, request_batch, rising)).max() > 1e-3
