@@ -28,18 +28,20 @@ from jaxmotion.data.precomputed import Prepared
 from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.models import t5
-from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
+from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
+from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoXSizes
 from jaxmotion.models.tadaconv import SMALL
+from jaxmotion.runs import precompute
 from jaxmotion.runs import trained as run
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.sampling.grid import write_clip
-from jaxmotion.systems.conditioner import T5Tokens
 from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.systems.motionstone.injection import FirstFrame
 from jaxmotion.systems.motionstone.intensity import Estimated
 from jaxmotion.systems.motionstone.motionstone import MotionStone
+from jaxmotion.systems.text import T5Tokens
 from jaxmotion.training.config import TrainConfig
+from jaxmotion.video.encode import write_clip
 
 BATCH, FPS, MADE = 4, 8.0, 8
 SECONDS = 6.0
@@ -57,7 +59,7 @@ def main() -> None:
         clips = options.clips or made_clips(Path(folder) / "clips", options.frames)
         asked = experiment(str(clips), options.frames, tuple(options.size))
         before = time.perf_counter()
-        count = run.prepare(asked, Path(folder) / "set", at_once=BATCH)
+        count = precompute.prepare(asked, Path(folder) / "set", at_once=BATCH)
         preparing = time.perf_counter() - before
         config = Prepared(str(Path(folder) / "set"), options.frames, FPS, tuple(options.size))
         raw, records = asked.data.open(), config.open()

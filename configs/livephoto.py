@@ -14,11 +14,12 @@ from jaxmotion.data.clips import Clips
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM
+from jaxmotion.diffusion.sampling import Noise, Sampling
 from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
-from jaxmotion.models import autoencoder, clip, dinov2, stable_diffusion
+from jaxmotion.models import autoencoder, clip, dinov2, space_to_depth, stable_diffusion
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.systems.conditioner import Conditioner, Droppable, ReferenceLatent, TextTokens
+from jaxmotion.systems.conditioner import Conditioner, Droppable
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
@@ -26,7 +27,8 @@ from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted
 from jaxmotion.systems.lora import LoRA
 from jaxmotion.systems.pretrained import StartFrom
-from jaxmotion.systems.system import Noise, Sampling
+from jaxmotion.systems.reference import ReferenceLatent
+from jaxmotion.systems.text import TextTokens
 from jaxmotion.training.config import TrainConfig
 
 Conditioners = dict[str, Conditioner]
@@ -116,7 +118,7 @@ def tiny_size(parts: Conditioners, start: Noise | PriorInversion = PRIOR):
                 heads=4,
                 groups=2,
             ),
-            codec=autoencoder.SpaceToDepth(factor=4),
+            codec=space_to_depth.SpaceToDepth(factor=4),
             conditioners=parts,
             process=Process(zero_terminal_snr(snr_shift(linear(0.00085, 0.012), 6.0)), "z0"),
             frames=8,

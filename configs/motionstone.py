@@ -17,16 +17,17 @@ from jaxmotion.data.tokenize import HashTokenizer, T5Tokenizer
 from jaxmotion.diffusion.guidance import Dynamic
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM, SDEDPMSolverPP
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
-from jaxmotion.models import autoencoder, autoencoder3d, cogvideox, t5, tadaconv
+from jaxmotion.models import autoencoder3d, causal_codec, cogvideox, space_to_depth, t5, tadaconv
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.systems.conditioner import Conditioner, Droppable, T5Tokens
+from jaxmotion.systems.conditioner import Conditioner, Droppable
 from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Intensity, Known, OneNumber
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.systems.pretrained import StartFrom
-from jaxmotion.systems.system import Sampling
+from jaxmotion.systems.text import T5Tokens
 from jaxmotion.training.config import TrainConfig
 
 Conditioners = dict[str, Conditioner]
@@ -61,7 +62,7 @@ def full_size(scores=decoupled, intensity: Intensity = METER, transformer=cogvid
     return Experiment(
         system=MotionStone(
             transformer=transformer,
-            codec=autoencoder3d.CausalCodec(autoencoder3d.FULL, clips_at_once=1),
+            codec=causal_codec.CausalCodec(autoencoder3d.FULL, clips_at_once=1),
             conditioners={
                 "image": FirstFrame(rescale=rescale),
                 "text": Droppable(T5Tokens(t5.XXL), 0.1),
@@ -125,7 +126,7 @@ def tiny_size(scores=decoupled, intensity: Intensity = KNOWN):
     return Experiment(
         system=MotionStone(
             transformer=TINY_TRANSFORMER,
-            codec=autoencoder.SpaceToDepth(factor=4),
+            codec=space_to_depth.SpaceToDepth(factor=4),
             conditioners={
                 "image": FirstFrame(noise=(-4.0, 0.5), dropped=0.0),
                 "text": Droppable(T5Tokens(t5.TINY), 0.1),

@@ -11,18 +11,20 @@ from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
 from jaxmotion.models import clip, dinov2
-from jaxmotion.models.autoencoder import SpaceToDepth
+from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.systems.conditioner import Droppable, ReferenceLatent, TextTokens
+from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted
-from jaxmotion.systems.system import Sampling
+from jaxmotion.systems.reference import ReferenceLatent
+from jaxmotion.systems.text import TextTokens
 from jaxmotion.training.config import TrainConfig
 
 FRAMES, SIZE = 8, (32, 32)

@@ -11,8 +11,7 @@ from rich.console import Console
 
 from jaxmotion.foundation import command_line as commands
 from jaxmotion.parallel import sharding
-from jaxmotion.runs import experiment
-from jaxmotion.runs import trained as run
+from jaxmotion.runs import experiment, export
 from jaxmotion.weights import lora
 from jaxmotion.weights import native_files as imported
 from jaxmotion.weights.formats import FORMATS, named
@@ -146,7 +145,7 @@ def _export(options: argparse.Namespace) -> None:
         files = imported.restore(options.imported, options.destination)
     else:
         asked = {name: getattr(options, name) for name in ("object", "camera", "intensity")}
-        files = run.export(
+        files = export.export(
             options.run,
             options.format,
             options.destination,

@@ -9,11 +9,12 @@ from rich.console import Console
 
 from jaxmotion.evaluation import control, dials
 from jaxmotion.foundation import command_line as commands
-from jaxmotion.foundation.types import LEVEL
+from jaxmotion.foundation.entries import LEVEL
 from jaxmotion.meter import benchmark as trials
 from jaxmotion.meter import meter
 from jaxmotion.meter import ranking as evaluate_ranking
 from jaxmotion.meter.baselines import BASELINES
+from jaxmotion.runs import evaluate, export
 from jaxmotion.runs import trained as run
 from jaxmotion.runs.experiment import load_all
 from jaxmotion.sampling.request import parse_levels
@@ -107,7 +108,7 @@ def _ablate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
         parser.error("--config FILE and --out DIR are needed: the experiments, and the folder of their runs")
     experiments = load_all(Path(options.config))
     values, seeds = parse_levels(options.levels), range(options.seeds)
-    found = run.ablate(experiments, options.out, values=values, seeds=seeds, count=options.count)
+    found = evaluate.ablate(experiments, options.out, values=values, seeds=seeds, count=options.count)
     _console(140).print(dials.table(found, f"{len(found)} experiments, dials turned"))
     print(options.out / "ablations.json")
 
@@ -116,7 +117,7 @@ def _rank(options: argparse.Namespace) -> None:
     """Tries meters and prints the table."""
     makers = {"shipped": meter.shipped, **BASELINES}
     if options.run is not None:
-        makers = {"run": lambda: run.open_meter(options.run, options.weights), **makers}
+        makers = {"run": lambda: export.open_meter(options.run, options.weights), **makers}
     names = tuple(makers) if options.meters == "all" else tuple(options.meters.split(","))
     unknown = [name for name in names if name not in makers]
     if unknown:

@@ -7,8 +7,7 @@ from pathlib import Path
 
 from jaxmotion.data.precompute.encode import DTYPES, shard_of
 from jaxmotion.foundation import command_line as commands
-from jaxmotion.runs import experiment
-from jaxmotion.runs import trained as run
+from jaxmotion.runs import experiment, precompute
 
 DESCRIPTION = """Encodes clips into latents, text features and motion scores, once, as a set that training reads.
 
@@ -41,7 +40,7 @@ def body(arguments: list[str]) -> None:
     for name in ("windows", "per_shard"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
-    written = run.prepare(
+    written = precompute.prepare(
         asked,
         options.out,
         dtype=options.dtype,

@@ -9,7 +9,7 @@ from rich.console import Console
 
 from jaxmotion.evaluation import control
 from jaxmotion.foundation import command_line as commands
-from jaxmotion.runs import experiment
+from jaxmotion.runs import experiment, train
 from jaxmotion.runs import trained as run
 
 DESCRIPTION = """From nothing to a report: trains the tiny LivePhoto of configs/quickstart.py on clips made on the fly,
@@ -31,7 +31,7 @@ def body(arguments: list[str]) -> None:
     if options.run is None:
         parser.error("--run DIR is needed: the folder that the run is kept in")
     print(f"1/3 training {asked.train.steps} steps", file=sys.stderr)
-    if run.train(asked, options.run).stopped:
+    if train.train(asked, options.run).stopped:
         return
     opened = run.open_run(options.run)
     print("2/3 measuring whether clips move as asked", file=sys.stderr)

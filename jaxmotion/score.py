@@ -20,7 +20,7 @@ from jaxmotion.meter import score_files as files
 from jaxmotion.meter import sinks as write
 from jaxmotion.meter.baselines import BASELINES
 from jaxmotion.meter.estimate import Named
-from jaxmotion.runs import trained as run
+from jaxmotion.runs import export
 
 DESCRIPTION = """Says how much the objects and how much the camera of your clips move, each on a scale of 1 to 10.
 
@@ -191,7 +191,7 @@ def _ship(arguments: list[str]) -> None:
     options = parser.parse_args(arguments)
     if options.out.suffix != ".safetensors":
         parser.error(f"{options.out} must end in .safetensors")
-    run.ship_meter(options.run, options.out)
+    export.ship_meter(options.run, options.out)
     print(f"{options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -5,8 +5,7 @@ from __future__ import annotations
 import sys
 
 from jaxmotion.foundation import command_line as commands
-from jaxmotion.runs import experiment
-from jaxmotion.runs import trained as run
+from jaxmotion.runs import experiment, initial, train
 
 DESCRIPTION = """Trains an experiment in a run folder, or continues the run that is there.
 
@@ -29,11 +28,11 @@ def body(arguments: list[str]) -> None:
         sys.exit(0 if {"-h", "--help"} & set(overrides) else 2)
     asked = experiment.override(experiment.load(options.config), overrides, parser.prog, DESCRIPTION)
     if options.dry_run:
-        run.describe(asked)
+        initial.describe(asked)
         return
     if options.run is None:
         parser.error("--run DIR is needed: the folder that the run is kept in")
-    run.train(asked, options.run)
+    train.train(asked, options.run)
 
 
 if __name__ == "__main__":

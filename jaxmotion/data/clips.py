@@ -17,7 +17,7 @@ from jaxmotion.data.bad_clips import BadClips
 from jaxmotion.data.buckets import Buckets, Shape, nearest
 from jaxmotion.data.scores import read_scores
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import CAMERA, FPS, OBJECT, VIDEO
+from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.video.decode import BadClipError, latest_time, read_clip, read_size, read_timeline
 from jaxmotion.video.listing import LOOKED_FOR, ClipFile, Listing, list_clips
 from jaxmotion.video.synthetic.captions import CAPTION

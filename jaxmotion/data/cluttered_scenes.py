@@ -18,7 +18,7 @@ from jaxtyping import Float
 from scipy.ndimage import gaussian_filter, map_coordinates
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import FPS, VIDEO
+from jaxmotion.foundation.entries import FPS, VIDEO
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.geometry import Placement, compose, invert, rotation
 from jaxmotion.video.synthetic import layered_scene as stage

@@ -18,7 +18,7 @@ import numpy as np
 from jaxmotion.data.clips import Clips, ClipsSource
 from jaxmotion.data.scores import read_scores
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import CAMERA, FPS, OBJECT, VIDEO
+from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.video.pairs import Pair, locate_pairs, read_pairs
 from jaxmotion.video.synthetic.captions import CAPTION
 

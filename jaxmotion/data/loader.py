@@ -16,7 +16,7 @@ import numpy as np
 from absl import flags
 
 from jaxmotion.data.buckets import parts_of
-from jaxmotion.foundation.types import FPS, TEXT, VIDEO
+from jaxmotion.foundation.entries import FPS, TEXT, VIDEO
 from jaxmotion.video.synthetic.captions import CAPTION
 
 

@@ -22,7 +22,7 @@ from PIL import Image
 
 from jaxmotion.data.buckets import Buckets, Shape
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import CAMERA, FPS, IMAGE, MOMENTS, OBJECT, TEXT_FEATURES
+from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, MOMENTS, OBJECT, TEXT_FEATURES
 from jaxmotion.video.synthetic.captions import CAPTION
 
 SETTINGS = "settings.json"

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxmotion.foundation.types import CAMERA, OBJECT
+from jaxmotion.foundation.entries import CAMERA, OBJECT
 from jaxmotion.video import motion_scale as unit
 
 MOTION, MOTION_SCORE = "motion", "motion_score"

@@ -16,7 +16,7 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import CAMERA, FPS, OBJECT, VIDEO
+from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.geometry import (
     CAMERA_WAYS,

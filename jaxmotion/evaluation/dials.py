@@ -23,7 +23,7 @@ from tqdm import tqdm
 
 from jaxmotion.evaluation.control import CONTROL
 from jaxmotion.evaluation.plot import PLOT
-from jaxmotion.foundation.types import CAMERA, OBJECT
+from jaxmotion.foundation.entries import CAMERA, OBJECT
 from jaxmotion.video import motion_scale as unit
 
 AXES = (OBJECT, CAMERA)

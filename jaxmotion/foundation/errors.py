@@ -15,3 +15,7 @@ class ConfigChangedError(ValueError):
 
 class CheckpointError(ValueError):
     """A checkpoint is missing or does not fit what should be read from it."""
+
+
+class CheckpointFileError(ValueError):
+    """A checkpoint file is missing, damaged, of an unknown kind, or would run code; the message names the file."""

@@ -12,7 +12,7 @@ from jaxtyping import Float
 from tqdm import tqdm
 
 from jaxmotion.data.cluttered_scenes import Worlds
-from jaxmotion.foundation.types import FPS, VIDEO
+from jaxmotion.foundation.entries import FPS, VIDEO
 from jaxmotion.meter import ranking, windows
 from jaxmotion.meter.estimate import Clip, Meter
 from jaxmotion.meter.meter import canvas

@@ -13,7 +13,7 @@ import numpy as np
 from jaxmotion.data.buckets import parts_of
 from jaxmotion.data.precompute import encode as encoding
 from jaxmotion.data.precomputed import ENCODERS, WEIGHTS, PreparedSource
-from jaxmotion.foundation.types import CAMERA, OBJECT, VIDEO
+from jaxmotion.foundation.entries import CAMERA, OBJECT, VIDEO
 from jaxmotion.parallel import sharding
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.training.log import write_whole

@@ -22,11 +22,12 @@ from jaxmotion.data.compared_pairs import Judged
 from jaxmotion.data.precomputed import Prepared
 from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation import config_json as saved
 from jaxmotion.foundation.config_json import register
 from jaxmotion.parallel.mesh import MeshSizes
 from jaxmotion.systems.pretrained import StartFrom
-from jaxmotion.systems.system import Sampling, System
+from jaxmotion.systems.system import System
 from jaxmotion.training.config import TrainConfig
 
 

@@ -8,11 +8,9 @@ before the first step, such as the edges between motion levels), `checkpoints/`,
 from __future__ import annotations
 
 import dataclasses
-import functools
 import itertools
 import json
 import re
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal
@@ -20,138 +18,35 @@ from typing import Any, Literal
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh
 from jaxtyping import UInt8
-from rich.console import Console
-from tqdm import tqdm
 
-from jaxmotion.data.buckets import Buckets, parts_of
-from jaxmotion.data.loader import batches
-from jaxmotion.data.precompute import encode as encoding
-from jaxmotion.data.precompute import shards
-from jaxmotion.data.precomputed import ENCODERS, WEIGHTS
 from jaxmotion.data.synthetic_clips import Synthetic
-from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer, spiece
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.evaluation import dials
-from jaxmotion.evaluation.control import CONTROL, measure_control, summary, write
+from jaxmotion.evaluation.control import measure_control, summary, write
 from jaxmotion.evaluation.measures import MEASURES
 from jaxmotion.evaluation.plot import plot_control
 from jaxmotion.evaluation.report import Row, write_report
-from jaxmotion.foundation.types import FPS, IMAGE, INTENSITY, LEVEL, TEXT, VIDEO, Params, Settings, file_part, spoken
-from jaxmotion.meter.meter import Estimator, shipped
-from jaxmotion.meter.meter import save as save_meter
-from jaxmotion.parallel import sharding
-from jaxmotion.parallel.mesh import MeshSizes, make_mesh
-from jaxmotion.parallel.sharding import of_first_process, process_share
+from jaxmotion.foundation.entries import IMAGE, INTENSITY, LEVEL, TEXT, VIDEO
+from jaxmotion.foundation.types import Params, Settings, file_part
 from jaxmotion.runs import experiment as experiments
-from jaxmotion.runs.compatibility import check_known, check_prepared
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.sampling.generate import Decode, Sampler, generate
-from jaxmotion.sampling.grid import grid, write_clip, write_mp4, write_settings, writer_of
-from jaxmotion.sampling.request import Request, fit, load_photo
-from jaxmotion.systems import pretrained as start
-from jaxmotion.systems.livephoto.export import export_diffusers, export_motion_adapter
-from jaxmotion.systems.livephoto.export_comfy import export_comfy
-from jaxmotion.systems.lora import LORA, LoRA
-from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
-from jaxmotion.systems.motionstone.export import export_motionstone
-from jaxmotion.systems.motionstone.intensity import METER
-from jaxmotion.systems.motionstone.motionstone import MotionStone
-from jaxmotion.systems.system import Dial, Sampling, Task
-from jaxmotion.training import checkpoint, loop
-from jaxmotion.training.log import write_whole
-from jaxmotion.training.memory import estimate
-from jaxmotion.training.resume import CONFIG, check_continues
+from jaxmotion.sampling.grid import write_settings
+from jaxmotion.sampling.request import Request
+from jaxmotion.systems.control import Dial
+from jaxmotion.training import checkpoint
+from jaxmotion.training.resume import CONFIG
 from jaxmotion.training.state import cast
+from jaxmotion.video.encode import write_clip, writer_of
+from jaxmotion.video.images import fit, load_photo
 from jaxmotion.video.synthetic.captions import CAPTION
 from jaxmotion.video.synthetic.photos import HELD_OUT, SUFFIXES, WHEEL, read_photos
 from jaxmotion.video.tracked_speed import followed_speeds
-from jaxmotion.weights import native_files as imported
-from jaxmotion.weights.hub import files_of
-from jaxmotion.weights.lora import export_lora
 from jaxmotion.weights.preview_decoder import TinyDecoder
-from jaxmotion.weights.tokenizers import CLIP_FILES, ClipTokens, HashTokens, T5Tokens, Tokens
 
-CALIBRATION, BAD_CLIPS = "calibration.json", "bad_clips.jsonl"
-PREVIEWS, PREVIEW_LEVELS = 3, (1, 5, 10)
-
-
-def train(experiment: Experiment, directory: Path) -> loop.Result:
-    """Trains an experiment in a folder, or continues what is there.
-
-    Raises:
-        ValueError: the folder holds a run with another config that this one cannot continue.
-    """
-    meta = experiments.to_json(experiment)
-    check_continues(directory, meta)
-    directory.mkdir(parents=True, exist_ok=True)
-    mesh = make_mesh(experiment.mesh)
-    fresh = checkpoint.latest_step(directory) is None
-    source = experiment.data.open(directory / BAD_CLIPS)
-    check_known(experiment, source)
-    weights = starting_weights(experiment, experiment.system.build()) if fresh else {}
-    check_prepared(experiment, source, weights, directory, fresh=fresh)
-    if isinstance(source, Buckets):
-        for shape in source.shapes:
-            experiment.system.at(shape.frames, shape.size)
-        if jax.process_index() == 0:
-            tqdm.write(f"{source}. The training step is compiled once for each.", file=sys.stderr)
-    calibrated = _calibrated(experiment, mesh, source, directory)
-    task = calibrated.system.build()
-    preview = None
-    if isinstance(task, Sampler):
-        preview = functools.partial(_write_preview, calibrated, task, source, directory)
-    loader = _loader(experiment, mesh, source)
-    return loop.run(task, experiment.train, mesh, loader, directory, meta=meta, on_sample=preview, start=weights)
-
-
-def starting_weights(experiment: Experiment, task: Task) -> dict[str, Any]:
-    """Array-likes by path for the parameters that do not start from random values; each is read when it is asked for.
-
-    Raises:
-        ValueError: a source is missing, damaged, or does not fit the system.
-    """
-    sources = experiment.start_from
-    like = sharding.paths(jax.eval_shape(task.init, jax.random.key(0)))
-    found: dict[str, Any] = {}
-    if sources.run:
-        saved = sharding.paths(checkpoint.restore_params(Path(sources.run), weights=sources.run_weights))
-        found = {path: array for path, array in saved.items() if path in like}
-        wrong = [path for path, array in found.items() if tuple(array.shape) != tuple(like[path].shape)]
-        if wrong or not found:
-            what = f"other shapes of {', '.join(wrong[:5])}" if wrong else "none of the parameters"
-            raise ValueError(f"start_from.run is {sources.run}, which has {what} of this system.")
-    found = {**_meter_weights(like), **found}
-    return start.load(sources, experiment.system, like, found)
-
-
-def _meter_weights(like: Mapping[str, Any]) -> dict[str, Any]:
-    """Those of the motion meter in the package, for a system that scores its clips with it.
-
-    Raises:
-        ValueError: the system has an estimator of another size.
-    """
-    mine = {path: array for path, array in like.items() if path.startswith(f"{METER}/")}
-    if not mine:
-        return {}
-    weights = {f"{METER}/{path}": array for path, array in sharding.paths(shipped().params).items()}
-    if {path: array.shape for path, array in mine.items()} != {path: array.shape for path, array in weights.items()}:
-        raise ValueError("The system's estimator is not of the size of the motion meter in the package; give its run.")
-    return weights
-
-
-def describe(experiment: Experiment) -> None:
-    """Prints the resolved config, the table of parameters and the memory a run would need; allocates nothing large."""
-    console = Console()
-    if not console.is_terminal:
-        console = Console(width=120)  # the tables need that much, and files and pipes have no width
-    console.print_json(data=experiments.to_json(experiment))
-    task = experiment.system.build()
-    like = sharding.paths(jax.eval_shape(task.init, jax.random.key(0)))
-    for field, source in start.check(experiment.start_from, like).items():
-        console.print(f"start_from.{field} is {source}", highlight=False, soft_wrap=True)
-    for table in estimate(task, experiment.train, make_mesh(experiment.mesh)).tables():
-        console.print(table)
+CALIBRATION = "calibration.json"
+PREVIEW_LEVELS = (1, 5, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -373,43 +268,6 @@ class TrainedRun:
         return write_report(self.directory, rows)
 
 
-def ablate(
-    experiments_by_name: Mapping[str, Experiment],
-    directory: Path,
-    *,
-    values: Sequence[float] = tuple(range(1, 11)),
-    seeds: Sequence[int] = (0, 1),
-    count: int = 6,
-) -> dict[str, Any]:
-    """Trains experiments side by side and turns their dials; what is done already is kept. Returns the numbers by name.
-
-    Each has a run folder of its name; `ablations.json` in the folder above holds the numbers of all.
-
-    Raises:
-        ValueError: there is no experiment, or a folder holds a run of another one.
-    """
-    if not experiments_by_name:
-        raise ValueError("There is nothing to compare: the config file has no experiments.")
-    found = {}
-    for name, experiment in experiments_by_name.items():
-        folder = directory / name
-        result = train(experiment, folder)
-        if result.stopped:
-            raise ValueError(f"The training of {name} was stopped at step {result.step}; the same command goes on.")
-        done = folder / CONTROL
-        numbers = json.loads(done.read_text()) if done.is_file() else {}
-        said = experiments.to_json(experiment)
-        asked = {"values": list(values), "seeds": list(seeds), "step": result.step}
-        asked |= {"sampling": said["sampling"], "data": said["data"]}
-        if {key: numbers.get(key) for key in asked} != asked or len(numbers["scenes"]) != count:
-            opened = open_run(folder)
-            numbers = {**opened.turn_dials(values=values, seeds=seeds, count=count), **asked}
-            dials.write(numbers, folder)
-        found[name] = numbers
-    write_whole(directory / "ablations.json", json.dumps(found, indent=2) + "\n")
-    return found
-
-
 def open_run(
     directory: Path, weights: Literal["ema", "live"] = "ema", *, precision: Literal["train", "saved"] = "train"
 ) -> TrainedRun:
@@ -433,97 +291,6 @@ def open_run(
     if precision == "train":
         params = cast(params, experiment.train.precision)
     return TrainedRun(directory, experiment, model, params)
-
-
-def open_meter(directory: Path, weights: Literal["ema", "live"] = "ema") -> Estimator:
-    """The newest checkpoint of a run of a motion estimator, as a meter.
-
-    Raises:
-        FileNotFoundError: the folder holds no run.
-        ValueError: it is a run of something else, or has no complete checkpoint yet.
-    """
-    system = _read_config(directory).system
-    if not isinstance(system, MotionEstimator):
-        raise ValueError(f"{directory} holds a run of {type(system).__name__}; a meter is a run of MotionEstimator.")
-    step = checkpoint.latest_step(directory)
-    params = checkpoint.restore_params(directory, weights=weights)
-    return Estimator(system.build(), params, f"{directory.name}-{step}")
-
-
-def ship_meter(directory: Path, path: Path) -> None:
-    """Writes the averaged weights of a run of a motion estimator as the package keeps its own."""
-    meter = open_meter(directory)
-    save_meter(meter.task.config, meter.params, path, {"run": meter.name})
-
-
-Kind = Literal["diffusers", "diffusers-baked", "motion-adapter", "comfy", "safetensors", "lora-peft", "lora-kohya"]
-
-
-def export(
-    directory: Path,
-    kind: Kind,
-    destination: Path,
-    weights: Literal["ema", "live"] = "ema",
-    *,
-    verify: bool = True,
-    asked: Mapping[str, float] | None = None,
-) -> list[Path]:
-    """Writes the weights of a run for others, and returns the files.
-
-    Args:
-        asked: the scores that `diffusers-baked` bakes in; what is not named is at its default.
-        kind: `diffusers` (the folder of a pipeline), `diffusers-baked` (that of a stock pipeline with one setting of
-            MotionStone's scores in its weights), `motion-adapter` (that of a MotionAdapter), `comfy` (motion
-            modules in the names of AnimateDiff), `safetensors` (everything under our paths), or the factors of a LoRA.
-            Of a run of LoRA the others have the factors merged in.
-        verify: compare what PyTorch makes of it with what we do, where it is installed.
-
-    Raises:
-        FileExistsError: the destination is there already.
-        ValueError: the run has no form of this kind.
-    """
-    opened = open_run(directory, weights, precision="saved")
-    system, params = opened.experiment.system, opened.params
-    meta = experiments.to_json(opened.experiment)
-    match kind, system:
-        case "lora-peft" | "lora-kohya", LoRA():
-            layout = "peft" if kind == "lora-peft" else "kohya"
-            return export_lora(params[LORA], system.rank, system.alpha, layout, destination)
-        case "lora-peft" | "lora-kohya", _:
-            raise ValueError(
-                f"{directory} is no run of LoRA, so there are no factors to write; export it as diffusers."
-            )
-        case _, LoRA():
-            system, params = system.of, system.build().merged(params)
-    if isinstance(system, MotionStone) and kind in ("diffusers", "diffusers-baked"):
-        settings = {**{name: dial.default for name, dial in system.dials.items()}, **(asked or {})}
-        baked = settings if kind == "diffusers-baked" else None
-        tokens = _exported_tokenizer(opened.experiment.tokenizer)
-        presets = [dict(each) for each in _previewed(system.dials)]
-        return export_motionstone(
-            system,
-            params,
-            opened.experiment.sampling,
-            tokens,
-            destination,
-            meta=meta,
-            baked=baked,
-            presets=presets,
-            fps=opened.experiment.data.fps,
-            verify=verify,
-        )
-    if kind == "diffusers-baked":
-        raise ValueError(f"{directory} is no run of MotionStone; there are no scores to bake in.")
-    if kind == "diffusers":
-        tokens = _exported_tokenizer(opened.experiment.tokenizer)
-        return export_diffusers(
-            system, params, opened.experiment.sampling, tokens, destination, meta=meta, verify=verify
-        )
-    if kind == "motion-adapter":
-        return export_motion_adapter(system, params, destination, meta=meta)
-    if kind == "comfy":
-        return export_comfy(system, sharding.paths(params), destination, meta=meta)
-    return imported.export_parameters(sharding.paths(params), destination, meta=meta)
 
 
 def _read_config(directory: Path) -> Experiment:
@@ -563,14 +330,6 @@ def _previewed(dials: Mapping[str, Dial]) -> list[Settings]:
     return list(dict.fromkeys(found)) or [()]
 
 
-def _exported_tokenizer(tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer) -> Tokens:
-    if isinstance(tokenizer, HashTokenizer):
-        return HashTokens(tokenizer.vocabulary, tokenizer.length)
-    if isinstance(tokenizer, T5Tokenizer):
-        return T5Tokens(spiece(tokenizer.source), tokenizer.length)
-    return ClipTokens(files_of(tokenizer.source, CLIP_FILES), tokenizer.length)
-
-
 def _closer(picture: UInt8[np.ndarray, "H W 3"], times: int) -> UInt8[np.ndarray, "h w 3"]:
     """A part of a picture, 0.65 of the one before in height and width, to the left and to the right in turn."""
     for turn in range(times):
@@ -578,118 +337,3 @@ def _closer(picture: UInt8[np.ndarray, "H W 3"], times: int) -> UInt8[np.ndarray
         top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) * (turn % 2)
         picture = picture[top : top + height, left : left + width]
     return picture
-
-
-def _loader(experiment: Experiment, mesh: Mesh, source: Any) -> Any:
-    """This process's rows of every training batch, for ever."""
-    index, count = process_share(mesh)
-    return batches(
-        source,
-        batch_size=experiment.train.batch_size,
-        seed=experiment.train.seed,
-        tokenize=experiment.tokenizer,
-        workers=experiment.workers,
-        process_index=index,
-        process_count=count,
-        entries=getattr(source, "entries", (VIDEO, FPS)),
-        also=[name for name in experiment.system.labels if name in source.labels],
-    )
-
-
-def prepare(
-    experiment: Experiment,
-    destination: Path,
-    *,
-    dtype: str = "float16",
-    windows: int = 1,
-    per_shard: int = 64,
-    at_once: int = 0,
-    process: int = 0,
-    of: int = 1,
-) -> int:
-    """Encodes the clips of an experiment into a prepared set, and returns how many records this call wrote.
-
-    Clips of several shapes make a set for each, in a folder below.
-
-    Args:
-        dtype: of the latents' moments and the text features.
-        windows: records of each clip; the first starts where the clip does, the others at random times.
-        at_once: clips that are encoded together; 0: one for each device.
-        process, of: which of how many processes this is; each writes its own shards.
-
-    Raises:
-        ValueError: the system has no latents or text features to prepare, or the folder holds another set.
-    """
-    mesh = make_mesh(MeshSizes(data=1, fsdp=-1), jax.local_devices())
-    encoder = encoding.Encoder(experiment.system, experiment.tokenizer, dtype)
-    weights = starting_weights(experiment, experiment.system.build())
-    source = experiment.data.open(destination.with_name(f"{destination.name}.bad_clips.jsonl"))
-    check_known(experiment, source)
-    params, digest = encoder.placed(weights, mesh)
-    at_once = at_once or mesh.size
-    seed = experiment.train.seed
-
-    def job_of(part: Any, folder: Path) -> shards.Job:
-        clips = json.loads(json.dumps(dataclasses.asdict(part.config)))
-        settings = {
-            "clips": {**clips, "count": len(part), "windows": windows, "per_shard": per_shard},
-            "files": encoding.files_of(part),
-            ENCODERS: {**encoder.settings(), "dtype": dtype, WEIGHTS: digest},
-        }
-        if windows > 1:
-            settings["seed"] = seed  # which draws their times
-        return shards.Job(folder, len(part) * windows, per_shard, at_once, settings)
-
-    if isinstance(source, Buckets):
-        shards.begin_buckets(destination, source.shapes)
-        folders = [destination / str(shape) for shape in source.shapes]
-    else:
-        folders = [destination]
-    jobs = [(part, job_of(part, folder)) for part, folder in zip(parts_of(source), folders, strict=True)]
-    for _, job in jobs:
-        shards.begin(job)
-    written = 0
-    for part, job in jobs:
-
-        def load(index: int, part: Any = part) -> Mapping[str, Any] | None:
-            clip, window = divmod(index, windows)
-            return encoding.loaded(part, clip, None if window == 0 else np.random.default_rng([seed, clip, window]))
-
-        with jax.set_mesh(mesh):
-            written += shards.write(job, load, lambda found: encoder.encode(params, found, at_once, mesh), process, of)
-        shards.finish(job)
-    return written
-
-
-def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path) -> Experiment:
-    """The experiment with what its system measures on the training clips; measured once for a run."""
-    path = directory / CALIBRATION
-    before = Path(experiment.start_from.run) / CALIBRATION
-    measured = json.loads(path.read_text()) if path.exists() else None
-    if measured is None and experiment.start_from.run and before.is_file():
-        measured = json.loads(before.read_text())  # a level goes on to mean what it meant
-    measured = of_first_process(measured)
-    if measured is None:
-        clips = (
-            batch[VIDEO] for batch in tqdm(_loader(experiment, mesh, source), desc="measuring the clips", unit="batch")
-        )
-        measured = of_first_process(experiment.system.calibrate(clips))
-    if jax.process_index() == 0 and not path.exists():
-        write_whole(path, json.dumps(measured, indent=2) + "\n")
-    return dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
-
-
-def _write_preview(
-    experiment: Experiment, model: Sampler, source: Any, directory: Path, params: Params, step: int
-) -> None:
-    """Writes the first clips of the data, animated at three levels, to samples/step_NNNNNN_N.mp4."""
-    run = TrainedRun(directory, experiment, model, cast(params, experiment.train.precision))
-    for index in range(min(PREVIEWS, len(source))):
-        example = source.example(index)
-        photo = fit(example[IMAGE] if IMAGE in example else example[VIDEO][0], experiment.system.size)
-        settings = _previewed(experiment.system.dials)
-        clips = run.at_settings(photo, example[CAPTION], [dict(each) for each in settings], index)
-        path = directory / "samples" / f"step_{step:06d}_{index}.mp4"
-        path.parent.mkdir(exist_ok=True)
-        panels = {spoken(each): clip for each, clip in zip(settings, clips, strict=True)}
-        write_mp4(path, grid(photo, panels, title=example[CAPTION]), experiment.data.fps)

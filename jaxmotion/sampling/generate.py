@@ -11,8 +11,9 @@ import numpy as np
 from jaxtyping import Float, Key, UInt8
 from tqdm import tqdm
 
-from jaxmotion.foundation.types import IMAGE, Array, Batch, Params
-from jaxmotion.systems.system import Sampling
+from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.entries import IMAGE
+from jaxmotion.foundation.types import Array, Batch, Params
 
 PIXELS_AT_ONCE, MOST_AT_ONCE = 2**18, 32
 """Clips sampled together: as many as have this many pixels in one frame each (4 of 256 x 256), and never more."""

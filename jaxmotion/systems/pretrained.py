@@ -12,11 +12,12 @@ import jax
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.systems.lora import LORA, LoRA, pairs
+from jaxmotion.foundation.errors import CheckpointFileError
+from jaxmotion.nn.low_rank import LORA, pairs
+from jaxmotion.systems.lora import LoRA
 from jaxmotion.systems.system import System
 from jaxmotion.weights import formats, lora
 from jaxmotion.weights import native_files as imported
-from jaxmotion.weights.errors import CheckpointFileError
 from jaxmotion.weights.hub import locate, names_repository
 from jaxmotion.weights.rules import ConversionError, Lazy
 from jaxmotion.weights.tensor_files import open_tensors

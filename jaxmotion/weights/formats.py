@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-from jaxmotion.weights.errors import CheckpointFileError
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights.infer import whole
 from jaxmotion.weights.rules import (
     LINEAR,

@@ -17,7 +17,7 @@ from huggingface_hub.errors import (
     RevisionNotFoundError,
 )
 
-from jaxmotion.weights.errors import CheckpointFileError
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights.tensor_files import STANDARD
 
 _REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:(?P<path>[\w./ -]+))?")

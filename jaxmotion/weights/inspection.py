@@ -12,9 +12,9 @@ from typing import Any
 from rich.console import Console
 from rich.markup import escape
 
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights import formats
 from jaxmotion.weights import native_files as imported
-from jaxmotion.weights.errors import CheckpointFileError
 from jaxmotion.weights.formats import Format
 from jaxmotion.weights.rules import ConversionError, spoken_of
 from jaxmotion.weights.tensor_files import Checkpoint, open_tensors

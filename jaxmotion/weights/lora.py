@@ -30,7 +30,7 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxmotion.foundation.types import Array, Params
-from jaxmotion.systems.lora import DOWN, UP, fresh, merge, pairs, product, stacked
+from jaxmotion.nn.low_rank import DOWN, UP, fresh, merge, pairs, product, stacked
 from jaxmotion.weights import formats
 from jaxmotion.weights.diffusers_folder import files_in, whole
 from jaxmotion.weights.lora_names import ALPHA, STABLE_DIFFUSION, Layer, Parts, known_names, layers_of

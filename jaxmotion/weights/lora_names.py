@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from jaxmotion.systems.lora import DOWN, UP, sides, stacked
+from jaxmotion.nn.low_rank import DOWN, UP, sides, stacked
 from jaxmotion.weights.rules import ConversionError, Rules, covered, tensors_of
 from jaxmotion.weights.tables.animatediff import ANIMATEDIFF
 from jaxmotion.weights.tables.clip import CLIP_TEXT, CLIP_TEXT_BARE

@@ -14,9 +14,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights import formats
 from jaxmotion.weights.diffusers_folder import files_in, whole, write_json
-from jaxmotion.weights.errors import CheckpointFileError
 from jaxmotion.weights.formats import BY_NAME, Format
 from jaxmotion.weights.rules import Lazy, Rules
 from jaxmotion.weights.tensor_files import INDEX, Checkpoint, open_tensors

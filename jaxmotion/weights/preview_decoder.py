@@ -13,10 +13,10 @@ import numpy as np
 from flax.traverse_util import unflatten_dict
 from jaxtyping import Float, UInt8
 
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Array, Params, pixels_to_uint8
 from jaxmotion.weights import formats
 from jaxmotion.weights import infer as sizes
-from jaxmotion.weights.errors import CheckpointFileError
 from jaxmotion.weights.tensor_files import open_tensors
 
 PARTS = {"taehv": "preview", "diffusers-vae-tiny": "codec"}

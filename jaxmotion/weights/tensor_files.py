@@ -11,8 +11,8 @@ import ml_dtypes
 import numpy as np
 from safetensors import SafetensorError, safe_open
 
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights import torch_zip
-from jaxmotion.weights.errors import CheckpointFileError
 from jaxmotion.weights.rules import Lazy
 
 INDEX = ".safetensors.index.json"

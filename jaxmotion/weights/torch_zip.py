@@ -22,7 +22,7 @@ from typing import Any
 import ml_dtypes
 import numpy as np
 
-from jaxmotion.weights.errors import CheckpointFileError
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights.rules import Lazy
 
 DTYPES = {

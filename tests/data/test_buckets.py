@@ -16,8 +16,8 @@ from jaxmotion.data.clips import Clips
 from jaxmotion.data.loader import batches
 from jaxmotion.data.precomputed import Prepared
 from jaxmotion.data.tokenize import HashTokenizer
-from jaxmotion.foundation.types import FPS, MOMENTS, VIDEO
-from jaxmotion.runs import experiment
+from jaxmotion.foundation.entries import FPS, MOMENTS, VIDEO
+from jaxmotion.runs import experiment, precompute, train
 from jaxmotion.runs import trained as run
 from jaxmotion.sampling.request import Request
 from tests.support import SUPPORT
@@ -129,7 +129,7 @@ def scored(asked, folder, tmp_path_factory) -> experiment.Experiment:
 
 
 def test_they_train_and_the_step_is_compiled_once_for_each(scored, tmp_path, capsys) -> None:
-    result = run.train(scored, tmp_path / "run")
+    result = train.train(scored, tmp_path / "run")
     assert (result.step, result.skipped) == (6, 0)
     said = capsys.readouterr().err
     assert said.count("Compiling the training step for 2x5x32x64x3") == 1
@@ -152,8 +152,8 @@ def test_they_train_and_the_step_is_compiled_once_for_each(scored, tmp_path, cap
 
 def test_they_are_prepared_apart_and_train_together(scored, tmp_path, capsys) -> None:
     folder = tmp_path / "set"
-    assert run.prepare(scored, folder, dtype="float32", per_shard=2, at_once=2) == 8
-    assert run.prepare(scored, folder, dtype="float32", per_shard=2, at_once=2) == 0
+    assert precompute.prepare(scored, folder, dtype="float32", per_shard=2, at_once=2) == 8
+    assert precompute.prepare(scored, folder, dtype="float32", per_shard=2, at_once=2) == 0
     assert json.loads((folder / "buckets.json").read_text()) == ["5x32x64", "9x64x32"]
     prepared = dataclasses.replace(scored, data=Prepared(str(folder), 5, 8.0, (32, 64)))
     source = prepared.data.open()
@@ -162,18 +162,18 @@ def test_they_are_prepared_apart_and_train_together(scored, tmp_path, capsys) ->
         (3, 16, 8): 2,
     }
     assert source.example(0)[FPS] == 8.0
-    result = run.train(prepared, tmp_path / "run")
+    result = train.train(prepared, tmp_path / "run")
     assert (result.step, result.skipped) == (6, 0)
     assert capsys.readouterr().err.count("Compiling the training step for") == 2
     scores = Path(scored.data.scores)
     kept = scores.read_text()
     scores.write_text(kept.replace("6.0", "2.0"))
     with pytest.raises(ValueError, match=r"other settings \(files\)"):
-        run.prepare(scored, folder, dtype="float32", per_shard=2, at_once=2)
+        precompute.prepare(scored, folder, dtype="float32", per_shard=2, at_once=2)
     scores.write_text(kept)
     fewer = dataclasses.replace(scored, data=dataclasses.replace(scored.data, buckets=(tuple(TALL),)))
     with pytest.raises(ValueError, match="holds the buckets 5x32x64, 9x64x32; asked for are 5x32x64, 5x64x32"):
-        run.prepare(fewer, folder, dtype="float32")
+        precompute.prepare(fewer, folder, dtype="float32")
     with pytest.raises(ValueError, match="has the shapes 5x32x64, 9x64x32; data is 5x32x32"):
         Prepared(str(folder), 5, 8.0, (32, 32)).open()
 
@@ -181,7 +181,7 @@ def test_they_are_prepared_apart_and_train_together(scored, tmp_path, capsys) ->
 def test_a_bucket_that_the_system_cannot_make_is_refused_at_the_start(scored, tmp_path, root) -> None:
     bad = dataclasses.replace(scored, data=dataclasses.replace(scored.data, buckets=((5, 64, 36),)))
     with pytest.raises(ValueError, match="width of 36 px; this model needs a multiple of 8"):
-        run.train(bad, tmp_path / "run")
+        train.train(bad, tmp_path / "run")
     full = experiment.load(f"{root}/configs/motionstone.py").system
     with pytest.raises(ValueError, match="learned the places of 480 x 720 px and knows no others"):
         full.at(49, (720, 480))

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxmotion.data.clips import Clips
-from jaxmotion.foundation.types import CAMERA, OBJECT
+from jaxmotion.foundation.entries import CAMERA, OBJECT
 from jaxmotion.meter.sinks import add_to_metadata
 
 

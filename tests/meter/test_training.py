@@ -13,8 +13,7 @@ from jaxmotion.data.cluttered_scenes import Worlds
 from jaxmotion.data.compared_pairs import Judged
 from jaxmotion.meter import meter
 from jaxmotion.meter.estimate import Clip
-from jaxmotion.runs import experiment
-from jaxmotion.runs import trained as run
+from jaxmotion.runs import experiment, export, train
 from jaxmotion.video.pairs import Pair, write_pairs
 
 
@@ -23,13 +22,13 @@ def trained(tmp_path_factory, root) -> Path:
     """A run of the tiny estimator, six steps long."""
     tiny = experiment.load(f"{root / 'configs' / 'motion_estimator.py'}:tiny")
     folder = tmp_path_factory.mktemp("runs") / "meter"
-    run.train(dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, steps=6, save_every=6)), folder)
+    train.train(dataclasses.replace(tiny, train=dataclasses.replace(tiny.train, steps=6, save_every=6)), folder)
     return folder
 
 
 def test_a_run_becomes_a_meter_and_a_file_that_says_the_same(trained, tmp_path) -> None:
-    run.ship_meter(trained, tmp_path / "mine.safetensors")
-    opened, loaded = run.open_meter(trained), meter.load(tmp_path / "mine.safetensors")
+    export.ship_meter(trained, tmp_path / "mine.safetensors")
+    opened, loaded = export.open_meter(trained), meter.load(tmp_path / "mine.safetensors")
     clip = Clip.at(Worlds(size=(48, 64), frames=5).open().example(0)["video"], 8)
     ours, theirs = opened([clip])[0], loaded([clip])[0]
     assert loaded.name.startswith("mine-")
@@ -49,7 +48,7 @@ def test_a_run_of_something_else_is_no_meter(trained) -> None:
     values = json.loads((trained / "config.json").read_text())
     assert values["system"]["class"].endswith(":MotionEstimator")
     with pytest.raises(FileNotFoundError, match="holds no run"):
-        run.open_meter(trained.parent)
+        export.open_meter(trained.parent)
 
 
 @pytest.mark.parametrize("name", ["small", "r50", "tiny", "judged"])
@@ -70,10 +69,10 @@ def test_judged_pairs_and_pseudo_labels_train_it_further(trained, root, film, tm
     train = dataclasses.replace(tiny.train, steps=3, batch_size=2, save_every=3, log_every=1, warmup_steps=0)
     start_from = dataclasses.replace(tiny.start_from, run=str(trained))
     further = dataclasses.replace(tiny, data=data, train=train, start_from=start_from)
-    run.train(further, tmp_path / "run")
+    train.train(further, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 3
     assert all(np.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
-    before, after = run.open_meter(trained), run.open_meter(tmp_path / "run")
+    before, after = export.open_meter(trained), export.open_meter(tmp_path / "run")
     clip = Clip.at(Worlds(size=(48, 64), frames=5).open().example(0)["video"], 8)
     assert before([clip])[0] != after([clip])[0]

@@ -8,8 +8,9 @@ import skimage.data
 
 from jaxmotion.foundation.types import pixels_to_float, pixels_to_uint8
 from jaxmotion.models import autoencoder_tiny
-from jaxmotion.models.autoencoder import TINY, AutoencoderKL, KLCodec, SpaceToDepth
+from jaxmotion.models.autoencoder import TINY, AutoencoderKL, KLCodec
 from jaxmotion.models.autoencoder_tiny import TinyCodec
+from jaxmotion.models.space_to_depth import SpaceToDepth
 
 X = jax.random.uniform(jax.random.key(0), (2, 3, 16, 24, 3), minval=-1.0)
 CODECS = [SpaceToDepth(2), SpaceToDepth(4), SpaceToDepth(8), KLCodec(TINY), TinyCodec(autoencoder_tiny.TINY)]

@@ -13,7 +13,8 @@ from diffusers import AutoencoderKLCogVideoX
 from einops import rearrange
 
 from jaxmotion.models import autoencoder3d
-from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec, Tiles, chunks
+from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
+from jaxmotion.models.causal_codec import CausalCodec, Tiles, chunks
 from jaxmotion.weights.rules import to_jax, to_torch
 from jaxmotion.weights.tables.autoencoder3d import AUTOENCODER3D
 from jaxmotion.weights.tensor_files import open_tensors

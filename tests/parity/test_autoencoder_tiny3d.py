@@ -9,9 +9,9 @@ import jax
 import numpy as np
 import pytest
 
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.models.autoencoder_tiny import AutoencoderTiny, AutoencoderTinySizes, TinyCodec
 from jaxmotion.models.autoencoder_tiny3d import FULL, TinyDecoder3D
-from jaxmotion.weights.errors import CheckpointFileError
 from jaxmotion.weights.preview_decoder import TinyDecoder
 from jaxmotion.weights.rules import to_jax, to_torch
 from jaxmotion.weights.tables.autoencoder_tiny import AUTOENCODER_TINY

@@ -20,7 +20,7 @@ from diffusers.models.embeddings import get_3d_rotary_pos_embed
 from einops import rearrange
 
 from jaxmotion.foundation.types import Condition
-from jaxmotion.models import autoencoder, autoencoder3d, clip, cogvideox, dinov2, stable_diffusion, t5
+from jaxmotion.models import autoencoder, autoencoder3d, causal_codec, clip, cogvideox, dinov2, stable_diffusion, t5
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
 from jaxmotion.weights.rules import to_jax
 from jaxmotion.weights.tables.autoencoder import AUTOENCODER
@@ -155,7 +155,7 @@ def test_cogvideox(computed, read, shapes, distance, draw, name):
 
 
 def test_cogvideox_autoencoder(computed, distance, draw, tmp_path):
-    codec = autoencoder3d.CausalCodec(autoencoder3d.FULL)
+    codec = causal_codec.CausalCodec(autoencoder3d.FULL)
     x, z = draw(1, 9, 48, 64, 3), draw(1, 3, 6, 8, 16)
 
     def run(module):

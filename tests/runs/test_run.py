@@ -18,7 +18,7 @@ import pytest
 from PIL import Image
 
 from jaxmotion.parallel.sharding import paths
-from jaxmotion.runs import experiment
+from jaxmotion.runs import experiment, initial, train
 from jaxmotion.runs import trained as run
 from jaxmotion.systems.lora import LoRA
 from jaxmotion.training.checkpoint import latest_step, restore_params
@@ -59,7 +59,7 @@ def said(root: Path, module: str, *arguments: str) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "whole"
-    result = run.train(overridden(root), directory)
+    result = train.train(overridden(root), directory)
     assert (result.step, result.stopped) == (STEPS, False)
     return directory
 
@@ -95,7 +95,7 @@ def test_a_run_killed_twice_ends_as_one_never_interrupted(root: Path, trained: P
 
 def test_a_changed_config_is_refused_and_named(root: Path, trained: Path) -> None:
     with pytest.raises(ValueError, match=r"learning_rate was [0-9.]+ and is now 0\.5"):
-        run.train(overridden(root, "--train.learning-rate", "0.5"), trained)
+        train.train(overridden(root, "--train.learning-rate", "0.5"), trained)
     assert latest_step(trained) == STEPS
 
 
@@ -146,7 +146,7 @@ def adapted(root: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory)
     base = overridden(root, "--start-from.run", str(trained))
     system = LoRA(base.system, rank=2, alpha=4.0, paths=(r"/(text|time_\d)/attention/(query|out)/kernel$",))
     train = dataclasses.replace(base.train, trained=(r"^lora/",))
-    result = run.train(dataclasses.replace(base, system=system, train=train), directory)
+    result = train.train(dataclasses.replace(base, system=system, train=train), directory)
     assert (result.step, result.stopped) == (STEPS, False)
     return directory
 
@@ -173,13 +173,13 @@ def test_a_lora_goes_out_and_comes_back(root: Path, trained: Path, adapted: Path
     for layout in ("peft", "kohya"):
         file = str(tmp_path / layout / "pytorch_lora_weights.safetensors")
         base = overridden(root, "--start-from.run", str(trained), "--start-from.lora", file)
-        arrays = run.starting_weights(base, base.system.build())
+        arrays = initial.starting_weights(base, base.system.build())
         assert arrays.keys() == set(merged)
         for path, array in arrays.items():
             np.testing.assert_allclose(array, merged[path], rtol=1e-5, atol=1e-6)  # sums of two factors in float32
         again = experiment.read(adapted / "config.json")
         again = dataclasses.replace(again, start_from=dataclasses.replace(again.start_from, lora=file))
-        arrays, own = run.starting_weights(again, again.system.build()), paths(run.open_run(adapted).params)
+        arrays, own = initial.starting_weights(again, again.system.build()), paths(run.open_run(adapted).params)
         for path in own:
             np.testing.assert_allclose(arrays[path], own[path], rtol=1e-6)
 
@@ -268,7 +268,7 @@ def test_help_teaches(root: Path) -> None:
 def test_the_tiny_config_trains_on_real_clips(root: Path, shared_data: Path, tmp_path: Path) -> None:
     asked = experiment.load(f"{root}/configs/livephoto.py:tiny")
     small = [*SHAPE, "--data.path", str(shared_data / "clips"), "--train.steps", "3"]
-    result = run.train(experiment.override(asked, small, "test", ""), tmp_path / "real")
+    result = train.train(experiment.override(asked, small, "test", ""), tmp_path / "real")
     assert result.step == 3
     assert result.loss is not None
     assert np.isfinite(result.loss)

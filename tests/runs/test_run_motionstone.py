@@ -11,7 +11,7 @@ import jax
 import pytest
 from jaxmotion.sample.__main__ import body as sample_body
 
-from jaxmotion.runs import experiment
+from jaxmotion.runs import evaluate, experiment, train
 from jaxmotion.runs import trained as run
 from jaxmotion.sampling.request import Request
 
@@ -30,7 +30,7 @@ def small(root: Path, name: str = "smoke") -> experiment.Experiment:
 @pytest.fixture(scope="module")
 def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     folder = tmp_path_factory.mktemp("run") / "stone"
-    assert run.train(small(root), folder).step == 4
+    assert train.train(small(root), folder).step == 4
     return folder
 
 
@@ -96,17 +96,17 @@ def test_ablations_stand_side_by_side_and_are_not_made_twice(root: Path, trained
     rows = {"full": small(root), "mixed": small(root, "tiny_mixed")}
     shutil.copytree(trained, tmp_path / "full")
     options = {"values": (1, 10), "seeds": (0,), "count": 1}
-    found = run.ablate(rows, tmp_path, **options)
+    found = evaluate.ablate(rows, tmp_path, **options)
     assert list(found) == list(rows)
     written = json.loads((tmp_path / "ablations.json").read_text())
     assert written == json.loads(json.dumps(found))
     stamps = {path: path.stat().st_mtime_ns for path in tmp_path.glob("*/evaluate/control.json")}
     assert len(stamps) == 2
-    assert run.ablate(rows, tmp_path, **options) == written
+    assert evaluate.ablate(rows, tmp_path, **options) == written
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     sampling = dataclasses.replace(rows["full"].sampling, guidance=3.0)
-    other = run.ablate({"full": dataclasses.replace(rows["full"], sampling=sampling)}, tmp_path, **options)
+    other = evaluate.ablate({"full": dataclasses.replace(rows["full"], sampling=sampling)}, tmp_path, **options)
     assert other["full"]["sampling"]["guidance"] == 3.0
     assert other["full"]["curves_object"] != written["full"]["curves_object"]
     with pytest.raises(ValueError, match="nothing to compare"):
-        run.ablate({}, tmp_path)
+        evaluate.ablate({}, tmp_path)

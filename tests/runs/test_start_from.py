@@ -18,6 +18,7 @@ from einops import rearrange, repeat
 
 from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.data.tokenize import HashTokenizer
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Condition
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.autoencoder import KLCodec, KLSizes
@@ -27,18 +28,20 @@ from jaxmotion.models.stable_diffusion import stable_diffusion_unet
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import paths
+from jaxmotion.runs import initial, train
 from jaxmotion.runs import trained as run
 from jaxmotion.runs.experiment import Experiment, from_json, to_json
-from jaxmotion.systems.conditioner import Droppable, ReferenceLatent, TextTokens
+from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.reweighting import Reweighted
 from jaxmotion.systems.pretrained import StartFrom
+from jaxmotion.systems.reference import ReferenceLatent
+from jaxmotion.systems.text import TextTokens
 from jaxmotion.training.config import TrainConfig
 from jaxmotion.training.state import filled
 from jaxmotion.training.step import build_program
-from jaxmotion.weights.errors import CheckpointFileError
 from jaxmotion.weights.rules import ConversionError, to_jax
 from jaxmotion.weights.tables import stable_diffusion as rules
 from jaxmotion.weights.tensor_files import open_tensors
@@ -104,7 +107,7 @@ def params(experiment):
     task, mesh = experiment.system.build(), make_mesh(experiment.mesh)
     with jax.set_mesh(mesh):
         state = build_program(task, experiment.train, mesh).initialise()
-    return filled(state, run.starting_weights(experiment, task)).params("ema")
+    return filled(state, initial.starting_weights(experiment, task)).params("ema")
 
 
 def as_written(function):
@@ -166,11 +169,11 @@ def test_every_part_starts_from_its_source(params, public):
 def test_training_starts_from_them_and_goes_on_without_them(experiment, tmp_path, monkeypatch):
     """One step moves what is trained and leaves the rest as it came; continuing reads no source."""
     folder = tmp_path / "run"
-    result = run.train(experiment, folder)
+    result = train.train(experiment, folder)
     assert result.step == 1
     opened = run.open_run(folder, "live")
     found = paths(opened.params)
-    for path, array in run.starting_weights(experiment, experiment.system.build()).items():
+    for path, array in initial.starting_weights(experiment, experiment.system.build()).items():
         moved = np.abs(np.asarray(found[path]) - np.asarray(array)).max()
         assert (0 < moved < 1e-2) if "/motion/" in path and path.endswith("kernel") else moved < 1e-2
         assert "/motion/" in path or moved == 0
@@ -181,14 +184,14 @@ def test_training_starts_from_them_and_goes_on_without_them(experiment, tmp_path
         raise AssertionError("a run that continues needs no source")
 
     monkeypatch.setattr(run.start, "load", refuse)
-    assert run.train(gone, folder).step == 2
+    assert train.train(gone, folder).step == 2
 
 
 def test_a_run_is_a_source_too(experiment, tmp_path):
     folder = tmp_path / "run"
-    run.train(experiment, folder)
+    train.train(experiment, folder)
     again = dataclasses.replace(experiment, start_from=StartFrom(run=str(folder), run_weights="live"))
-    arrays = run.starting_weights(again, again.system.build())
+    arrays = initial.starting_weights(again, again.system.build())
     saved = paths(run.open_run(folder, "live").params)
     assert arrays.keys() == saved.keys()
     assert all(np.array_equal(arrays[path], saved[path]) for path in saved)
@@ -198,7 +201,7 @@ def test_a_wrong_source_is_refused_by_name(experiment, public, tmp_path):
     task = experiment.system.build()
 
     def starting(**sources):
-        return run.starting_weights(dataclasses.replace(experiment, start_from=StartFrom(**sources)), task)
+        return initial.starting_weights(dataclasses.replace(experiment, start_from=StartFrom(**sources)), task)
 
     with pytest.raises(CheckpointFileError, match=r"(?s)vae is an autoencoder.*backbone needs the denoiser.*a U-Net"):
         starting(backbone=str(Path(public["vae"]) / "vae"))
@@ -218,7 +221,7 @@ def test_an_adapter_with_input_columns_gives_them(experiment, tmp_path):
     randomised(adapter(conv_in_channels=10, **TWO_STAGES_OF_MOTION), 5).save_pretrained(tmp_path / "adapter")
     task = experiment.system.build()
     started = dataclasses.replace(experiment, start_from=StartFrom(motion_module=str(tmp_path / "adapter")))
-    arrays = run.starting_weights(started, task)
+    arrays = initial.starting_weights(started, task)
     weight = np.asarray(open_tensors(tmp_path / "adapter")["conv_in.weight"])
     assert np.array_equal(np.asarray(arrays["denoiser/conv_condition/kernel"]), weight[:, 4:].transpose(2, 3, 1, 0))
     assert not any(path.startswith("denoiser/conv_in/") for path in arrays)

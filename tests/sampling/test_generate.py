@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from jaxmotion.diffusion.sampler import DDIM
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.sampling import generate as module
 from jaxmotion.sampling.generate import generate
-from jaxmotion.systems.system import Sampling
 
 
 @dataclasses.dataclass(frozen=True)

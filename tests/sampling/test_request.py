@@ -10,9 +10,10 @@ import pytest
 from PIL import Image
 
 from jaxmotion.diffusion.sampler import DDIM
-from jaxmotion.sampling.request import Request, fit, load_image, load_photo, parse_levels
+from jaxmotion.diffusion.sampling import Noise, Sampling
+from jaxmotion.sampling.request import Request, parse_levels
 from jaxmotion.systems.livephoto.prior import PriorInversion
-from jaxmotion.systems.system import Noise, Sampling
+from jaxmotion.video.images import fit, load_image, load_photo
 
 RED, HALF = (200, 30, 40), 128
 

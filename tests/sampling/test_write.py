@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxmotion.sampling import grid as write
+from jaxmotion.video import encode
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +32,7 @@ def read(path: Path) -> np.ndarray:
 
 
 def test_mp4_is_what_browsers_play(tmp_path: Path, clip: np.ndarray) -> None:
-    path = write.write_mp4(tmp_path / "a.mp4", clip, 8.0)
+    path = encode.write_mp4(tmp_path / "a.mp4", clip, 8.0)
     with av.open(str(path)) as container:
         stream = container.streams.video[0]
         assert (stream.codec_context.name, stream.pix_fmt) == ("h264", "yuv420p")
@@ -45,18 +46,18 @@ def test_mp4_is_what_browsers_play(tmp_path: Path, clip: np.ndarray) -> None:
 
 
 def test_mp4_keeps_colours_and_motion(tmp_path: Path, clip: np.ndarray) -> None:
-    path = write.write_mp4(tmp_path / "a.mp4", write.enlarge(clip), 8.0)
+    path = encode.write_mp4(tmp_path / "a.mp4", encode.enlarge(clip), 8.0)
     again = read(path)
     assert again.shape == (6, 256, 384, 3)
-    assert np.abs(again.astype(float) - write.enlarge(clip)).mean() < 2.5
+    assert np.abs(again.astype(float) - encode.enlarge(clip)).mean() < 2.5
     flat = np.full((3, 64, 64, 3), (200, 60, 30), np.uint8)
-    again = read(write.write_mp4(tmp_path / "flat.mp4", flat, 8.0))
+    again = read(encode.write_mp4(tmp_path / "flat.mp4", flat, 8.0))
     assert np.abs(again.astype(int) - flat).max() <= 3
 
 
 @pytest.mark.parametrize("fps", [7.5, 8.0, 23.976, 30])
 def test_any_frame_rate(tmp_path: Path, clip: np.ndarray, fps: float) -> None:
-    with av.open(str(write.write_mp4(tmp_path / "a.mp4", clip, fps))) as container:
+    with av.open(str(encode.write_mp4(tmp_path / "a.mp4", clip, fps))) as container:
         stream = container.streams.video[0]
         assert float(stream.average_rate) == pytest.approx(fps, rel=1e-4)
         assert float(stream.duration * stream.time_base) == pytest.approx(6 / fps, abs=1e-3)  # mp4 counts ms
@@ -64,21 +65,21 @@ def test_any_frame_rate(tmp_path: Path, clip: np.ndarray, fps: float) -> None:
 
 def test_odd_sizes_lose_nothing(tmp_path: Path, clip: np.ndarray) -> None:
     odd = clip[:, :31, :47]
-    again = read(write.write_mp4(tmp_path / "odd.mp4", odd, 8.0))
+    again = read(encode.write_mp4(tmp_path / "odd.mp4", odd, 8.0))
     assert again.shape == (6, 32, 48, 3)
     padded = np.pad(odd, ((0, 0), (0, 1), (0, 1), (0, 0)), mode="edge").astype(float)
-    plain = read(write.write_mp4(tmp_path / "even.mp4", clip, 8.0)).astype(float)
+    plain = read(encode.write_mp4(tmp_path / "even.mp4", clip, 8.0)).astype(float)
     assert np.abs(again - padded).mean() < np.abs(plain - clip).mean() + 1
 
 
 def test_a_clip_of_one_frame(tmp_path: Path, clip: np.ndarray) -> None:
-    assert read(write.write_mp4(tmp_path / "one.mp4", clip[:1], 8.0)).shape[0] == 1
-    with Image.open(write.write_gif(tmp_path / "one.gif", clip[:1], 8.0)) as picture:
+    assert read(encode.write_mp4(tmp_path / "one.mp4", clip[:1], 8.0)).shape[0] == 1
+    with Image.open(encode.write_gif(tmp_path / "one.gif", clip[:1], 8.0)) as picture:
         assert getattr(picture, "n_frames", 1) == 1
 
 
 def test_gif_plays_for_ever_in_the_right_time(tmp_path: Path, clip: np.ndarray) -> None:
-    with Image.open(write.write_gif(tmp_path / "a.gif", clip, 8.0)) as picture:
+    with Image.open(encode.write_gif(tmp_path / "a.gif", clip, 8.0)) as picture:
         assert picture.n_frames == 6
         assert picture.info["loop"] == 0
         shown, total = [], 0
@@ -92,23 +93,23 @@ def test_gif_plays_for_ever_in_the_right_time(tmp_path: Path, clip: np.ndarray) 
 
 
 def test_small_clips_are_enlarged_by_whole_factors(clip: np.ndarray) -> None:
-    large = write.enlarge(clip)
+    large = encode.enlarge(clip)
     assert large.shape == (6, 256, 384, 3)
     means = large.reshape(6, 32, 8, 48, 8, 3).mean((2, 4))
     assert np.abs(means - clip).mean() < 3
-    assert write.enlarge(large) is large
-    assert write.enlarge(clip[0]).shape == (256, 384, 3)
+    assert encode.enlarge(large) is large
+    assert encode.enlarge(clip[0]).shape == (256, 384, 3)
     for side, factor in ((96, 3), (128, 2), (160, 2), (200, 1), (500, 1)):
-        assert write.enlarge(np.zeros((1, side, side, 3), np.uint8)).shape[1] == side * factor
+        assert encode.enlarge(np.zeros((1, side, side, 3), np.uint8)).shape[1] == side * factor
 
 
 def test_grid_holds_the_photo_and_every_clip(clip: np.ndarray) -> None:
-    shown = write.enlarge(clip)
+    shown = encode.enlarge(clip)
     panels = {"level 1": clip[:1].repeat(6, 0), "level 5": clip, "level 10": clip[::-1]}
     video = write.grid(clip[0], panels, notes={"level 5": "3 % a second"}, title="the disc moves right")
     assert video.shape[1] % 2 == video.shape[2] % 2 == 0
     found = {}
-    for name, panel in {"photo": shown[:1].repeat(6, 0), **{k: write.enlarge(v) for k, v in panels.items()}}.items():
+    for name, panel in {"photo": shown[:1].repeat(6, 0), **{k: encode.enlarge(v) for k, v in panels.items()}}.items():
         found[name] = [
             (y, x)
             for y in range(video.shape[1] - 255)
@@ -158,7 +159,7 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, clip: np.ndarray, nam
     resource.setrlimit(resource.RLIMIT_FSIZE, (600, limits[1]))  # no file may grow beyond 600 bytes
     try:
         with pytest.raises(OSError, match=r"File too large"):
-            write.write_clip(path, clip, 8.0)
+            encode.write_clip(path, clip, 8.0)
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
     assert list(tmp_path.iterdir()) == [path]
@@ -167,10 +168,10 @@ def test_a_full_disk_leaves_what_was_there(tmp_path: Path, clip: np.ndarray, nam
 
 def test_what_cannot_be_written(tmp_path: Path, clip: np.ndarray) -> None:
     with pytest.raises(ValueError, match=r"\.mp4 or \.gif"):
-        write.writer_of(tmp_path / "a.avi")
+        encode.writer_of(tmp_path / "a.avi")
     with pytest.raises(ValueError, match=r"float64"):
-        write.write_mp4(tmp_path / "a.mp4", clip / 255.0, 8.0)
+        encode.write_mp4(tmp_path / "a.mp4", clip / 255.0, 8.0)
     with pytest.raises(ValueError, match="above 0"):
-        write.write_gif(tmp_path / "a.gif", clip, 0.0)
+        encode.write_gif(tmp_path / "a.gif", clip, 0.0)
     with pytest.raises(ValueError, match="one shape"):
         write.grid(clip[0], {"level 1": clip, "level 2": clip[:3]})

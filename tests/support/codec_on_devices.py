@@ -6,7 +6,8 @@ import re
 import jax
 import numpy as np
 
-from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
+from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
+from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.parallel import sharding
 from jaxmotion.parallel.mesh import MeshSizes, make_mesh
 

@@ -20,19 +20,21 @@ from PIL import Image
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.diffusion.schedule import linear
-from jaxmotion.foundation.types import IMAGE, LEVEL, TEXT
+from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT
 from jaxmotion.models import autoencoder, clip, dinov2
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.runs.trained import open_run
-from jaxmotion.sampling.request import load_photo
-from jaxmotion.systems.conditioner import Conditioner, Droppable, ReferenceLatent, TextTokens
+from jaxmotion.systems.conditioner import Conditioner, Droppable
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted
-from jaxmotion.systems.system import Sampling
+from jaxmotion.systems.reference import ReferenceLatent
+from jaxmotion.systems.text import TextTokens
+from jaxmotion.video.images import load_photo
 from jaxmotion.weights.tokenizers import HashTokens
 
 TOKENS = HashTokens(clip.TINY.vocabulary, clip.TINY.length)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxmotion.data.precompute import shards
-from jaxmotion.foundation.types import CAMERA, IMAGE, MOMENTS, OBJECT, TEXT_FEATURES
+from jaxmotion.foundation.entries import CAMERA, IMAGE, MOMENTS, OBJECT, TEXT_FEATURES
 
 
 def load(index: int) -> dict | None:

@@ -17,7 +17,7 @@ os.environ["XLA_FLAGS"] = "--xla_force_host_platform_device_count=8"
 import jax
 import jax.numpy as jnp
 
-from jaxmotion.foundation.types import FPS, TEXT, VIDEO
+from jaxmotion.foundation.entries import FPS, TEXT, VIDEO
 from jaxmotion.parallel.mesh import MeshSizes, make_mesh
 from jaxmotion.runs import experiment
 from jaxmotion.training import step

@@ -6,12 +6,14 @@ from jaxmotion.data.precomputed import Prepared
 from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.models import t5
-from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
+from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
+from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoXSizes
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.systems.conditioner import Droppable, T5Tokens
+from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.motionstone import MotionStone
+from jaxmotion.systems.text import T5Tokens
 from jaxmotion.training.config import TrainConfig
 
 FRAMES, SIZE = 5, (32, 32)

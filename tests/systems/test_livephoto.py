@@ -11,14 +11,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion.foundation.types import IMAGE, LEVEL, TEXT, VIDEO, Condition
+from jaxmotion.diffusion.sampling import Noise
+from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT, VIDEO
+from jaxmotion.foundation.types import Condition
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
 from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment
-from jaxmotion.systems.conditioner import Canvas, Conditioner, Droppable, TextTokens
+from jaxmotion.systems.conditioner import Conditioner, Droppable
+from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap, bin_edges, level_of, ssim_intensity
 from jaxmotion.systems.livephoto.prior import PriorInversion
-from jaxmotion.systems.system import Noise, VideoDiffusion
+from jaxmotion.systems.text import TextTokens
+from jaxmotion.systems.video_diffusion import VideoDiffusion
 
 EDGES = tuple(np.linspace(0.1, 0.8, 9).tolist())
 

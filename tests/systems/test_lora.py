@@ -15,24 +15,14 @@ import pytest
 from flax.traverse_util import unflatten_dict
 from jax.sharding import PartitionSpec as P
 
-from jaxmotion.foundation.types import TEXT, VIDEO
+from jaxmotion.foundation.entries import TEXT, VIDEO
 from jaxmotion.nn.convolution import Conv
 from jaxmotion.nn.linear import Linear
+from jaxmotion.nn.low_rank import LORA, chosen, fresh, merge, product, sides
 from jaxmotion.parallel.mesh import MeshSizes, make_abstract_mesh, make_mesh
 from jaxmotion.parallel.sharding import paths, place, placements
 from jaxmotion.runs import experiment
-from jaxmotion.systems.lora import (
-    ATTENTION,
-    LORA,
-    Adapted,
-    AdaptedDiffusion,
-    LoRA,
-    chosen,
-    fresh,
-    merge,
-    product,
-    sides,
-)
+from jaxmotion.systems.lora import ATTENTION, Adapted, AdaptedDiffusion, LoRA
 from jaxmotion.training.optimizer import optimizer
 from jaxmotion.training.state import new_state
 from jaxmotion.training.step import build_program

@@ -13,14 +13,17 @@ import pytest
 from jaxmotion.data.synthetic_clips import Synthetic
 from jaxmotion.diffusion.guidance import Dynamic, Flat, Rising
 from jaxmotion.diffusion.sampler import DDIM
-from jaxmotion.foundation.types import CAMERA, FPS, IMAGE, INTENSITY, OBJECT, TEXT, VIDEO, Condition
-from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
+from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, INTENSITY, OBJECT, TEXT, VIDEO
+from jaxmotion.foundation.types import Condition
+from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
+from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment
-from jaxmotion.systems.conditioner import Canvas, Droppable
+from jaxmotion.systems.conditioner import Droppable
+from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.motionstone.injection import IMAGE_KEPT, IMAGE_NOISE, FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import Fixed, Known, OneNumber
-from jaxmotion.systems.system import Sampling
 
 
 @pytest.fixture(scope="module")

@@ -14,7 +14,17 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from jaxmotion.foundation.types import Condition
-from jaxmotion.models import autoencoder, autoencoder3d, autoencoder_tiny, clip, cogvideox, dinov2, stable_diffusion, t5
+from jaxmotion.models import (
+    autoencoder,
+    autoencoder3d,
+    autoencoder_tiny,
+    causal_codec,
+    clip,
+    cogvideox,
+    dinov2,
+    stable_diffusion,
+    t5,
+)
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
 from jaxmotion.weights.rules import Rule, fits, parameters, shapes_of, split_input, tensors_of
@@ -219,7 +229,7 @@ def test_cogvideox(name):
 
 
 def test_cogvideox_autoencoder():
-    like = jax.eval_shape(autoencoder3d.CausalCodec(autoencoder3d.FULL).init, jax.random.key(0))
+    like = jax.eval_shape(causal_codec.CausalCodec(autoencoder3d.FULL).init, jax.random.key(0))
     assert not check(AUTOENCODER3D, theirs(diffusers.AutoencoderKLCogVideoX), flatten_dict(like, sep="/"))
 
 

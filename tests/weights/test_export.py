@@ -17,16 +17,16 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from jaxmotion.diffusion.sampling import Noise
 from jaxmotion.models import clip
 from jaxmotion.runs import experiment
-from jaxmotion.systems.conditioner import ReferenceLatent
 from jaxmotion.systems.livephoto import export
 from jaxmotion.systems.livephoto import export_check as livephoto_report
 from jaxmotion.systems.livephoto import export_parts as livephoto
 from jaxmotion.systems.livephoto.export import export_diffusers, export_motion_adapter
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
-from jaxmotion.systems.system import Noise
+from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.weights import parity as report
 from jaxmotion.weights.rules import ConversionError, covered
 from jaxmotion.weights.tensor_files import open_tensors

@@ -15,21 +15,22 @@ from PIL import Image
 
 from jaxmotion.diffusion.guidance import Dynamic, Flat, Rising
 from jaxmotion.diffusion.sampler import DDIM
-from jaxmotion.foundation.types import IMAGE, TEXT
+from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.entries import IMAGE, TEXT
 from jaxmotion.models import t5
-from jaxmotion.models.autoencoder3d import Autoencoder3DSizes, CausalCodec
+from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
+from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import I2V_5B, I2V_5B_V1_5
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems import pretrained as start
 from jaxmotion.systems.conditioner import Droppable
-from jaxmotion.systems.conditioner import T5Tokens as T5Condition
 from jaxmotion.systems.motionstone import export as motionstone
 from jaxmotion.systems.motionstone import export_check as motionstone_report
 from jaxmotion.systems.motionstone.export import export_motionstone, flat_parameters, pipeline_of, score_vector
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.systems.pretrained import StartFrom
-from jaxmotion.systems.system import Sampling
+from jaxmotion.systems.text import T5Tokens as T5Condition
 from jaxmotion.weights.parity import VerificationError
 from jaxmotion.weights.tensor_files import open_tensors
 from jaxmotion.weights.tokenizers import HashTokens, T5Tokens

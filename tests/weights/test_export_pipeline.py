@@ -17,9 +17,9 @@ from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.diffusion.process import split
 from jaxmotion.diffusion.sampler import spaced
 from jaxmotion.foundation.types import pixels_to_float
-from jaxmotion.models.autoencoder import SpaceToDepth
-from jaxmotion.sampling.request import fit, load_image
+from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.systems.livephoto.prior import PriorInversion
+from jaxmotion.video.images import fit, load_image
 from jaxmotion.weights.diffusers_folder import CODE
 
 torch = pytest.importorskip("torch")

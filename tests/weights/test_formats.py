@@ -9,9 +9,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights import formats
 from jaxmotion.weights import native_files as imported
-from jaxmotion.weights.errors import CheckpointFileError
 from jaxmotion.weights.formats import BY_NAME, FORMATS, detect, named
 from jaxmotion.weights.inspection import checkpoints_in, inspect
 from jaxmotion.weights.rules import ConversionError

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from huggingface_hub import constants
 
-from jaxmotion.weights.errors import CheckpointFileError
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights.hub import locate
 
 COMMIT = "0123456789abcdef0123456789abcdef01234567"

@@ -9,7 +9,7 @@ import pytest
 from rich.console import Console
 from safetensors.numpy import save_file
 
-from jaxmotion.weights.errors import CheckpointFileError
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights.inspection import checkpoints_in, inspect, show
 from jaxmotion.weights.tensor_files import open_tensors
 from tests.support.public import PUBLIC, TWO_STAGES_OF_MOTION, adapter, vae

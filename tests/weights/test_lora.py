@@ -19,7 +19,7 @@ from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes
 from jaxmotion.models.stable_diffusion import FULL, stable_diffusion_unet
 from jaxmotion.models.unet import UNetSizes
-from jaxmotion.systems.lora import chosen, fresh, merge, pairs, product
+from jaxmotion.nn.low_rank import chosen, fresh, merge, pairs, product
 from jaxmotion.weights.lora import METADATA, Factors, from_file, layout, merge_into, refit, to_kohya, to_peft
 from jaxmotion.weights.lora_names import STABLE_DIFFUSION, layers_of
 from jaxmotion.weights.rules import ConversionError, to_jax, to_torch

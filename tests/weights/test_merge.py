@@ -7,7 +7,7 @@ import pytest
 from jaxmotion.convert.__main__ import body
 from safetensors.numpy import save_file
 
-from jaxmotion.weights.errors import CheckpointFileError
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights.tensor_files import open_tensors
 from tests.support.public import PUBLIC
 

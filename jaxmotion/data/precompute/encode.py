@@ -19,21 +19,11 @@ from jax.sharding import Mesh
 
 from jaxmotion.data.precomputed import SCORES
 from jaxmotion.foundation import config_json as saved
-from jaxmotion.foundation.types import (
-    CAMERA,
-    FPS,
-    IMAGE,
-    MOMENTS,
-    OBJECT,
-    TEXT,
-    TEXT_FEATURES,
-    VIDEO,
-    Array,
-    Params,
-    pixels_to_float,
-)
+from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, MOMENTS, OBJECT, TEXT, TEXT_FEATURES, VIDEO
+from jaxmotion.foundation.types import Array, Params, pixels_to_float
 from jaxmotion.parallel import sharding
-from jaxmotion.systems.system import System, VideoDiffusion
+from jaxmotion.systems.system import System
+from jaxmotion.systems.video_diffusion import VideoDiffusion
 from jaxmotion.video.decode import BadClipError
 from jaxmotion.video.synthetic.captions import CAPTION
 

@@ -22,8 +22,8 @@ from tqdm import tqdm
 
 from jaxmotion.data.buckets import Shape
 from jaxmotion.data.precomputed import ARRAYS, BUCKETS, DIGEST, INFO, NAME, SETTINGS, SPLIT, datasets, digest_of
+from jaxmotion.foundation.entries import CAMERA, IMAGE, OBJECT
 from jaxmotion.foundation.files import PART, written_whole
-from jaxmotion.foundation.types import CAMERA, IMAGE, OBJECT
 from jaxmotion.video.synthetic.captions import CAPTION
 
 NOTES = "notes"

@@ -15,10 +15,12 @@ from einops import rearrange
 from jax.sharding import PartitionSpec as P
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import IMAGE, Array, Batch, Condition, Params, pixels_to_float
+from jaxmotion.foundation.entries import IMAGE
+from jaxmotion.foundation.types import Array, Batch, Condition, Params, pixels_to_float
 from jaxmotion.models.dinov2 import DINOv2, DINOv2Sizes, normalise
 from jaxmotion.nn.apply import apply
-from jaxmotion.systems.conditioner import Canvas, Conditioner
+from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.latent_shape import Canvas
 
 
 @register()

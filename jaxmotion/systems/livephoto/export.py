@@ -6,12 +6,13 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.types import Params
 from jaxmotion.systems.livephoto import export_check as report
 from jaxmotion.systems.livephoto.export_parts import adapter_of, flat_parameters, pipeline_of
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.model_card import adapter_card, pipeline_card
-from jaxmotion.systems.system import Sampling, System
+from jaxmotion.systems.system import System
 from jaxmotion.weights.diffusers_folder import files_in, whole, write_json
 from jaxmotion.weights.parity import unverified
 from jaxmotion.weights.tokenizers import Tokens

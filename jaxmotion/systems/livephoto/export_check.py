@@ -14,17 +14,19 @@ from einops import rearrange
 
 from jaxmotion.diffusion.process import split
 from jaxmotion.diffusion.sampler import DDIM, DDPM, Plan, step
-from jaxmotion.foundation.types import IMAGE, LEVEL, TEXT, Condition, Params
+from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT
+from jaxmotion.foundation.types import Condition, Params
 from jaxmotion.models.clip import CLIPText
 from jaxmotion.models.dinov2 import DINOv2
 from jaxmotion.nn.apply import apply
-from jaxmotion.systems.conditioner import TextTokens
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.export_parts import ingredients, unet_sizes
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted, TextReweighting
-from jaxmotion.systems.system import Sampling, VideoDiffusion
+from jaxmotion.systems.text import TextTokens
+from jaxmotion.systems.video_diffusion import VideoDiffusion
 from jaxmotion.weights.parity import Pair, Report, Sides
 from jaxmotion.weights.parity import verify as run_both
 

@@ -10,18 +10,21 @@ import jax
 import numpy as np
 from flax.traverse_util import flatten_dict
 
+from jaxmotion.diffusion.sampling import Noise, Sampling
 from jaxmotion.foundation.types import Params
-from jaxmotion.models.autoencoder import KLCodec, SpaceToDepth
+from jaxmotion.models.autoencoder import KLCodec
+from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.nn.embedding import position_sinusoid
-from jaxmotion.systems.conditioner import Conditioner, Droppable, ReferenceLatent, TextTokens
+from jaxmotion.systems.conditioner import Conditioner, Droppable
 from jaxmotion.systems.livephoto import export_rules as rules
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted
-from jaxmotion.systems.system import Noise, Sampling
+from jaxmotion.systems.reference import ReferenceLatent
+from jaxmotion.systems.text import TextTokens
 from jaxmotion.weights import diffusers_configs as classes
 from jaxmotion.weights.diffusers_folder import Component, Pipeline
 from jaxmotion.weights.diffusers_scheduler import scheduler_of

@@ -15,8 +15,11 @@ from einops import repeat
 from jaxtyping import Float, Int, UInt8
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import LEVEL, Array, Batch, Condition, Params
-from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
+from jaxmotion.foundation.entries import LEVEL
+from jaxmotion.foundation.types import Array, Batch, Condition, Params
+from jaxmotion.models.codec import Codec
+from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.video.ssim import ssim
 
 LEVELS = 10

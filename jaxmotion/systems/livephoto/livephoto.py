@@ -18,15 +18,21 @@ from jaxtyping import Int, UInt8
 from jaxmotion.diffusion.loss import MinSNR, Uniform
 from jaxmotion.diffusion.process import Process
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import IMAGE, LEVEL, VIDEO, Array, Batch, Params
+from jaxmotion.foundation.entries import IMAGE, LEVEL, VIDEO
+from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.models.animatediff import MotionModule
-from jaxmotion.models.autoencoder import KLCodec, SpaceToDepth
+from jaxmotion.models.autoencoder import KLCodec
+from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.models.stable_diffusion import SHARDING, stable_diffusion_unet, transformer_layers
 from jaxmotion.models.unet import UNet, UNetSizes
 from jaxmotion.nn.transformer import GatedCrossAttention
-from jaxmotion.systems.conditioner import Canvas, Conditioner, first_frame
+from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.control import Dial
+from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.livephoto.intensity import LevelMap, level_of, ssim_intensity
-from jaxmotion.systems.system import Dial, System, VideoDiffusion
+from jaxmotion.systems.reference import first_frame
+from jaxmotion.systems.system import System
+from jaxmotion.systems.video_diffusion import VideoDiffusion
 
 
 @register()

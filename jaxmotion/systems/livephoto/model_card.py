@@ -8,8 +8,8 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
-from jaxmotion.systems.system import Sampling
 from jaxmotion.weights.parity import Report
 
 _PAPER = "[LivePhoto: Real Image Animation with Text-guided Motion Control](https://arxiv.org/abs/2312.02928)"

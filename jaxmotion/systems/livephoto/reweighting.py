@@ -22,7 +22,8 @@ from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.nn.apply import apply
 from jaxmotion.nn.chain import Chain, Context
 from jaxmotion.nn.transformer import FeedForward, LayerNorm, SelfAttention
-from jaxmotion.systems.conditioner import Canvas, Conditioner
+from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.latent_shape import Canvas
 
 SHARDING = (
     (r"(query|key|value)/kernel$", P("fsdp", "tensor")),

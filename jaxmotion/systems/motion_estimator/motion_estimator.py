@@ -25,7 +25,8 @@ from jax.sharding import PartitionSpec
 from jaxtyping import Array, Float, Key, UInt8
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import CAMERA, FPS, OBJECT, VIDEO, Batch, Params
+from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
+from jaxmotion.foundation.types import Batch, Params
 from jaxmotion.nn.apply import apply
 from jaxmotion.nn.linear import Linear
 from jaxmotion.systems.motion_estimator.ranking import Hinge, Logistic, order_of, ranking_loss, regression_loss

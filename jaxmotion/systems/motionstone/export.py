@@ -18,14 +18,14 @@ import numpy as np
 from flax.traverse_util import flatten_dict
 
 from jaxmotion.diffusion.guidance import Dynamic, Rising
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.types import Params, file_part
-from jaxmotion.models.autoencoder3d import CausalCodec
-from jaxmotion.systems.conditioner import T5Tokens
+from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.systems.motionstone import export_check as report
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import METER
 from jaxmotion.systems.motionstone.motionstone import MotionStone, inner
-from jaxmotion.systems.system import Sampling
+from jaxmotion.systems.text import T5Tokens
 from jaxmotion.weights import diffusers_configs as classes
 from jaxmotion.weights.diffusers_folder import Component, Pipeline, files_in, whole, write_json
 from jaxmotion.weights.diffusers_scheduler import scheduler_of

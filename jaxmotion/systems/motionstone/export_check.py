@@ -12,9 +12,9 @@ from einops import rearrange
 
 from jaxmotion.foundation.types import Condition, Params
 from jaxmotion.models.t5 import T5Encoder
-from jaxmotion.systems.conditioner import T5Tokens
 from jaxmotion.systems.motionstone.motionstone import MotionStone, inner
-from jaxmotion.systems.system import VideoDiffusion
+from jaxmotion.systems.text import T5Tokens
+from jaxmotion.systems.video_diffusion import VideoDiffusion
 from jaxmotion.weights.parity import Pair, Report, Sides
 from jaxmotion.weights.parity import verify as run_both
 

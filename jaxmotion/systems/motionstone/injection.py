@@ -16,11 +16,14 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import IMAGE, Batch, Condition, Params, pixels_to_float
+from jaxmotion.foundation.entries import IMAGE
+from jaxmotion.foundation.types import Batch, Condition, Params, pixels_to_float
+from jaxmotion.models.codec import Codec
 from jaxmotion.nn.apply import apply
 from jaxmotion.nn.embedding import TimeEmbedding
 from jaxmotion.nn.linear import ZEROS
-from jaxmotion.systems.conditioner import Canvas, Codec, Conditioner
+from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.latent_shape import Canvas
 
 IMAGE_NOISE = "image_noise"  # float32 [B H W 3]: what training adds to the picture in [-1, 1]
 IMAGE_KEPT = "image_kept"  # float32 [B], 1 or 0: whether training shows the picture at all

@@ -13,8 +13,10 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import CAMERA, FPS, INTENSITY, OBJECT, VIDEO, Batch, Condition, Params
-from jaxmotion.systems.conditioner import Canvas, Conditioner
+from jaxmotion.foundation.entries import CAMERA, FPS, INTENSITY, OBJECT, VIDEO
+from jaxmotion.foundation.types import Batch, Condition, Params
+from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.gradients import feature_difference

@@ -16,14 +16,19 @@ from jaxmotion.diffusion.loss import MinSNR, Uniform
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.schedule import scaled_linear, zero_terminal_snr
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import IMAGE, Array
-from jaxmotion.models.autoencoder import SpaceToDepth
-from jaxmotion.models.autoencoder3d import CausalCodec
+from jaxmotion.foundation.entries import IMAGE
+from jaxmotion.foundation.types import Array
+from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
-from jaxmotion.systems.conditioner import Canvas, Conditioner, first_frame
+from jaxmotion.models.space_to_depth import SpaceToDepth
+from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.control import Dial
+from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Intensity, Known
-from jaxmotion.systems.system import Dial, System, VideoDiffusion
+from jaxmotion.systems.reference import first_frame
+from jaxmotion.systems.system import System
+from jaxmotion.systems.video_diffusion import VideoDiffusion
 
 
 @register()

@@ -1,0 +1,56 @@
+"""The interface of codecs: pixels to latents and back."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, Protocol, runtime_checkable
+
+from jaxtyping import Float
+
+from jaxmotion.foundation.types import Array, Params
+
+
+class Codec(Protocol):
+    """Pixels to latents and back. Implementations are in `models/autoencoder.py`."""
+
+    @property
+    def latent_channels(self) -> int:
+        """C of the latents."""
+        ...
+
+    @property
+    def factor(self) -> int:
+        """How many pixels one latent position spans, in height and in width."""
+        ...
+
+    def latent_frames(self, frames: int) -> int:
+        """How many latents so many frames are."""
+        ...
+
+    @property
+    def sharding(self) -> tuple[tuple[str, Any], ...]:
+        """(regular expression on paths of its parameters, PartitionSpec); the first match wins."""
+        ...
+
+    def init(self, key: Array) -> Params:
+        """Random parameters; an empty dict when there are none."""
+        ...
+
+    def encode(
+        self, params: Params, x: Float[Array, "B T H W 3"], key: Array | None = None
+    ) -> Float[Array, "B t h w C"]:
+        """Latents of pixels in [-1, 1], scaled to about unit variance: their mean, or a sample when a key is given."""
+        ...
+
+    def decode(self, params: Params, z: Float[Array, "B t h w C"]) -> Float[Array, "B T H W 3"]:
+        """Pixels in [-1, 1] of latents."""
+        ...
+
+
+@runtime_checkable
+class Streaming(Protocol):
+    """A codec that decodes a few frames at a time."""
+
+    def stream(self, params: Params, z: Float[Array, "B t h w C"]) -> Iterator[Float[Array, "B T H W 3"]]:
+        """Pixels in [-1, 1], some frames after the others."""
+        ...

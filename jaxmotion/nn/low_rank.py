@@ -1,0 +1,104 @@
+"""Low-rank factors beside kernels: made, merged, and laid out by the paths of the kernels that they belong to.
+
+Source: LoRA (arXiv:2106.09685), section 4.1.
+"""
+
+from __future__ import annotations
+
+import functools
+import math
+import re
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from flax.traverse_util import flatten_dict, unflatten_dict
+from jaxtyping import Float
+
+from jaxmotion.foundation.types import Array, Params
+
+LORA, DOWN, UP = "lora", "down", "up"
+"""The part of the parameter tree that holds the factors, and the two factors of a kernel."""
+
+
+def merge(params: Params, lora: Params, factor: float | Array) -> dict[str, Any]:
+    """`params` with factor * down up added to each kernel that `lora` has factors for.
+
+    The sum is made in float32 and rounded once, to the precision of the kernel.
+    """
+    flat: dict[str, Any] = flatten_dict(params, keep_empty_nodes=True, sep="/")  # pyright: ignore[reportAssignmentType]
+    for path, down, up in pairs(lora):
+        if path not in flat:
+            raise ValueError(f"There are LoRA factors for {path!r}, but no such kernel.")
+        kernel = jnp.asarray(flat[path])
+        change = product(path, down, up)
+        if change.shape != kernel.shape:
+            raise ValueError(f"The LoRA factors of {path!r} make {change.shape}; the kernel is {kernel.shape}.")
+        flat[path] = (kernel.astype(jnp.float32) + factor * change).astype(kernel.dtype)
+    return unflatten_dict(flat, sep="/")
+
+
+def product(path: str, down: Float[Array, "*C R"], up: Float[Array, "R *D"]) -> Float[Array, "*C *D"]:
+    """The product of the factors of the kernel at `path`, in float32."""
+    multiply = functools.partial(jnp.tensordot, axes=1, precision=jax.lax.Precision.HIGHEST)
+    multiply = jax.vmap(multiply) if stacked(path) else multiply
+    return multiply(jnp.asarray(down, jnp.float32), jnp.asarray(up, jnp.float32))
+
+
+def pairs(lora: Params) -> list[tuple[str, Any, Any]]:
+    """(path of a kernel, down, up) for all factors of a `lora` part."""
+    flat: dict[str, Any] = flatten_dict(lora, sep="/")  # pyright: ignore[reportAssignmentType]
+    kernels = dict.fromkeys(path.rpartition("/")[0] for path in flat)
+    wanted = {f"{path}/{role}" for path in kernels for role in (DOWN, UP)}
+    if wanted != flat.keys():
+        odd = ", ".join(sorted(wanted ^ flat.keys())[:5])
+        raise ValueError(f"LoRA factors come in pairs, {DOWN!r} and {UP!r} under the path of a kernel; see {odd}.")
+    return [(path, flat[f"{path}/{DOWN}"], flat[f"{path}/{UP}"]) for path in kernels]
+
+
+def chosen(params: Params, paths: Iterable[str]) -> dict[str, Any]:
+    """The kernels that the patterns match, by path. Raises ValueError for a pattern that matches none."""
+    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
+    kernels = {path: leaf for path, leaf in flat.items() if path.endswith("/kernel") and leaf.ndim > 1}
+    for pattern in paths:
+        if not any(re.search(pattern, path) for path in kernels):
+            shown = ", ".join(list(kernels)[:5])
+            raise ValueError(f"The LoRA path {pattern!r} matches no kernel. Kernels look like: {shown}.")
+    return {path: leaf for path, leaf in kernels.items() if any(re.search(pattern, path) for pattern in paths)}
+
+
+def fresh(kernels: Mapping[str, Any], rank: int, key: Array) -> dict[str, Any]:
+    """Factors for kernels (anything with a shape) by path: down random, up zero.
+
+    Source: arXiv:2106.09685 has A Gaussian and B zero. Unsaid there, chosen here: down is uniform in plus or minus
+    1 / sqrt(its inputs), as PEFT starts it (Kaiming's uniform initialisation with a = sqrt(5)).
+    """
+    factors = {}
+    for (path, kernel), each in zip(kernels.items(), jax.random.split(key, len(kernels)), strict=True):
+        layers, inputs, outputs = sides(path, kernel.shape)
+        if rank > max(math.prod(inputs), math.prod(outputs)):
+            raise ValueError(
+                f"The LoRA rank {rank} is larger than both sides of {path!r}, {math.prod(inputs)} and "
+                f"{math.prod(outputs)}. Choose a smaller rank, or leave this kernel out of the paths."
+            )
+        bound = math.prod(inputs) ** -0.5
+        factors[f"{path}/{DOWN}"] = jax.random.uniform(each, (*layers, *inputs, rank), minval=-bound, maxval=bound)
+        factors[f"{path}/{UP}"] = jnp.zeros((*layers, rank, *outputs))
+    return unflatten_dict(factors, sep="/")
+
+
+def sides(path: str, axes: Sequence[Any]) -> tuple[tuple, tuple, tuple]:
+    """(layers, inputs, outputs) of a kernel, from one value for each of its axes, such as its shape.
+
+    `nn.chain.Stack` calls its layers `layers` and keeps them on the first axis. A linear layer has one axis of inputs
+    and any number of outputs; a convolution has one axis of outputs.
+    """
+    layers = int(stacked(path))
+    inputs = 1 if len(axes) - layers < 4 else len(axes) - layers - 1
+    return tuple(axes[:layers]), tuple(axes[layers : layers + inputs]), tuple(axes[layers + inputs :])
+
+
+def stacked(path: str) -> bool:
+    """Whether a kernel holds many layers on its first axis."""
+    return "/layers/" in path

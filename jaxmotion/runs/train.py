@@ -1,0 +1,119 @@
+"""Training or continuing an experiment in a folder: calibration, batches, previews."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+from jax.sharding import Mesh
+from tqdm import tqdm
+
+from jaxmotion.data.buckets import Buckets
+from jaxmotion.data.loader import batches
+from jaxmotion.foundation.entries import FPS, IMAGE, VIDEO
+from jaxmotion.foundation.types import Params, spoken
+from jaxmotion.parallel.mesh import make_mesh
+from jaxmotion.parallel.sharding import of_first_process, process_share
+from jaxmotion.runs import experiment as experiments
+from jaxmotion.runs.compatibility import check_known, check_prepared
+from jaxmotion.runs.experiment import Experiment
+from jaxmotion.runs.initial import starting_weights
+from jaxmotion.runs.trained import CALIBRATION, TrainedRun, _previewed
+from jaxmotion.sampling.generate import Sampler
+from jaxmotion.sampling.grid import grid
+from jaxmotion.training import checkpoint, loop
+from jaxmotion.training.log import write_whole
+from jaxmotion.training.resume import check_continues
+from jaxmotion.training.state import cast
+from jaxmotion.video.encode import write_mp4
+from jaxmotion.video.images import fit
+from jaxmotion.video.synthetic.captions import CAPTION
+
+BAD_CLIPS = "bad_clips.jsonl"
+
+
+PREVIEWS = 3
+
+
+def train(experiment: Experiment, directory: Path) -> loop.Result:
+    """Trains an experiment in a folder, or continues what is there.
+
+    Raises:
+        ValueError: the folder holds a run with another config that this one cannot continue.
+    """
+    meta = experiments.to_json(experiment)
+    check_continues(directory, meta)
+    directory.mkdir(parents=True, exist_ok=True)
+    mesh = make_mesh(experiment.mesh)
+    fresh = checkpoint.latest_step(directory) is None
+    source = experiment.data.open(directory / BAD_CLIPS)
+    check_known(experiment, source)
+    weights = starting_weights(experiment, experiment.system.build()) if fresh else {}
+    check_prepared(experiment, source, weights, directory, fresh=fresh)
+    if isinstance(source, Buckets):
+        for shape in source.shapes:
+            experiment.system.at(shape.frames, shape.size)
+        if jax.process_index() == 0:
+            tqdm.write(f"{source}. The training step is compiled once for each.", file=sys.stderr)
+    calibrated = _calibrated(experiment, mesh, source, directory)
+    task = calibrated.system.build()
+    preview = None
+    if isinstance(task, Sampler):
+        preview = functools.partial(_write_preview, calibrated, task, source, directory)
+    loader = _loader(experiment, mesh, source)
+    return loop.run(task, experiment.train, mesh, loader, directory, meta=meta, on_sample=preview, start=weights)
+
+
+def _loader(experiment: Experiment, mesh: Mesh, source: Any) -> Any:
+    """This process's rows of every training batch, for ever."""
+    index, count = process_share(mesh)
+    return batches(
+        source,
+        batch_size=experiment.train.batch_size,
+        seed=experiment.train.seed,
+        tokenize=experiment.tokenizer,
+        workers=experiment.workers,
+        process_index=index,
+        process_count=count,
+        entries=getattr(source, "entries", (VIDEO, FPS)),
+        also=[name for name in experiment.system.labels if name in source.labels],
+    )
+
+
+def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path) -> Experiment:
+    """The experiment with what its system measures on the training clips; measured once for a run."""
+    path = directory / CALIBRATION
+    before = Path(experiment.start_from.run) / CALIBRATION
+    measured = json.loads(path.read_text()) if path.exists() else None
+    if measured is None and experiment.start_from.run and before.is_file():
+        measured = json.loads(before.read_text())  # a level goes on to mean what it meant
+    measured = of_first_process(measured)
+    if measured is None:
+        clips = (
+            batch[VIDEO] for batch in tqdm(_loader(experiment, mesh, source), desc="measuring the clips", unit="batch")
+        )
+        measured = of_first_process(experiment.system.calibrate(clips))
+    if jax.process_index() == 0 and not path.exists():
+        write_whole(path, json.dumps(measured, indent=2) + "\n")
+    return dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
+
+
+def _write_preview(
+    experiment: Experiment, model: Sampler, source: Any, directory: Path, params: Params, step: int
+) -> None:
+    """Writes the first clips of the data, animated at three levels, to samples/step_NNNNNN_N.mp4."""
+    run = TrainedRun(directory, experiment, model, cast(params, experiment.train.precision))
+    for index in range(min(PREVIEWS, len(source))):
+        example = source.example(index)
+        photo = fit(example[IMAGE] if IMAGE in example else example[VIDEO][0], experiment.system.size)
+        settings = _previewed(experiment.system.dials)
+        clips = run.at_settings(photo, example[CAPTION], [dict(each) for each in settings], index)
+        path = directory / "samples" / f"step_{step:06d}_{index}.mp4"
+        path.parent.mkdir(exist_ok=True)
+        panels = {spoken(each): clip for each, clip in zip(settings, clips, strict=True)}
+        write_mp4(path, grid(photo, panels, title=example[CAPTION]), experiment.data.fps)

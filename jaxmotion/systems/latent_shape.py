@@ -1,0 +1,54 @@
+"""The shape of what is denoised: how many latent frames, how large, with how much padding."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import jax.numpy as jnp
+from jaxtyping import Float
+
+from jaxmotion.foundation.entries import MOMENTS, VIDEO
+from jaxmotion.foundation.types import Array, Batch, Params, pixels_to_float
+from jaxmotion.models.codec import Codec
+
+
+@dataclasses.dataclass(frozen=True)
+class Canvas:
+    """The clip that is being denoised: how many latents it is, how large they are, and the codec between.
+
+    multiple: the number of latents is brought to a multiple of this, by copies of the first one before it.
+    """
+
+    codec: Codec
+    latents: int
+    height: int
+    width: int
+    multiple: int = 1
+
+    @property
+    def length(self) -> int:
+        """How many latents are denoised together."""
+        return self.latents + self.copies
+
+    @property
+    def copies(self) -> int:
+        """How many copies of the first latent stand before it."""
+        return -self.latents % self.multiple
+
+    def of(self, batch: Batch) -> Canvas:
+        """That of a batch's clips, whose length and size may be others."""
+        if MOMENTS in batch:
+            latents, height, width = batch[MOMENTS].shape[1:4]
+        else:
+            frames, height, width = batch[VIDEO].shape[1:4]
+            latents = self.codec.latent_frames(frames)
+            height, width = height // self.codec.factor, width // self.codec.factor
+        return dataclasses.replace(self, latents=latents, height=height, width=width)
+
+    def encode(self, params: Params, pixels: Array, key: Array | None = None) -> Float[Array, "B t h w C"]:
+        """Latents of uint8 frames [B T H W 3], without copies; `params` is the whole tree."""
+        return self.codec.encode(params.get("codec", {}), pixels_to_float(pixels), key)
+
+    def filled(self, z: Float[Array, "B t h w C"]) -> Float[Array, "B T h w C"]:
+        """Latents with the copies of the first one before it."""
+        return jnp.concatenate([*[z[:, :1]] * self.copies, z], axis=1)

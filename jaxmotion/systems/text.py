@@ -1,0 +1,100 @@
+"""Captions as tokens: CLIP's and T5's text encoders as conditioners."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+
+import jax.numpy as jnp
+from einops import rearrange
+from jaxtyping import Float, Int
+
+from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.entries import TEXT, TEXT_FEATURES
+from jaxmotion.foundation.types import Array, Batch, Condition, Params
+from jaxmotion.models.clip import CLIPText, CLIPTextSizes
+from jaxmotion.models.t5 import T5Encoder, T5Sizes
+from jaxmotion.nn.apply import apply
+from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.latent_shape import Canvas
+
+
+@register()
+@dataclasses.dataclass(frozen=True)
+class TextTokens(Conditioner):
+    """The last hidden state of CLIP's text encoder, shared by all frames, as tokens `text`. Null: the empty caption."""
+
+    encoder: CLIPTextSizes
+
+    @property
+    def captions(self) -> tuple[int, int]:
+        return self.encoder.vocabulary, self.encoder.length
+
+    def init(self, key: Array, canvas: Canvas) -> Params:
+        ids = jnp.zeros((1, self.encoder.length), jnp.int32)
+        return {"text_encoder": CLIPText(self.encoder).init(key, ids)["params"]}
+
+    def sharding(self) -> Mapping[str, tuple]:
+        return {"text_encoder": CLIPText.SHARDING}
+
+    def tokens(self) -> Mapping[str, int]:
+        return {"text": self.encoder.features}
+
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
+        hidden = apply(CLIPText(self.encoder), params["text_encoder"], batch[TEXT])
+        return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
+
+    def null(self, batch: Batch) -> Batch:
+        start, end = self.encoder.start_token, self.encoder.end_token
+        empty = jnp.full((self.encoder.length,), end, jnp.int32).at[0].set(start)
+        return {**batch, TEXT: jnp.broadcast_to(empty, batch[TEXT].shape)}
+
+
+@register()
+@dataclasses.dataclass(frozen=True)
+class T5Tokens(Conditioner):
+    """The last hidden state of T5's encoder, padding and all, as tokens `text`. Null: the empty caption.
+
+    Source: CogVideoX (arXiv:2408.06072), section 2.2, and its code, which masks no padding.
+    """
+
+    encoder: T5Sizes
+
+    @property
+    def captions(self) -> tuple[int, int]:
+        return self.encoder.vocabulary, self.encoder.length
+
+    def init(self, key: Array, canvas: Canvas) -> Params:
+        ids = jnp.zeros((1, self.encoder.length), jnp.int32)
+        return {"text_encoder": T5Encoder(self.encoder).init(key, ids)["params"]}
+
+    def sharding(self) -> Mapping[str, tuple]:
+        return {"text_encoder": T5Encoder.SHARDING}
+
+    def tokens(self) -> Mapping[str, int]:
+        return {"text": self.encoder.features}
+
+    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
+        if TEXT_FEATURES not in batch:
+            hidden = self.encode(params, batch[TEXT])
+        else:  # of a prepared set; those of dropped captions are not numbers
+            known = batch[TEXT_FEATURES]
+            nothing = self.encode(params, self._empty[None]).astype(known.dtype)
+            hidden = jnp.where(jnp.isnan(known[:, :1, :1]), nothing, known)
+        return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
+
+    def encode(self, params: Params, text: Int[Array, "B L"]) -> Float[Array, "B L D"]:
+        """What the encoder makes of token ids."""
+        return apply(T5Encoder(self.encoder), params["text_encoder"], text)
+
+    def null(self, batch: Batch) -> Batch:
+        nulled = {**batch, TEXT: jnp.broadcast_to(self._empty, batch[TEXT].shape)}
+        if TEXT_FEATURES in batch:
+            nulled[TEXT_FEATURES] = jnp.full_like(batch[TEXT_FEATURES], jnp.nan)
+        return nulled
+
+    @property
+    def _empty(self) -> Int[Array, " L"]:
+        """The token ids of the empty caption."""
+        padding = jnp.full((self.encoder.length,), self.encoder.pad_token, jnp.int32)
+        return padding.at[0].set(self.encoder.end_token)

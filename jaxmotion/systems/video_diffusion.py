@@ -1,0 +1,217 @@
+"""A video diffusion model: its loss, and the sampling of clips."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+from einops import repeat
+from jaxtyping import Float, Int, Key, UInt8
+
+from jaxmotion.diffusion.guidance import Term, guide
+from jaxmotion.diffusion.inversion import invert
+from jaxmotion.diffusion.loss import Weighting, diffusion_loss
+from jaxmotion.diffusion.process import Process
+from jaxmotion.diffusion.sampler import sample
+from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.entries import IMAGE, MOMENTS, VIDEO
+from jaxmotion.foundation.types import Array, Batch, Condition, Params, pixels_to_uint8
+from jaxmotion.models.codec import Codec, Streaming
+from jaxmotion.nn.apply import apply
+from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.system import Table
+
+
+@dataclasses.dataclass(frozen=True)
+class VideoDiffusion:
+    """A video diffusion model: the one class behind all three systems.
+
+    conditioners: by name; channel conditions enter in this order.
+    measures:     batch entries that training measures on the clip, unless the data brings them, and sampling asks a
+                  person for.
+    sampled:      whether training draws the latents of a clip as its codec says they spread, or takes their mean.
+    """
+
+    canvas: Canvas
+    conditioners: Mapping[str, Conditioner]
+    denoiser: nn.Module
+    process: Process
+    weighting: Weighting
+    measures: Mapping[str, Callable[[Params, Batch], Array]]
+    denoiser_sharding: Table
+    sampled: bool = False
+
+    @property
+    def sharding(self) -> Table:
+        """One table for the whole tree: every part's rules under the part's name."""
+        tables = {"denoiser": self.denoiser_sharding, "codec": self.canvas.codec.sharding}
+        for conditioner in self.conditioners.values():
+            tables.update(conditioner.sharding())
+        return tuple(
+            (f"^{part}(?=/).*(?:{pattern})", spec) for part, table in tables.items() for pattern, spec in table
+        )
+
+    def init(self, key: Array) -> dict[str, Any]:
+        """Random parameters: `codec`, `denoiser` and the parts that the conditioners own."""
+        codec_key, denoiser_key, condition_key = jax.random.split(key, 3)
+        params: dict[str, Any] = {"codec": self.canvas.codec.init(codec_key)}
+        for index, (name, conditioner) in enumerate(self.conditioners.items()):
+            parts = conditioner.init(jax.random.fold_in(condition_key, index), self.canvas)
+            clash = set(parts) & set(params)
+            if clash:
+                raise ValueError(f"The conditioner {name!r} brings the part {sorted(clash)} that is already there.")
+            params.update(parts)
+        shape = (1, self.canvas.length, self.canvas.height, self.canvas.width)
+        extra = sum(c.channels(self.canvas.codec) for c in self.conditioners.values())
+        tokens = {
+            name: (c.captions[1] if c.captions else 1, size)
+            for c in self.conditioners.values()
+            for name, size in c.tokens().items()
+        }
+        condition = Condition(
+            channels=(jnp.zeros((*shape, extra)),) if extra else (),
+            tokens={name: jnp.zeros((1, 1, *shape)) for name, shape in tokens.items()},
+        )
+        latents = jnp.zeros((*shape, self.canvas.codec.latent_channels))
+        params["denoiser"] = self.denoiser.init(denoiser_key, latents, jnp.zeros((1,), jnp.int32), condition)["params"]
+        return {part: tree for part, tree in params.items() if tree}
+
+    def condition(self, params: Params, batch: Batch) -> Condition:
+        """The sum of all conditions of a batch."""
+        conditions = (c.condition(params, batch, self.canvas) for c in self.conditioners.values())
+        return sum(conditions, Condition())
+
+    def predict(
+        self, params: Params, zt: Array, t: Int[Array, " B"], condition: Condition
+    ) -> Float[Array, "B T h w C"]:
+        """The denoiser's output in float32; the network itself computes in the type of its parameters."""
+        dtype = jax.tree.leaves(params["denoiser"])[0].dtype
+        zt, condition = jax.tree.map(lambda x: x.astype(dtype), (zt, condition))
+        return apply(self.denoiser, params["denoiser"], zt, t, condition).astype(jnp.float32)
+
+    def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
+        """Mean weighted denoising error of a batch, and its parts at low and at high noise.
+
+        The clips of a batch may have another length and size than the canvas, as those of buckets do.
+        Source: LivePhoto Eq. 2; the target is whatever `process.prediction` names.
+        """
+        return dataclasses.replace(self, canvas=self.canvas.of(batch))._loss(params, batch, key)
+
+    def _loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
+        drop_key, time_key, noise_key = jax.random.split(key, 3)
+        measures = {name: measure for name, measure in self.measures.items() if name not in batch}
+        batch = {**batch, **{name: measure(params, batch) for name, measure in measures.items()}}
+        for index, conditioner in enumerate(self.conditioners.values()):
+            batch = conditioner.drop(batch, jax.random.fold_in(drop_key, index))
+        latent_key = jax.random.fold_in(noise_key, 1) if self.sampled else None
+        z0 = self.canvas.filled(self._latents(params, batch, latent_key)).astype(jnp.float32)
+        steps = self.process.schedule.steps
+        t = jax.random.randint(time_key, (z0.shape[0],), 0, steps)
+        eps = jax.random.normal(noise_key, z0.shape)
+        prediction = self.predict(params, self.process.corrupt(z0, eps, t), t, self.condition(params, batch))
+        losses = diffusion_loss(self.process, self.weighting, prediction, z0, eps, t)
+        early = (t < steps // 2).astype(jnp.float32)
+        parts = {
+            "loss_low_noise": jnp.sum(losses * early) / jnp.maximum(jnp.sum(early), 1.0),
+            "loss_high_noise": jnp.sum(losses * (1 - early)) / jnp.maximum(jnp.sum(1 - early), 1.0),
+        }
+        return jnp.mean(losses), parts
+
+    def _latents(self, params: Params, batch: Batch, key: Array | None) -> Float[Array, "B t h w C"]:
+        """Those of a batch's clips, which a prepared set has encoded already."""
+        if MOMENTS in batch:
+            return self.canvas.codec.scaled(batch[MOMENTS].astype(jnp.float32), key)  # pyright: ignore
+        return self.canvas.encode(params, batch[VIDEO], key)
+
+    def noise(self, keys: Key[Array, " B"]) -> Float[Array, "B T h w C"]:
+        """What sampling draws: one key for each clip, so that it does not depend on what else is in the batch."""
+        canvas = self.canvas
+        shape = (canvas.length, canvas.height, canvas.width, canvas.codec.latent_channels)
+        return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
+
+    def sample(
+        self,
+        params: Params,
+        batch: Batch,
+        keys: Key[Array, " B"],
+        sampling: Sampling,
+        on_step: Callable[[Any], None] | None = None,
+    ) -> UInt8[Array, "B T H W 3"]:
+        """Clips for the pictures (and texts, levels, ...) of a batch, one key for each clip.
+
+        `on_step` is called on the host after every step with its number, for a progress bar.
+        """
+        z0 = self.sample_latents(params, batch, keys, sampling, on_step)
+        return pixels_to_uint8(self.canvas.codec.decode(params.get("codec", {}), z0))
+
+    def decode(self, params: Params, z0: Float[Array, "B T h w C"]) -> Iterator[UInt8[Array, "B T H W 3"]]:
+        """Pixels of latents, a few frames at a time where the codec can do so. Not for use inside `jax.jit`."""
+        codec, mine = self.canvas.codec, params.get("codec", {})
+        stream = codec.stream(mine, z0) if isinstance(codec, Streaming) else [_decoded(codec, mine, z0)]
+        return map(_uint8, stream)
+
+    def sample_latents(
+        self,
+        params: Params,
+        batch: Batch,
+        keys: Key[Array, " B"],
+        sampling: Sampling,
+        on_step: Callable[[Any], None] | None = None,
+    ) -> Float[Array, "B T h w C"]:
+        """The latents of these clips, without copies of the first."""
+        canvas = self.canvas
+        times = sampling.sampler.timesteps(self.process)
+        terms = self._terms(params, batch, sampling, times)
+
+        def denoise(zt: Array, t: Array, condition: Condition) -> Array:
+            return self.predict(params, zt, t, condition)
+
+        def inverted() -> Array:
+            latent = canvas.encode(params, batch[IMAGE][:, None]).astype(jnp.float32)
+            still = repeat(latent, "B 1 h w C -> B T h w C", T=canvas.length)
+            same = {"spacing": sampling.sampler.spacing, "steps_offset": sampling.sampler.steps_offset}
+            null = batch
+            for conditioner in self.conditioners.values():
+                null = conditioner.null(null)
+            plain = guide(denoise, [(self.condition(params, null), 1.0)])
+            return invert(self.process, plain, still, steps=sampling.inversion_steps, **same)
+
+        start = sampling.start.start(self.noise(keys), inverted)
+        z0 = sample(sampling.sampler, self.process, guide(denoise, terms), start, keys, on_step=on_step)
+        return z0[:, canvas.copies :]
+
+    def _terms(self, params: Params, batch: Batch, sampling: Sampling, times: np.ndarray) -> list[Term]:
+        """What guidance combines: first nothing of what is guided, then one condition more in each term.
+
+        What is not guided is in all of them. Neighbours with the same scale share a term, for then their sum does not
+        hold what lies between.
+        """
+        asked = {name: each.condition(params, batch, self.canvas) for name, each in self.conditioners.items()}
+        scales = sampling.scales(self.conditioners)
+        told = dict(asked)
+        for name in scales:
+            conditioner = self.conditioners[name]
+            told[name] = conditioner.condition(params, conditioner.null(batch), self.canvas)
+        terms: list[Term] = [(sum(told.values(), Condition()), 1.0)]
+        names = list(scales)
+        for name, following in zip(names, [*names[1:], None], strict=False):
+            told[name] = asked[name]
+            if following is None or scales[following] != scales[name]:
+                scale = sampling.curve.scale(scales[name], times)
+                terms.append((sum(told.values(), Condition()), scale))
+        return terms
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def _decoded(codec: Codec, params: Params, z: Array) -> Array:
+    return codec.decode(params, z)
+
+
+_uint8 = jax.jit(pixels_to_uint8)
