@@ -177,7 +177,7 @@ full, tiny = full_size(), tiny_size()
 v1_5 = full_size(transformer=cogvideox.I2V_5B_V1_5, rescale=1 / 0.7**2)
 
 prepared = dataclasses.replace(full, data=Prepared(path="data/prepared"))
-"""On a set that `python -m jaxmotion.data.prepare --config configs/motionstone.py` made: clips and captions are encoded
+"""On a set that `python -m jaxmotion.prepare --config configs/motionstone.py` made: clips and captions are encoded
 already (the autoencoder and T5 stay, for the noised pictures and the empty caption)."""
 prepared_v1_5 = dataclasses.replace(
     v1_5, data=Prepared("data/prepared", v1_5.data.frames, v1_5.data.fps, v1_5.data.size)

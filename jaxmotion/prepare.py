@@ -1,4 +1,4 @@
-"""`python -m jaxmotion.data.prepare`: encodes the clips of an experiment once, for training without encoders."""
+"""`python -m jaxmotion.prepare`: encodes the clips of an experiment once, for training without encoders."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from jaxmotion.runs import experiment, precompute
 
 DESCRIPTION = """Encodes clips into latents, text features and motion scores, once, as a set that training reads.
 
-  python -m jaxmotion.data.prepare --config configs/motionstone.py --data.path clips --out prepared/clips
-  python -m jaxmotion.data.prepare --config configs/motionstone.py --data.path clips --out prepared/clips --process 0/4
+  python -m jaxmotion.prepare --config configs/motionstone.py --data.path clips --out prepared/clips
+  python -m jaxmotion.prepare --config configs/motionstone.py --data.path clips --out prepared/clips --process 0/4
   python -m jaxmotion.train --config configs/motionstone.py:prepared --data.path prepared/clips --run runs/mine
 
 The same command again continues where it was stopped: finished shards are kept. A folder never holds records of two
@@ -22,7 +22,7 @@ ArrayRecord shards. Clips of several shapes (--data.buckets FRAMES HEIGHT WIDTH 
 
 def body(arguments: list[str]) -> None:
     """Parses, encodes, prints."""
-    parser = commands.parser("jaxmotion.data.prepare", DESCRIPTION, config=True, run="not used")
+    parser = commands.parser("jaxmotion.prepare", DESCRIPTION, config=True, run="not used")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder of the set")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of latents and text features (float16)")
     parser.add_argument("--windows", type=int, default=1, help="records of each clip, at different times (default 1)")

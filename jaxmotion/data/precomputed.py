@@ -1,6 +1,6 @@
 """A prepared set: clips that were encoded once, as latents, text features and scores, and need not be again.
 
-    python -m jaxmotion.data.prepare --config configs/motionstone.py --data.path clips --out prepared/clips
+    python -m jaxmotion.prepare --config configs/motionstone.py --data.path clips --out prepared/clips
     python -m jaxmotion.train --config configs/motionstone.py:prepared --data.path prepared/clips --run runs/mine
 
 It is a tensorflow-datasets folder of ArrayRecord shards; TensorFlow is not needed to read it, nor to write it.
@@ -44,7 +44,7 @@ class Prepared:
     """A prepared set in place of clips. Frames, size and rate must be those that it was made with."""
 
     path: str
-    """The folder that `python -m jaxmotion.data.prepare` wrote."""
+    """The folder that `python -m jaxmotion.prepare` wrote."""
     frames: int = 49
     """Length of a clip."""
     fps: float = 8.0
@@ -80,7 +80,7 @@ class Prepared:
             raise FileNotFoundError(f"{folder} holds no prepared set ({SETTINGS} is missing); make one first.")
         if not (folder / INFO).is_file():
             raise FileNotFoundError(
-                f"The prepared set in {folder} is not finished; run the same `jaxmotion.data.prepare` again."
+                f"The prepared set in {folder} is not finished; run the same `jaxmotion.prepare` again."
             )
         settings = json.loads((folder / SETTINGS).read_text())
         if SCORES not in settings[ENCODERS]:

@@ -100,7 +100,7 @@ def test_a_set_killed_ten_times_is_one_never_interrupted(root, tmp_path) -> None
 @pytest.mark.slow
 def test_the_command_killed_ten_times_makes_the_same_set(root, whole, tmp_path) -> None:
     """The real networks, killed while they start, compile, encode and write."""
-    command = [sys.executable, "-m", "jaxmotion.data.prepare", "--config", str(CONFIG)]
+    command = [sys.executable, "-m", "jaxmotion.prepare", "--config", str(CONFIG)]
     command += ["--out", str(tmp_path / "killed"), "--dtype", "float32", "--per-shard", str(SHARD), "--at-once", "4"]
     rng = random.Random(1)
     assert killed(command, root, [rng.uniform(1.0, 40.0) for _ in range(10)]) >= 3

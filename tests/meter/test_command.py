@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from jaxmotion.score import __main__ as command
+from jaxmotion import score as command
 
 
 @pytest.fixture

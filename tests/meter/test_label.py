@@ -14,7 +14,7 @@ from jaxmotion.meter.serve import byte_range, made_server
 from jaxmotion.meter.windows import Wanted, plan, read
 from jaxmotion.video.pairs import Pair, read_pairs
 
-PAGE = importlib.resources.files("jaxmotion.score").joinpath("label.html")
+PAGE = importlib.resources.files("jaxmotion.meter").joinpath("label.html")
 
 
 @pytest.mark.parametrize("clips", [2, 3, 8, 11])

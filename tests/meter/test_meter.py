@@ -11,7 +11,7 @@ from jaxmotion.data.cluttered_scenes import Worlds
 from jaxmotion.meter import benchmark as trials
 from jaxmotion.meter import meter, ranking, windows
 from jaxmotion.meter.estimate import Clip
-from jaxmotion.score import estimate
+from jaxmotion.meter.meter import estimate
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.pairs import read_pairs
 

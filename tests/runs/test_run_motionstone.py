@@ -9,10 +9,10 @@ from pathlib import Path
 
 import jax
 import pytest
-from jaxmotion.sample.__main__ import body as sample_body
 
 from jaxmotion.runs import evaluate, experiment, train
 from jaxmotion.runs import trained as run
+from jaxmotion.sample import body as sample_body
 from jaxmotion.sampling.request import Request
 
 pytest.importorskip("cv2")

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from jaxmotion.convert.__main__ import body
 from safetensors.numpy import save_file
 
+from jaxmotion.convert import body
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights.tensor_files import open_tensors
 from tests.support.public import PUBLIC
