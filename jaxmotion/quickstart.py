@@ -26,7 +26,7 @@ def body(arguments: list[str]) -> None:
     began = time.perf_counter()
     parser = commands.parser("jaxmotion.quickstart", DESCRIPTION, config=True, run="the run folder")
     options, overrides = parser.parse_known_args(arguments)
-    asked = experiment.load(options.config or "configs/quickstart.py")
+    asked = experiment.load(options.config or "quickstart")
     asked = experiment.override(asked, overrides, parser.prog, DESCRIPTION)
     if options.run is None:
         parser.error("--run DIR is needed: the folder that the run is kept in")

@@ -9,10 +9,10 @@ from jaxmotion.runs import experiment, initial, train
 
 DESCRIPTION = """Trains an experiment in a run folder, or continues the run that is there.
 
-  python -m jaxmotion.train --config configs/livephoto.py:tiny --run runs/first
-  python -m jaxmotion.train --config configs/livephoto.py:tiny --run runs/first --data.path clips --train.steps 500
-  python -m jaxmotion.train --config configs/livephoto.py --run runs/full --dry-run
-  python -m jaxmotion.train --config configs/livephoto.py:tiny --help      every override and its default
+  python -m jaxmotion.train --config livephoto:tiny --run runs/first
+  python -m jaxmotion.train --config livephoto:tiny --run runs/first --data.path clips --train.steps 500
+  python -m jaxmotion.train --config livephoto --run runs/full --dry-run
+  python -m jaxmotion.train --config livephoto:tiny --help      every override and its default
 
 The run folder gets config.json, checkpoints/, metrics.jsonl, TensorBoard files and samples/. The same command again
 continues from the last checkpoint."""

@@ -41,7 +41,10 @@ def parser(program: str, description: str, *, config: bool, run: str) -> argpars
     )
     if config:
         made.add_argument(
-            "--config", metavar="FILE[:NAME]", help="a Python file with experiments, and which (default full)"
+            "--config",
+            metavar="FILE[:NAME]",
+            help="a shipped config such as quickstart, or a Python file of yours, and which experiment of it "
+            "(default full)",
         )
     made.add_argument("--run", type=Path, metavar="DIR", help=run)
     return made

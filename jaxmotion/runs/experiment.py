@@ -26,6 +26,7 @@ from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation import config_json as saved
 from jaxmotion.foundation.config_json import register
 from jaxmotion.parallel.mesh import MeshSizes
+from jaxmotion.runs.config_files import find_config
 from jaxmotion.systems.pretrained import StartFrom
 from jaxmotion.systems.system import System
 from jaxmotion.training.config import TrainConfig
@@ -72,35 +73,34 @@ class Experiment:
 
 
 def load(spec: str) -> Experiment:
-    """The experiment named by `FILE` or `FILE:NAME`; NAME is `full` unless said.
+    """Returns the experiment of `FILE` or `FILE:NAME`; NAME is `full` by default.
+
+    FILE is the path of a Python file, or the name of a shipped one: `livephoto:tiny`.
 
     Raises:
         FileNotFoundError: there is no such file.
         ValueError: the file has no experiment of that name.
     """
     file, _, name = spec.partition(":")
-    path, name = Path(file), name or "full"
-    found = load_all(path)
+    name = name or "full"
+    found = load_all(file)
     if name not in found:
         near = difflib.get_close_matches(name, found, n=1)
-        hint = f" Did you mean {path}:{near[0]}?" if near else ""
-        raise ValueError(f"{path} has no experiment {name!r}; it has {', '.join(sorted(found))}.{hint}")
+        hint = f" Did you mean {file}:{near[0]}?" if near else ""
+        raise ValueError(f"{file} has no experiment {name!r}; it has {', '.join(sorted(found))}.{hint}")
     return found[name]
 
 
-def load_all(path: Path) -> dict[str, Experiment]:
-    """All experiments of a file by name, in the order in which it makes them.
+def load_all(file: str | Path) -> dict[str, Experiment]:
+    """Returns all experiments of a file by name, in the order in which it makes them.
 
     Raises:
         FileNotFoundError: there is no such file.
     """
-    if not path.is_file():
-        raise FileNotFoundError(
-            f"There is no config file {str(path)!r}; give a Python file such as configs/livephoto.py."
-        )
+    path = find_config(str(file))
     loader = importlib.util.spec_from_file_location(f"jaxmotion_config_{path.stem}", path)
     if loader is None or loader.loader is None:
-        raise FileNotFoundError(f"{str(path)!r} is not a Python file; give one such as configs/livephoto.py.")
+        raise FileNotFoundError(f"{str(path)!r} is not a Python file.")
     module = importlib.util.module_from_spec(loader)
     loader.loader.exec_module(module)
     return {key: value for key, value in vars(module).items() if isinstance(value, Experiment)}
