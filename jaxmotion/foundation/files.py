@@ -1,23 +1,55 @@
-"""Files that are never seen half written."""
+"""Files and folders that are never seen half written.
+
+Both are written under a temporary name beside their destination, which has the form `PART`, and take its place at the
+end; when something goes wrong the temporary one is removed and the destination stays as it was.
+"""
 
 from __future__ import annotations
 
+import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 PART = r"\..+\.[0-9a-f]{8}\.part"
-"""Names of what a process that was killed leaves behind (a regular expression)."""
+"""Regular expression for the temporary names; only a process that was killed leaves such a file or folder behind."""
 
 
 @contextmanager
-def written_whole(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place at the end, and is removed when something goes wrong."""
+def atomic_file(path: Path) -> Iterator[Path]:
+    """Yields the path to write to, a temporary file that replaces `path` when the block ends without an error.
+
+    Folders on the way to `path` are made. The temporary name ends in `.part`: tell a writer that looks at suffixes the
+    format.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")
+    part = _temporary(path)
     try:
         yield part
         part.replace(path)
     finally:
         part.unlink(missing_ok=True)
+
+
+@contextmanager
+def atomic_folder(path: Path) -> Iterator[Path]:
+    """Yields an empty temporary folder to write into, which becomes `path` when the block ends without an error.
+
+    Raises:
+        FileExistsError: `path` is there and is not an empty folder.
+    """
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise FileExistsError(f"{path} is there already; give a folder that is not, or an empty one.")
+    path.parent.mkdir(parents=True, exist_ok=True)
+    part = _temporary(path)
+    part.mkdir()
+    try:
+        yield part
+        part.replace(path)
+    finally:
+        shutil.rmtree(part, ignore_errors=True)
+
+
+def _temporary(path: Path) -> Path:
+    return path.with_name(f".{path.name}.{uuid.uuid4().hex[:8]}.part")

@@ -10,7 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxmotion.foundation.files import written_whole
+from jaxmotion.foundation.files import atomic_file
 from jaxmotion.meter.estimate import MOVES
 from jaxmotion.meter.sinks import Record
 from jaxmotion.meter.windows import Picture
@@ -66,7 +66,7 @@ def plot_scores(records: Sequence[Record], path: Path) -> Path:
         panel.set_axisbelow(True)
         panel.tick_params(colors=_SOFT, length=0)
         panel.spines[:].set_visible(False)
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         figure.savefig(part, dpi=130, format="png")
     return path
 
@@ -95,7 +95,7 @@ def contact_sheet(records: Sequence[Record], path: Path, frames_of: Callable[[st
             _words(draw, (x, y + 12), f"{end.capitalize()} {axis} motion", 16, _COLOURS[axis], clip_width)
             for place, record in enumerate(extreme):
                 _draw_clip(sheet, (x, y + _HEADING + place * clip_height), record, axis, frames_of)
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         sheet.save(part, format="png", optimize=True)
     return path
 

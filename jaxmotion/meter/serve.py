@@ -18,7 +18,7 @@ from typing import Any
 import av
 from av.video.reformatter import VideoReformatter
 
-from jaxmotion.foundation.files import written_whole
+from jaxmotion.foundation.files import atomic_file
 from jaxmotion.video.decode import BadClipError, displayed_size, opened, scaled
 
 Answers = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
@@ -191,7 +191,7 @@ def convert(clip: str, path: Path) -> None:
     """
     tick = Fraction(1, 1000)
     reformatter = VideoReformatter()
-    with written_whole(path) as part, opened(clip) as (container, stream), av.open(str(part), "w", "webm") as out:
+    with atomic_file(path) as part, opened(clip) as (container, stream), av.open(str(part), "w", "webm") as out:
         video: Any = None
         start = last = 0.0
         for frame in container.decode(stream):

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TextIO
 
 from jaxmotion.data.scores import MOTION, MOTION_SCORE
-from jaxmotion.foundation.files import written_whole
+from jaxmotion.foundation.files import atomic_file
 from jaxmotion.meter.score_files import json_rows, listed_videos
 
 Record = dict[str, Any]
@@ -95,7 +95,7 @@ class ScoreFile:
         """Closes the file, after dropping records that later ones replace."""
         records = self.records
         if len(records) < len(self._records):
-            with written_whole(self.path) as part:
+            with atomic_file(self.path) as part:
                 part.write_bytes("".join(map(_line, records)).encode())
         self._file.close()
 
@@ -140,7 +140,7 @@ def write_parquet(records: Iterable[Record], path: Path) -> None:
         "windows": pyarrow.list_(pyarrow.struct(list(window.items()))),
     }
     table = pyarrow.Table.from_pylist(list(records), pyarrow.schema(list(columns.items())))
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         parquet.write_table(table, part)
 
 
@@ -172,7 +172,7 @@ def add_to_metadata(path: Path, records: Iterable[Record]) -> int:
         if record is not None:
             said = {"object": record["object"], "camera": record["camera"], "unit": UNIT, "source": record["meter"]}
             row[key] = {**row.get(key, {}), **said}
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         lines = "".join(json.dumps(row, ensure_ascii=text.isascii()) + "\n" for row in rows)
         part.write_text(lines, encoding="utf-8", newline="\n")
     return sum(record is not None for record in found)

@@ -21,7 +21,7 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
-from jaxmotion.foundation.files import written_whole
+from jaxmotion.foundation.files import atomic_file
 
 Verdict = Literal["a", "b", "tie", ""]
 """Which one is stronger; empty: not judged."""
@@ -91,7 +91,7 @@ def write_pairs(pairs: Iterable[Pair], path: Path) -> None:
         lines = text.getvalue()
     else:
         lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-    with written_whole(path) as part:
+    with atomic_file(path) as part:
         part.write_text(lines, encoding="utf-8", newline="\n")
 
 

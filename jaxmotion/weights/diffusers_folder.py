@@ -6,12 +6,10 @@ that ships in its component's folder (`trust_remote_code=True`); these files are
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import json
-import os
 import shutil
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -85,25 +83,6 @@ class Pipeline:
 def write_json(path: Path, values: Mapping[str, Any]) -> None:
     """Writes JSON as people read it."""
     path.write_text(json.dumps(values, indent=2) + "\n")
-
-
-@contextlib.contextmanager
-def whole(destination: Path) -> Iterator[Path]:
-    """A folder to write into, which becomes `destination` when the block ends, and disappears when it fails.
-
-    Raises:
-        FileExistsError: the destination is there and not an empty folder.
-    """
-    if destination.exists() and (not destination.is_dir() or any(destination.iterdir())):
-        raise FileExistsError(f"{destination} is there already; give a folder that is not, or an empty one.")
-    destination.parent.mkdir(parents=True, exist_ok=True)
-    partial = destination.with_name(f".{destination.name}.{os.getpid()}.partial")
-    partial.mkdir()
-    try:
-        yield partial
-        partial.replace(destination)
-    finally:
-        shutil.rmtree(partial, ignore_errors=True)
 
 
 def files_in(folder: Path) -> list[Path]:

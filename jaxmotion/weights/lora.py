@@ -29,10 +29,11 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.foundation.types import Array, Params
 from jaxmotion.nn.low_rank import DOWN, UP, fresh, merge, pairs, product, stacked
 from jaxmotion.weights import formats
-from jaxmotion.weights.diffusers_folder import files_in, whole
+from jaxmotion.weights.diffusers_folder import files_in
 from jaxmotion.weights.lora_names import ALPHA, STABLE_DIFFUSION, Layer, Parts, known_names, layers_of
 from jaxmotion.weights.rules import ConversionError, Lazy, Tensors
 from jaxmotion.weights.tensor_files import Checkpoint
@@ -193,7 +194,7 @@ def merge_files(base: Checkpoint, lora: Checkpoint, destination: Path, scale: fl
     factors = from_file(lora, like, metadata=lora.metadata, source=str(lora.path))
     changed = {**params, **add(params, factors, scale)}
     tensors = {**formats.write(changed, kind.parts_of(base)), **formats.kept(base, kind)}
-    with whole(destination) as folder:
+    with atomic_folder(destination) as folder:
         write_tensors(folder, base.stem, tensors)
         config = base.path / "config.json"
         if config.is_file():
@@ -211,7 +212,7 @@ def export_lora(
         FileExistsError: the destination holds something already.
     """
     tensors, header = {"peft": to_peft, "kohya": to_kohya}[kind](params, rank, alpha)
-    with whole(destination) as folder:
+    with atomic_folder(destination) as folder:
         write_tensors(folder, "pytorch_lora_weights", tensors, metadata=header)
     return files_in(destination)
 

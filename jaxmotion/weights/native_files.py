@@ -15,8 +15,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxmotion.foundation.errors import CheckpointFileError
+from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.weights import formats
-from jaxmotion.weights.diffusers_folder import files_in, whole, write_json
+from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.formats import BY_NAME, Format
 from jaxmotion.weights.rules import Lazy, Rules
 from jaxmotion.weights.tensor_files import INDEX, Checkpoint, open_tensors
@@ -76,7 +77,7 @@ def import_checkpoint(
     widened = "denoiser/conv_condition/kernel" in params
     latents = params["denoiser/conv_in/kernel"].shape[2] if widened else 0
     description = {"format": kind.name, "holds": kind.holds, "latents": latents, "stem": checkpoint.stem}
-    with whole(destination) as folder:
+    with atomic_folder(destination) as folder:
         write(folder, params, description, shard_bytes=shard_bytes)
         if rest:
             write_tensors(folder, KEPT, rest, shard_bytes=shard_bytes)
@@ -92,7 +93,7 @@ def export_parameters(params: Mapping[str, Any], destination: Path, *, meta: Map
     Raises:
         FileExistsError: the destination holds something already.
     """
-    with whole(destination) as folder:
+    with atomic_folder(destination) as folder:
         write(folder, params, {"experiment": meta})
     return files_in(destination)
 
@@ -105,7 +106,7 @@ def restore(source: Path, destination: Path, *, shard_bytes: int = SHARD_BYTES) 
         FileExistsError: the destination holds something already.
     """
     opened = open_imported(source)
-    with whole(destination) as folder:
+    with atomic_folder(destination) as folder:
         write_tensors(folder, opened.stem, opened.tensors(), shard_bytes=shard_bytes)
         if (source / KEPT_CONFIG).is_file():
             shutil.copy(source / KEPT_CONFIG, folder / "config.json")

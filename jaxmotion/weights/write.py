@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 from tqdm import tqdm
 
+from jaxmotion.foundation.files import atomic_file
 from jaxmotion.weights.rules import Tensors
 from jaxmotion.weights.tensor_files import DTYPE_NAMES, INDEX
 
@@ -51,7 +52,8 @@ def write_tensors(
     if count > 1:
         places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
         index = folder / f"{stem}{INDEX}"
-        index.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2) + "\n")
+        with atomic_file(index) as part:
+            part.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2) + "\n")
         files.append(index)
     return files
 
@@ -80,19 +82,14 @@ def _write_file(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, s
         header[name] = {"dtype": kind, "shape": list(tensor.shape), "data_offsets": [start, end]}
     text = json.dumps(header, separators=(",", ":")).encode()
     text += b" " * (-len(text) % 8)
-    part = path.with_name(f".{path.name}.part")
-    try:
-        with part.open("wb") as file:
-            file.write(len(text).to_bytes(8, "little") + text)
-            for _, tensor in ordered:
-                array = np.ascontiguousarray(np.asarray(tensor))
-                array.tofile(file)
-                bar.update(array.nbytes)
-            file.flush()
-            os.fsync(file.fileno())
-        part.replace(path)
-    finally:
-        part.unlink(missing_ok=True)
+    with atomic_file(path) as part, part.open("wb") as file:
+        file.write(len(text).to_bytes(8, "little") + text)
+        for _, tensor in ordered:
+            array = np.ascontiguousarray(np.asarray(tensor))
+            array.tofile(file)
+            bar.update(array.nbytes)
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def _bytes(tensor: Any) -> int:

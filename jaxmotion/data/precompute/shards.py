@@ -23,7 +23,7 @@ from tqdm import tqdm
 from jaxmotion.data.buckets import Shape
 from jaxmotion.data.precomputed import ARRAYS, BUCKETS, DIGEST, INFO, NAME, SETTINGS, SPLIT, datasets, digest_of
 from jaxmotion.foundation.entries import CAMERA, IMAGE, OBJECT
-from jaxmotion.foundation.files import PART, written_whole
+from jaxmotion.foundation.files import PART, atomic_file
 from jaxmotion.video.synthetic.captions import CAPTION
 
 NOTES = "notes"
@@ -109,7 +109,7 @@ def _claimed(folder: Path, name: str, content: Any, what: str) -> Any:
     if not path.is_file():
         if folder.is_dir() and not all(re.fullmatch(PART, each.name) for each in folder.iterdir()):
             raise ValueError(f"{folder} is not empty and holds no {what}; give another folder.")
-        with written_whole(path) as part:
+        with atomic_file(path) as part:
             part.write_text(json.dumps(content, indent=2) + "\n")
     return json.loads(path.read_text())
 
@@ -160,7 +160,7 @@ def finish(job: Job) -> bool:
             )
             files = sorted(Path(made).glob("*.json"), key=lambda file: file.name == INFO)  # the sign of the end
             for file in files:
-                with written_whole(job.folder / file.name) as part:
+                with atomic_file(job.folder / file.name) as part:
                     part.write_bytes(file.read_bytes())
     return True
 
@@ -177,7 +177,7 @@ def _write_shard(
             left.unlink(missing_ok=True)
     shapes: dict[str, Any] = {}
     count = 0
-    with written_whole(job.file(shard)) as part:
+    with atomic_file(job.file(shard)) as part:
         writer = ArrayRecordWriter(str(part), "group_size:1")
         try:
             for record in _records(job, shard, load, encode, bar):
@@ -187,7 +187,7 @@ def _write_shard(
         finally:
             writer.close()
     note = {"records": count, "bytes": job.file(shard).stat().st_size, "shapes": shapes}
-    with written_whole(job.note(shard)) as part:
+    with atomic_file(job.note(shard)) as part:
         part.write_text(json.dumps(note) + "\n")
     return count
 

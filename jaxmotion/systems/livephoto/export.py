@@ -7,13 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.foundation.types import Params
 from jaxmotion.systems.livephoto import export_check as report
 from jaxmotion.systems.livephoto.export_parts import adapter_of, flat_parameters, pipeline_of
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.model_card import adapter_card, pipeline_card
 from jaxmotion.systems.system import System
-from jaxmotion.weights.diffusers_folder import files_in, whole, write_json
+from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.parity import unverified
 from jaxmotion.weights.tokenizers import Tokens
 
@@ -48,7 +49,7 @@ def export_diffusers(
     destination = Path(destination)
     livephoto = _livephoto(system)
     pipeline = pipeline_of(livephoto, flat_parameters(livephoto, params), sampling, tokenizer)
-    with whole(destination) as folder:
+    with atomic_folder(destination) as folder:
         pipeline.write_into(folder)
         write_json(folder / CONFIG, meta)
         if verify:
@@ -75,7 +76,7 @@ def export_motion_adapter(
     destination = Path(destination)
     livephoto = _livephoto(system)
     adapter = adapter_of(livephoto, flat_parameters(livephoto, params))
-    with whole(destination) as folder:
+    with atomic_folder(destination) as folder:
         adapter.write_into(folder)
         write_json(folder / CONFIG, meta)
         (folder / CARD).write_text(adapter_card(livephoto, meta))

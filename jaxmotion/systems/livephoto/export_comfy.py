@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 
+from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.nn.embedding import position_sinusoid
 from jaxmotion.systems.system import System
 from jaxmotion.weights import formats
 from jaxmotion.weights.diffusers_configs import positions
-from jaxmotion.weights.diffusers_folder import files_in, whole, write_json
+from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.rules import covered
 from jaxmotion.weights.tables.animatediff import ANIMATEDIFF
 from jaxmotion.weights.write import write_tensors
@@ -47,7 +48,7 @@ def export_comfy(
     for name in [name for name in tensors if name.endswith(_QUERY)]:
         table = position_sinusoid(length, tensors[name].shape[1])[None]
         tensors[f"{name.removesuffix(_QUERY)}.pos_encoder.pe"] = np.asarray(table)
-    with whole(Path(destination)) as folder:
+    with atomic_folder(Path(destination)) as folder:
         write_tensors(folder, FILE, tensors)
         write_json(folder / CONFIG, meta)
     return files_in(Path(destination))

@@ -19,6 +19,7 @@ from flax.traverse_util import flatten_dict
 
 from jaxmotion.diffusion.guidance import Dynamic, Rising
 from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.foundation.types import Params, file_part
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.systems.motionstone import export_check as report
@@ -27,7 +28,7 @@ from jaxmotion.systems.motionstone.intensity import METER
 from jaxmotion.systems.motionstone.motionstone import MotionStone, inner
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.weights import diffusers_configs as classes
-from jaxmotion.weights.diffusers_folder import Component, Pipeline, files_in, whole, write_json
+from jaxmotion.weights.diffusers_folder import Component, Pipeline, files_in, write_json
 from jaxmotion.weights.diffusers_scheduler import scheduler_of
 from jaxmotion.weights.parity import unverified
 from jaxmotion.weights.rules import ConversionError, Rules, covered, linear, tensors_of, under
@@ -81,7 +82,7 @@ def export_motionstone(
         bias = np.asarray(flat[LAST_BIAS])
         flat = {**flat, LAST_BIAS: (bias.astype(np.float32) + vector).astype(bias.dtype)}
     pipeline = pipeline_of(system, flat, sampling, tokens, baked=baked is not None)
-    with whole(destination) as folder:
+    with atomic_folder(destination) as folder:
         pipeline.write_into(folder)
         write_json(folder / CONFIG, meta)
         if vectors:
