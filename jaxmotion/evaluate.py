@@ -86,7 +86,7 @@ def body(arguments: list[str]) -> None:
     if options.what == "report":
         print(opened.report(options.images, count=options.count))
         return
-    if LEVEL not in opened.experiment.system.dials:
+    if LEVEL not in opened.experiment.system.controls:
         numbers = opened.turn_dials(options.images, values=levels, seeds=range(options.seeds), count=options.count)
         _console(120).print(dials.table({options.run.name: numbers}, f"Dials: {numbers['clips']} clips"))
         print(options.run / control.CONTROL)

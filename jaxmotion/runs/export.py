@@ -87,10 +87,10 @@ def export(
         case _, LoRA():
             system, params = system.of, system.build().merged(params)
     if isinstance(system, MotionStone) and kind in ("diffusers", "diffusers-baked"):
-        settings = {**{name: dial.default for name, dial in system.dials.items()}, **(asked or {})}
+        settings = {**{name: control.default for name, control in system.controls.items()}, **(asked or {})}
         baked = settings if kind == "diffusers-baked" else None
         tokens = _exported_tokenizer(opened.experiment.tokenizer)
-        presets = [dict(each) for each in _previewed(system.dials)]
+        presets = [dict(each) for each in _previewed(system.controls)]
         return export_motionstone(
             system,
             params,

@@ -111,7 +111,7 @@ def _write_preview(
     for index in range(min(PREVIEWS, len(source))):
         example = source.example(index)
         photo = fit(example[IMAGE] if IMAGE in example else example[VIDEO][0], experiment.system.size)
-        settings = _previewed(experiment.system.dials)
+        settings = _previewed(experiment.system.controls)
         clips = run.at_settings(photo, example[CAPTION], [dict(each) for each in settings], index)
         path = directory / "samples" / f"step_{step:06d}_{index}.mp4"
         path.parent.mkdir(exist_ok=True)

@@ -8,10 +8,9 @@ before the first step, such as the edges between motion levels), `checkpoints/`,
 from __future__ import annotations
 
 import dataclasses
-import itertools
 import json
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
@@ -34,7 +33,7 @@ from jaxmotion.runs.experiment import Experiment
 from jaxmotion.sampling.generate import Decode, Sampler, generate
 from jaxmotion.sampling.grid import write_settings
 from jaxmotion.sampling.request import Request
-from jaxmotion.systems.control import Dial
+from jaxmotion.systems.control import Controls, ControlValues, combinations, control_entries, sweeps
 from jaxmotion.training import checkpoint
 from jaxmotion.training.resume import CONFIG
 from jaxmotion.training.state import cast
@@ -46,7 +45,6 @@ from jaxmotion.video.tracked_speed import followed_speeds
 from jaxmotion.weights.preview_decoder import TinyDecoder
 
 CALIBRATION = "calibration.json"
-PREVIEW_LEVELS = (1, 5, 10)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,7 +62,7 @@ class TrainedRun:
         self,
         images: UInt8[np.ndarray, "N H W 3"],
         prompts: Sequence[str],
-        asked: Sequence[Mapping[str, float]],
+        asked: Sequence[ControlValues],
         seed: int = 0,
         *,
         sampling: Sampling | None = None,
@@ -84,19 +82,13 @@ class TrainedRun:
         sampling = sampling or self.experiment.sampling
         return generate(self.model, self.params, batch, keys, sampling, decode=self.decode)
 
-    def entries(self, asked: Sequence[Mapping[str, float]]) -> dict[str, np.ndarray]:
+    def entries(self, asked: Sequence[ControlValues]) -> dict[str, np.ndarray]:
         """What is asked for as entries of a batch.
 
         Raises:
-            ValueError: there is no such dial.
+            ValueError: there is no such control, or a value is none of it.
         """
-        dials = self.experiment.system.dials
-        unknown = sorted({name for settings in asked for name in settings} - set(dials))
-        if unknown:
-            raise ValueError(f"This system has no dial {', '.join(unknown)}; it has {', '.join(dials) or 'none'}.")
-        return {
-            name: dial.entry([settings.get(name, dial.default) for settings in asked]) for name, dial in dials.items()
-        }
+        return control_entries(self.experiment.system.controls, asked)
 
     def previewed(self, weights: Path) -> TrainedRun:
         """This run, with clips decoded by the tiny decoder in a file; see `convert.preview`."""
@@ -122,7 +114,7 @@ class TrainedRun:
         self,
         picture: UInt8[np.ndarray, "H W 3"],
         prompt: str,
-        asked: Sequence[Mapping[str, float]],
+        asked: Sequence[ControlValues],
         seed: int = 0,
         *,
         sampling: Sampling | None = None,
@@ -139,7 +131,7 @@ class TrainedRun:
         self = self.previewed(Path(request.preview)) if request.preview else self
         photo = load_photo(request.image, self.experiment.system.size)
         sampling = request.sampling(self.experiment.sampling)
-        asked = _settings(self.experiment.system.dials, request)
+        asked = _settings(self.experiment.system.controls, request)
         clips = self.at_settings(photo, request.prompt, [dict(each) for each in asked], request.seed, sampling=sampling)
         by_settings = dict(zip(asked, clips, strict=True))
         fps = request.fps or self.experiment.data.fps
@@ -222,13 +214,15 @@ class TrainedRun:
         Raises:
             ValueError: the system has no dials for objects and camera.
         """
-        known = self.experiment.system.dials
+        known = self.experiment.system.controls
         by_axis = {axis: axis if axis in known else INTENSITY for axis in dials.AXES}
         if not set(by_axis.values()) <= set(known):
-            raise ValueError(f"This system has no dials for objects and camera; it has {', '.join(known) or 'none'}.")
+            raise ValueError(
+                f"This system has no control of objects and camera; it has {', '.join(known) or 'none'}."
+            )
         fps = self.experiment.data.fps
 
-        def make(scene: dials.Scene, asked: Sequence[Mapping[str, float]], seed: int) -> Any:
+        def make(scene: dials.Scene, asked: Sequence[ControlValues], seed: int) -> Any:
             return self.at_settings(scene.picture, scene.prompt, asked, seed)
 
         turned = dials.measure_dials(
@@ -249,8 +243,12 @@ class TrainedRun:
 
         Where objects have a dial of their own, and no folder is given, these are pictures like those of the training.
         """
-        rows, fps, asked = [], self.experiment.data.fps, _previewed(self.experiment.system.dials)
-        if images is None and LEVEL not in self.experiment.system.dials and isinstance(self.experiment.data, Synthetic):
+        rows, fps, asked = [], self.experiment.data.fps, _previewed(self.experiment.system.controls)
+        if (
+            images is None
+            and LEVEL not in self.experiment.system.controls
+            and isinstance(self.experiment.data, Synthetic)
+        ):
             photos = {scene.name: (scene.picture, scene.prompt) for scene in self.scenes(count=count)}
         else:
             photos = self.photos(images, count)
@@ -302,32 +300,23 @@ def _read_config(directory: Path) -> Experiment:
     return experiments.read(config)
 
 
-def _settings(dials: Mapping[str, Dial], request: Request) -> list[Settings]:
-    """Every combination of what is asked for, in the order of the dials.
+def _settings(controls: Controls, request: Request) -> list[Settings]:
+    """Every combination of what is asked for, in the order of the controls.
 
     Raises:
-        ValueError: a score is asked for that the system does not have.
+        ValueError: something is asked for that the system does not have.
     """
-    scores = dict(request.scores)
-    if request.levels and LEVEL not in dials:
-        raise ValueError(f"This system has no motion level; it has {', '.join(dials) or 'no dials'}.")
-    if set(scores) - set(dials):
-        unknown = ", ".join(sorted(set(scores) - set(dials)))
-        raise ValueError(f"This system has no dial {unknown}; it has {', '.join(dials) or 'none'}.")
-    values = {
-        name: (name == LEVEL and request.levels) or scores.get(name, (dial.default,)) for name, dial in dials.items()
-    }
-    return [tuple(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
+    requested = {LEVEL: request.levels} if request.levels else {}
+    return [_numbers(each) for each in combinations(controls, {**requested, **dict(request.scores)})]
 
 
-def _previewed(dials: Mapping[str, Dial]) -> list[Settings]:
-    """Every dial at three values, the others at their default."""
-    found = [
-        tuple((name, value if name == turned else dial.default) for name, dial in dials.items())
-        for turned in dials
-        for value in PREVIEW_LEVELS
-    ]
-    return list(dict.fromkeys(found)) or [()]
+def _previewed(controls: Controls) -> list[Settings]:
+    """Every control at the values of its sweep, the others at their default."""
+    return [_numbers(each) for each in sweeps(controls)]
+
+
+def _numbers(values: ControlValues) -> Settings:
+    return tuple((name, value) for name, value in values.items() if isinstance(value, int | float))
 
 
 def _closer(picture: UInt8[np.ndarray, "H W 3"], times: int) -> UInt8[np.ndarray, "h w 3"]:

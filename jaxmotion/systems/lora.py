@@ -34,7 +34,7 @@ from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.nn.low_rank import DOWN, LORA, UP, chosen, fresh, merge, sides
-from jaxmotion.systems.control import Dial
+from jaxmotion.systems.control import Controls
 from jaxmotion.systems.system import System, Table, Task
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 
@@ -80,8 +80,8 @@ class LoRA(System):
         return self.of.needs
 
     @property
-    def dials(self) -> Mapping[str, Dial]:
-        return self.of.dials
+    def controls(self) -> Controls:
+        return self.of.controls
 
     def _at(self, frames: int, size: tuple[int, int]) -> Self:
         return dataclasses.replace(self, of=self.of._at(frames, size))

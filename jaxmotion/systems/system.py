@@ -15,7 +15,7 @@ from jaxtyping import UInt8
 
 from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.parallel.sharding import paths
-from jaxmotion.systems.control import Dial
+from jaxmotion.systems.control import Controls
 
 Table = tuple[tuple[str, Any], ...]
 """(regular expression on a '/'-joined parameter path, PartitionSpec); the first match wins."""
@@ -57,8 +57,8 @@ class System:
         return ()
 
     @property
-    def dials(self) -> Mapping[str, Dial]:
-        """What a person asks for beside a picture and a text, by batch entry."""
+    def controls(self) -> Controls:
+        """Batch entries that a person sets beside a picture and a text."""
         return {}
 
     def at(self, frames: int, size: tuple[int, int]) -> Self:

@@ -44,7 +44,7 @@ def test_every_combination_of_scores_is_a_clip_of_a_grid(trained: Path, photo: P
     guided = dataclasses.replace(asked, guidances=(("object", 2.0), ("camera", 3.0)))
     sampling = guided.sampling(opened.experiment.sampling)
     assert dict(sampling.others) == {"object": 2.0, "camera": 3.0}
-    with pytest.raises(ValueError, match="no dial level; it has object, camera"):
+    with pytest.raises(ValueError, match="no control level; it has object, camera"):
         opened.entries([{"level": 5}])
 
 
@@ -75,7 +75,7 @@ def test_the_command_line_asks_for_what_it_says(trained: Path, photo: Path, tmp_
 
 
 def test_a_dial_that_is_not_there_is_refused(trained: Path, photo: Path, tmp_path: Path) -> None:
-    with pytest.raises(ValueError, match="no motion level; it has object, camera"):
+    with pytest.raises(ValueError, match="no control level; it has object, camera"):
         run.open_run(trained).animate(Request(photo, levels=(5,)), tmp_path / "a.mp4")
 
 

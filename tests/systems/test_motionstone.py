@@ -197,7 +197,7 @@ def test_scores_may_be_fixed_or_a_single_number(system, model, batch):
     kept = {name: each for name, each in system.conditioners.items() if name not in (OBJECT, CAMERA)}
     for kind in ("ssim", "feature_difference"):
         single = dataclasses.replace(system, conditioners={**kept, "score": one}, intensity=OneNumber(kind))
-        assert set(single.dials) == {INTENSITY}
+        assert set(single.controls) == {INTENSITY}
         rng = np.random.default_rng(0)
         still = np.repeat(rng.integers(0, 256, (1, 1, *system.size, 3), np.uint8), model.canvas.length, axis=1)
         clips = [np.concatenate([still, batch[VIDEO][:1]])]

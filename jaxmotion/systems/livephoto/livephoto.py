@@ -27,7 +27,7 @@ from jaxmotion.models.stable_diffusion import SHARDING, stable_diffusion_unet, t
 from jaxmotion.models.unet import UNet, UNetSizes
 from jaxmotion.nn.transformer import GatedCrossAttention
 from jaxmotion.systems.conditioner import Conditioner
-from jaxmotion.systems.control import Dial
+from jaxmotion.systems.control import Controls, Scalar
 from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.livephoto.intensity import LevelMap, level_of, ssim_intensity
 from jaxmotion.systems.reference import first_frame
@@ -90,9 +90,9 @@ class LivePhoto(System):
         return next((c.captions for c in self.conditioners.values() if c.captions), None)
 
     @property
-    def dials(self) -> Mapping[str, Dial]:
+    def controls(self) -> Controls:
         """The motion level. Source: Sec. 3.4."""
-        return {LEVEL: Dial(5, whole=True)}
+        return {LEVEL: Scalar(description="motion level, 1 (nearly still) to 10", integer=True, default=5)}
 
     def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
         """The edges between the levels, measured on training clips."""

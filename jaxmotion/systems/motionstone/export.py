@@ -103,15 +103,15 @@ def score_vector(system: MotionStone, params: Params, settings: Settings) -> np.
     Raises:
         ValueError: there is no such dial, or a score is outside 1..10.
     """
-    unknown = set(settings) - set(system.dials)
+    unknown = set(settings) - set(system.controls)
     if unknown:
-        raise ValueError(f"There is no dial {', '.join(sorted(unknown))}; there are {', '.join(system.dials)}.")
+        raise ValueError(f"There is no dial {', '.join(sorted(unknown))}; there are {', '.join(system.controls)}.")
     for name, value in settings.items():
         if not 1 <= value <= 10:
             raise ValueError(f"The {name} score is from 1 to 10; got {value:g}.")
     total = jnp.zeros((1, system.transformer.time_features))
     for score in system.scores:
-        asked = settings.get(score.entry, system.dials[score.entry].default)
+        asked = settings.get(score.entry, system.controls[score.entry].default)
         total = total + score.vector(params, jnp.array([asked], jnp.float32))
     return np.asarray(total[0], np.float32)
 
@@ -161,7 +161,7 @@ def pipeline_of(
     if baked:
         return Pipeline("diffusers", "CogVideoXImageToVideoPipeline", components, {})
     scores = {
-        score.entry: {"width": score.width, "share": score.share, "default": system.dials[score.entry].default}
+        score.entry: {"width": score.width, "share": score.share, "default": system.controls[score.entry].default}
         for score in system.scores
     }
     tensors = {}
@@ -224,11 +224,11 @@ def _one(system: MotionStone, kind: type) -> Any:
 
 def _card(system: MotionStone, sampling: Sampling, meta: Mapping[str, Any], baked: Settings | None, fps: float) -> str:
     height, width = system.size
-    guided = {name: scale for name, scale in sampling.others if scale != 1.0 and name in system.dials}
+    guided = {name: scale for name, scale in sampling.others if scale != 1.0 and name in system.controls}
     if baked is None:
         loading = (
             "pipe = DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True, torch_dtype=torch.bfloat16)",
-            ", ".join(f"{name}=5.0" for name in system.dials) + ", ",
+            ", ".join(f"{name}=5.0" for name in system.controls) + ", ",
         )
     else:
         loading = ("pipe = CogVideoXImageToVideoPipeline.from_pretrained(FOLDER, torch_dtype=torch.bfloat16)", "")

@@ -16,19 +16,25 @@ from jaxmotion.diffusion.loss import MinSNR, Uniform
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.schedule import scaled_linear, zero_terminal_snr
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.entries import IMAGE
+from jaxmotion.foundation.entries import CAMERA, IMAGE, INTENSITY, OBJECT
 from jaxmotion.foundation.types import Array
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.systems.conditioner import Conditioner
-from jaxmotion.systems.control import Dial
+from jaxmotion.systems.control import Controls, Scalar
 from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Intensity, Known
 from jaxmotion.systems.reference import first_frame
 from jaxmotion.systems.system import System
 from jaxmotion.systems.video_diffusion import VideoDiffusion
+
+_CONTROLS = {
+    OBJECT: "how fast the objects move, 1 (still) to 10",
+    CAMERA: "how fast the camera moves, 1 (still) to 10",
+    INTENSITY: "how much moves, of objects and camera together, 1 (still) to 10",
+}
 
 
 @register()
@@ -68,9 +74,9 @@ class MotionStone(System):
         return [part for each in self.conditioners.values() if isinstance(part := inner(each), Score)]
 
     @property
-    def dials(self) -> Mapping[str, Dial]:
+    def controls(self) -> Controls:
         """The scores, 5 where nothing is said (Table 2, "w/o M")."""
-        return {score.entry: Dial() for score in self.scores}
+        return {score.entry: Scalar(description=_CONTROLS.get(score.entry, "")) for score in self.scores}
 
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec, or the channels not the conditioners."""
