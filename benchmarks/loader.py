@@ -22,7 +22,7 @@ from rich.table import Table
 
 from jaxmotion.data.clips import Clips, ClipsSource
 from jaxmotion.data.loader import Source, batches
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer
 
 FPS = 8.0
@@ -51,7 +51,7 @@ def main() -> None:
             found = rate(lambda workers=workers: load(source, workers))
             table.add_row("", f"loader, {workers} workers", f"{found:.1f}", f"{found / slowest:.1f}")
     for frames, size in ((8, 32), (8, 64), (16, 128), (16, 256)):
-        made = Synthetic(frames=frames, size=(size, size)).open()
+        made = SyntheticClips(frames=frames, size=(size, size)).open()
         found = rate(lambda made=made: load(made, 0))
         table.add_row(f"synthetic: {frames} frames, {size} x {size}", "loader, 0 workers", f"{found:.1f}", "")
     Console(width=100).print(table)
@@ -101,7 +101,9 @@ def decode_every_frame(source: ClipsSource) -> Iterator[int]:
 def write_clips(folder: Path) -> Path:
     """Synthetic clips as video files."""
     for index in range(WRITTEN):
-        source = Synthetic(frames=180, fps=30.0, size=(256, 456), camera_speed=(0.02, 0.1), object_counts=(1,)).open()
+        source = SyntheticClips(
+            frames=180, fps=30.0, size=(256, 456), camera_speed=(0.02, 0.1), object_counts=(1,)
+        ).open()
         with av.open(str(folder / f"{index}.mp4"), "w") as container:
             stream = container.add_stream("libx264", rate=30, options={"crf": "23"})
             stream.height, stream.width, stream.pix_fmt = 256, 456, "yuv420p"

@@ -24,8 +24,8 @@ from rich.table import Table
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.loader import batches
 from jaxmotion.data.precompute.encode import Encoder
-from jaxmotion.data.precomputed import Prepared
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.precomputed import PrecomputedLatents
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.models import t5
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
@@ -59,9 +59,9 @@ def main() -> None:
         clips = options.clips or made_clips(Path(folder) / "clips", options.frames)
         asked = experiment(str(clips), options.frames, tuple(options.size))
         before = time.perf_counter()
-        count = precompute.prepare(asked, Path(folder) / "set", at_once=BATCH)
+        count = precompute.precompute(asked, Path(folder) / "set", at_once=BATCH)
         preparing = time.perf_counter() - before
-        config = Prepared(str(Path(folder) / "set"), options.frames, FPS, tuple(options.size))
+        config = PrecomputedLatents(str(Path(folder) / "set"), options.frames, FPS, tuple(options.size))
         raw, records = asked.data.open(), config.open()
         table = Table("what a batch takes", "clips/s", "ratio", title=f"{count} clips, {jax.devices()[0].device_kind}")
         decoded = rate(raw, asked, None)
@@ -97,7 +97,7 @@ def experiment(clips: str, frames: int, size: tuple[int, int]) -> Experiment:
 
 def made_clips(folder: Path, frames: int) -> Path:
     """A few clips of synthetic motion, 192 x 256 px."""
-    source = Synthetic(frames=2 * frames, size=(192, 256)).open()
+    source = SyntheticClips(frames=2 * frames, size=(192, 256)).open()
     folder.mkdir()
     for index in range(MADE):
         write_clip(folder / f"{index}.mp4", source.example(index)["video"], FPS)
@@ -108,7 +108,7 @@ def rate(source, asked: Experiment, encoder: Encoder | None) -> float:
     """Clips a second."""
     entries = {"entries": source.entries} if hasattr(source, "entries") else {}
     loader = batches(source, batch_size=BATCH, seed=0, tokenize=asked.tokenizer, **entries)
-    params = encoder.placed({}, run.make_mesh(devices=jax.local_devices()[:1]))[0] if encoder else {}
+    params = encoder.load_parameters({}, run.make_mesh(devices=jax.local_devices()[:1]))[0] if encoder else {}
     compiled = jax.jit(encoder.run) if encoder else None
     count, start = 0, 0.0
     for number, batch in enumerate(loader):

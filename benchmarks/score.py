@@ -19,7 +19,7 @@ import cv2
 import jax
 import numpy as np
 
-from jaxmotion.data.cluttered_scenes import Worlds
+from jaxmotion.data.cluttered_scenes import ClutteredScenes
 from jaxmotion.meter import meter, windows
 from jaxmotion.meter.estimate import Clip
 from jaxmotion.meter.score_files import find_videos
@@ -53,7 +53,7 @@ def medians(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
 
 def compare(size: tuple[int, int]) -> None:
     """One line for each way of measuring a clip of 2 seconds."""
-    example = Worlds(split="held_out", frames=meter.FRAMES, size=size).open().example(0)
+    example = ClutteredScenes(split="held_out", frames=meter.FRAMES, size=size).open().example(0)
     video, shipped = example["video"], meter.shipped()
     cv2.setNumThreads(-1)
     clip = Clip.at(video, 1 / meter.STEP)

@@ -8,8 +8,8 @@
 
 import dataclasses
 
-from jaxmotion.data.cluttered_scenes import Worlds
-from jaxmotion.data.compared_pairs import Judged
+from jaxmotion.data.cluttered_scenes import ClutteredScenes
+from jaxmotion.data.compared_pairs import ComparedPairs
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.models import tadaconv
 from jaxmotion.runs.experiment import Experiment
@@ -18,7 +18,7 @@ from jaxmotion.training.config import TrainConfig
 
 small = Experiment(
     system=MotionEstimator(tadaconv.SMALL),
-    data=Worlds(),
+    data=ClutteredScenes(),
     tokenizer=HashTokenizer(16, 2),
     train=TrainConfig(
         steps=5000,
@@ -38,7 +38,7 @@ full = small
 r50 = dataclasses.replace(
     small,
     system=MotionEstimator(tadaconv.R50, Pixels(), frames=8, size=(224, 224)),
-    data=Worlds(frames=8, size=(224, 224)),
+    data=ClutteredScenes(frames=8, size=(224, 224)),
     train=dataclasses.replace(small.train, steps=20_000, learning_rate=1e-4, warmup_steps=500, ema_decay=0.999),
     workers=8,
 )
@@ -46,12 +46,12 @@ r50 = dataclasses.replace(
 tiny = dataclasses.replace(
     small,
     system=MotionEstimator(tadaconv.TINY, hidden=32, frames=4, size=(48, 64)),
-    data=Worlds(frames=4, size=(48, 64)),
+    data=ClutteredScenes(frames=4, size=(48, 64)),
     train=dataclasses.replace(small.train, steps=60, batch_size=8, warmup_steps=5, save_every=30),
     workers=0,
 )
 
-judged = dataclasses.replace(small, data=Judged("", pairs="pairs.csv"), workers=0)
+judged = dataclasses.replace(small, data=ComparedPairs("", pairs="pairs.csv"), workers=0)
 """The paper's way to train it: on pairs that people judged (`python -m jaxmotion.score label`) and on pseudo-labels.
 
     python -m jaxmotion.train --config configs/motion_estimator.py:judged --start-from.run runs/meter

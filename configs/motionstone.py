@@ -11,8 +11,8 @@ scores from a list), `v1_5` and `prepared_v1_5` (on CogVideoX1.5-5B-I2V); `tiny`
 import dataclasses
 
 from jaxmotion.data.clips import Clips
-from jaxmotion.data.precomputed import Prepared
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.precomputed import PrecomputedLatents
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer, T5Tokenizer
 from jaxmotion.diffusion.guidance import Dynamic
 from jaxmotion.diffusion.process import Process
@@ -137,7 +137,7 @@ def tiny_size(scores=decoupled, intensity: Intensity = KNOWN):
             frames=frames,
             size=size,
         ),
-        data=Synthetic(
+        data=SyntheticClips(
             frames=frames,
             fps=fps,
             size=size,
@@ -176,11 +176,11 @@ def tiny_size(scores=decoupled, intensity: Intensity = KNOWN):
 full, tiny = full_size(), tiny_size()
 v1_5 = full_size(transformer=cogvideox.I2V_5B_V1_5, rescale=1 / 0.7**2)
 
-prepared = dataclasses.replace(full, data=Prepared(path="data/prepared"))
+prepared = dataclasses.replace(full, data=PrecomputedLatents(path="data/prepared"))
 """On a set that `python -m jaxmotion.prepare --config configs/motionstone.py` made: clips and captions are encoded
 already (the autoencoder and T5 stay, for the noised pictures and the empty caption)."""
 prepared_v1_5 = dataclasses.replace(
-    v1_5, data=Prepared("data/prepared", v1_5.data.frames, v1_5.data.fps, v1_5.data.size)
+    v1_5, data=PrecomputedLatents("data/prepared", v1_5.data.frames, v1_5.data.fps, v1_5.data.size)
 )
 
 listed = dataclasses.replace(

@@ -7,7 +7,7 @@
 
 import dataclasses
 
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM
@@ -54,7 +54,7 @@ full = Experiment(
         frames=FRAMES,
         size=SIZE,
     ),
-    data=Synthetic(
+    data=SyntheticClips(
         frames=FRAMES,
         size=SIZE,
         camera=("pan",),

@@ -40,7 +40,7 @@ def body(arguments: list[str]) -> None:
     for name in ("windows", "per_shard"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
-    written = precompute.prepare(
+    written = precompute.precompute(
         asked,
         options.out,
         dtype=options.dtype,

@@ -15,11 +15,11 @@ from tqdm import tqdm
 
 from jaxmotion.data.bad_clips import BadClips
 from jaxmotion.data.buckets import Buckets, Shape, nearest
-from jaxmotion.data.scores import read_scores
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.video.decode import BadClipError, latest_time, read_clip, read_size, read_timeline
 from jaxmotion.video.listing import LOOKED_FOR, ClipFile, Listing, list_clips
+from jaxmotion.video.score_lists import read_scores
 from jaxmotion.video.synthetic.captions import CAPTION
 
 SHOWN = 5
@@ -53,8 +53,8 @@ class Clips:
     on_bad: Literal["skip", "stop"] = "skip"
     """What a file that cannot be used does: it is skipped, or stops the run."""
     scores: str = ""
-    """A jsonl file with the motion scores of the clips, such as the motion meter writes; see `data.scores`. They are of
-    whole files, and a training clip may be a part of one."""
+    """A jsonl file with the motion scores of the clips, such as the motion meter writes; see
+    `video.score_lists`. They are of whole files, and a training clip may be a part of one."""
     probe: bool = True
     """Looks into all files first. Without that, a bad file is found when its turn comes; the next takes its place."""
 

@@ -16,10 +16,10 @@ from typing import Any, Literal
 import numpy as np
 
 from jaxmotion.data.clips import Clips, ClipsSource
-from jaxmotion.data.scores import read_scores
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.video.pairs import Pair, locate_pairs, read_pairs
+from jaxmotion.video.score_lists import read_scores
 from jaxmotion.video.synthetic.captions import CAPTION
 
 AXES = (OBJECT, CAMERA)
@@ -27,9 +27,9 @@ STRONGER = tuple(f"stronger_{axis}" for axis in AXES)
 SIGNS = {"a": 1.0, "b": -1.0, "tie": 0.0, "": float("nan")}
 
 
-@register()
+@register("Judged")
 @dataclasses.dataclass(frozen=True)
-class Judged:
+class ComparedPairs:
     """Pairs of real clips. At least one of `pairs` and `labels` must be given."""
 
     path: str
@@ -51,7 +51,7 @@ class Judged:
         if not self.pairs and not self.labels:
             raise ValueError("Judged clips need a file of pairs or one of labels; set data.pairs, data.labels or both.")
 
-    def open(self, report: Path | None = None) -> JudgedSource:
+    def open(self, report: Path | None = None) -> ComparedPairsSource:
         """Lists the clips and reads what is known about them.
 
         Raises:
@@ -66,11 +66,11 @@ class Judged:
         judged = _placed(Path(self.pairs), Path(self.path), places) if self.pairs else _every(sorted(labels))
         if not judged:
             raise ValueError(f"No pair is left: {self.pairs or self.labels} names none of the clips in {self.path}.")
-        return JudgedSource(source, judged, labels)
+        return ComparedPairsSource(source, judged, labels)
 
 
-class JudgedSource:
-    """The pairs of a `Judged` config: `source[i]` names one, `load` reads both clips."""
+class ComparedPairsSource:
+    """The pairs of a `ComparedPairs` config: `source[i]` names one, `load` reads both clips."""
 
     labels = (*AXES, *STRONGER)
 

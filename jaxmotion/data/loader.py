@@ -21,7 +21,7 @@ from jaxmotion.video.synthetic.captions import CAPTION
 
 
 class Source(Protocol):
-    """Where clips come from: `Clips.open()` and `Synthetic.open()` give one."""
+    """Where clips come from: `Clips.open()` and `SyntheticClips.open()` give one."""
 
     @property
     def labels(self) -> Sequence[str]:

@@ -38,9 +38,9 @@ ENCODERS, SCORES, WEIGHTS = "encoders", "scores", "weights"
 ARRAYS = (MOMENTS, TEXT_FEATURES)
 
 
-@register()
+@register("Prepared")
 @dataclasses.dataclass(frozen=True)
-class Prepared:
+class PrecomputedLatents:
     """A prepared set in place of clips. Frames, size and rate must be those that it was made with."""
 
     path: str
@@ -54,7 +54,7 @@ class Prepared:
     verify: bool = True
     """Whether every record is checked against its digest when it is read."""
 
-    def open(self, report: Path | None = None) -> PreparedSource | Buckets:
+    def open(self, report: Path | None = None) -> PrecomputedSource | Buckets:
         """Opens the set. `report` is there because all data sources have it; bad clips were left out when preparing.
 
         Raises:
@@ -75,7 +75,7 @@ class Prepared:
         alike = [dataclasses.replace(self, path=str(folder / str(s)), frames=s.frames, size=s.size) for s in shapes]
         return Buckets([one._source(Path(one.path)) for one in alike])
 
-    def _source(self, folder: Path) -> PreparedSource:
+    def _source(self, folder: Path) -> PrecomputedSource:
         if not (folder / SETTINGS).is_file():
             raise FileNotFoundError(f"{folder} holds no prepared set ({SETTINGS} is missing); make one first.")
         if not (folder / INFO).is_file():
@@ -89,16 +89,16 @@ class Prepared:
             theirs = settings["clips"][name]
             if theirs != ours:
                 raise ValueError(f"The prepared set in {folder} has {name} {theirs}; data.{name} is {ours}.")
-        return PreparedSource(self, settings)
+        return PrecomputedSource(self, settings)
 
 
-class PreparedSource:
-    """The records of a `Prepared` config: `source[i]` names one, `load` reads it, `example(i)` does both."""
+class PrecomputedSource:
+    """The records of a `PrecomputedLatents` config: `source[i]` names one, `load` reads it, `example(i)` does both."""
 
     entries = (MOMENTS, IMAGE, TEXT_FEATURES, OBJECT, CAMERA, FPS)
     """What a batch is made of, instead of a video."""
 
-    def __init__(self, config: Prepared, settings: Mapping[str, Any]):
+    def __init__(self, config: PrecomputedLatents, settings: Mapping[str, Any]):
         self.config, self.settings = config, settings
         self.labels = tuple(settings[ENCODERS][SCORES])
 

@@ -31,21 +31,21 @@ from jaxmotion.video.geometry import (
 )
 from jaxmotion.video.synthetic.captions import CAPTION, amount_word, describe_motion
 from jaxmotion.video.synthetic.cutouts import SHAPES, Cutout, draw_cutout, draw_motion, moved_to
-from jaxmotion.video.synthetic.photos import WHEEL, PhotoSplit, read_photos
+from jaxmotion.video.synthetic.photos import SKIMAGE_PHOTOS, PhotoSplit, read_photos
 from jaxmotion.video.synthetic.scene import Scene, dense_flow, draw_tint, draw_tracks, draw_view, render, visible_boxes
 
 SPLITS = ("train", "held_out")
-MAY_BE_EMPTY = ("directions", "caption", "truth")
+MAY_BE_EMPTY = ("directions", "caption", "ground_truth")
 EDGE = 0.15
 """An object starts, and where it can also ends, at least this share of the frame away from the edges."""
 
 
-@register()
+@register("Synthetic", fields={"truth": "ground_truth"})
 @dataclasses.dataclass(frozen=True)
-class Synthetic:
+class SyntheticClips:
     """Synthetic clips with known motion. A tuple of kinds is drawn from evenly; repeat a kind to see it more often."""
 
-    photos: str = WHEEL
+    photos: str = SKIMAGE_PHOTOS
     """`skimage` for the photographs in the scikit-image wheel, or a folder of images."""
     split: Literal["train", "held_out"] = "train"
     """The two splits never show the same photo, neither as background nor as object."""
@@ -89,8 +89,8 @@ class Synthetic:
     """Strength of the random colour change, 0 for none."""
     caption: tuple[Literal["scene", "motion", "amount"], ...] = ("motion",)
     """What captions hold: what the photo shows, what moves and where to, how fast (slowly, fast)."""
-    truth: tuple[str, ...] = ("camera_speed", "object_speed", OBJECT, CAMERA)
-    """Which known numbers come with a clip, see `TRUTHS`."""
+    ground_truth: tuple[str, ...] = ("camera_speed", "object_speed", OBJECT, CAMERA)
+    """Which known numbers come with a clip, see `GROUND_TRUTHS`."""
     seed: int = 0
     """Another seed, other clips."""
 
@@ -101,7 +101,7 @@ class Synthetic:
         _check_words("directions", self.directions, ways)
         _check_words("shapes", self.shapes, SHAPES)
         _check_words("caption", self.caption, ("motion", "amount", "scene"))
-        _check_words("truth", self.truth, TRUTHS)
+        _check_words("ground_truth", self.ground_truth, GROUND_TRUTHS)
         _check_words("split", (self.split,), SPLITS)
         _check_words("speed_law", (self.speed_law,), ("log", "uniform"))
         for name in ("camera_speed", "object_speed"):
@@ -120,20 +120,20 @@ class Synthetic:
         if self.frames < 1 or self.clips < 1 or min(self.size) < 8:
             raise ValueError(f"frames={self.frames}, clips={self.clips}, size={self.size}: at least 1, 1 and 8 pixels.")
 
-    def open(self, report: Path | None = None) -> SyntheticSource:
+    def open(self, report: Path | None = None) -> SyntheticClipsSource:
         """Reads the photos. `report` is there because all data sources have it; nothing can be broken here."""
         del report
-        return SyntheticSource(self, read_photos(self.photos, self.held_out, self.split, 4 * max(128, *self.size)))
+        return SyntheticClipsSource(self, read_photos(self.photos, self.held_out, self.split, 4 * max(128, *self.size)))
 
 
-class SyntheticSource:
-    """The clips of a `Synthetic` config: `source[i]` names one, `load` makes it, `example(i)` does both."""
+class SyntheticClipsSource:
+    """The clips of a `SyntheticClips` config: `source[i]` names one, `load` makes it, `example(i)` does both."""
 
-    def __init__(self, config: Synthetic, split: PhotoSplit):
+    def __init__(self, config: SyntheticClips, split: PhotoSplit):
         self.config = config
         self.photos = split.photos
         self.other_photos = split.others
-        self.labels = config.truth
+        self.labels = config.ground_truth
 
     def __len__(self) -> int:
         return self.config.clips
@@ -161,8 +161,8 @@ class SyntheticSource:
         drawn = Drawn(scene, masks, max(config.object_counts), rng)
         example: dict[str, Any] = {VIDEO: video, FPS: np.float32(config.fps), "id": f"synthetic/{record}"}
         example[CAPTION] = self._caption(scene)
-        for name in config.truth:
-            example[name] = TRUTHS[name](drawn)
+        for name in config.ground_truth:
+            example[name] = GROUND_TRUTHS[name](drawn)
         return example
 
     def draw(self, rng: np.random.Generator) -> Scene:
@@ -260,7 +260,7 @@ def _mean_object_speed(drawn: Drawn) -> np.float32:
     return np.float32(speeds.mean() if len(speeds) else 0.0)
 
 
-TRUTHS: Mapping[str, Callable[[Drawn], Any]] = {
+GROUND_TRUTHS: Mapping[str, Callable[[Drawn], Any]] = {
     "camera_speed": lambda drawn: np.float32(drawn.scene.camera_speeds()[0]),
     "camera_rms": lambda drawn: np.float32(drawn.scene.camera_speeds()[1]),
     "camera_path": lambda drawn: drawn.scene.camera.astype(np.float32),

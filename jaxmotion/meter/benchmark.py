@@ -11,24 +11,31 @@ import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
-from jaxmotion.data.cluttered_scenes import Worlds
 from jaxmotion.foundation.entries import FPS, VIDEO
 from jaxmotion.meter import ranking, windows
 from jaxmotion.meter.estimate import Clip, Meter
 from jaxmotion.meter.meter import canvas
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.pairs import Pair
+from jaxmotion.video.synthetic.cluttered_scenes import SceneDistribution
 
-HARD = Worlds(
+HARD = SceneDistribution(
     split="held_out",
     frames=16,
-    actors=("travel", "circle", "swing", "travel+turn", "bend"),
-    paces=("burst", "to and fro", "even"),
+    sprites=("travel", "circle", "swing", "travel+turn", "bend"),
+    speed_profiles=("burst", "to and fro", "even"),
     seed=2025,
 )
 """Photographs, and ways and paces of motion (circles, swings, bursts, to and fro), that training never shows."""
 CLEAR = dataclasses.replace(
-    HARD, film=(), plain=0.0, props=0.0, parallax=0.0, streams=0.0, actor_size=(0.1, 0.6), seed=2027
+    HARD,
+    degradations=(),
+    plain=0.0,
+    static_sprites=0.0,
+    parallax=0.0,
+    flow_regions=0.0,
+    sprite_size=(0.1, 0.6),
+    seed=2027,
 )
 """The same without what hides motion: damaged pictures, empty backdrops, parallax, tiny objects."""
 CONVERSION = dataclasses.replace(HARD, split="train", seed=2028)
@@ -39,14 +46,14 @@ SPEEDS = (0.02, 0.06, 0.2)
 GROUP = dataclasses.replace(
     HARD,
     camera=("pan", "zoom", "roll"),
-    actors=("travel", "travel+turn"),
-    actor_counts=(1,),
-    actor_size=(0.15, 0.5),
+    sprites=("travel", "travel+turn"),
+    sprite_counts=(1,),
+    sprite_size=(0.15, 0.5),
     camera_speed=(0.08, 0.08),
-    actor_speed=(0.08, 0.08),
-    paces=("even",),
-    streams=0.0,
-    film=(),
+    sprite_speed=(0.08, 0.08),
+    speed_profiles=("even",),
+    flow_regions=0.0,
+    degradations=(),
     seed=2026,
 )
 """Groups differ in one axis only; the other goes at 0.08 diagonals per second."""
@@ -54,12 +61,12 @@ GROUP = dataclasses.replace(
 
 def group(axis: str, count: int) -> tuple[list[Clip], int]:
     """Clips of `count` groups in which only that axis' speed changes, group by group; and how many speeds there are."""
-    field = {"camera": "camera_speed", "object": "actor_speed"}[axis]
+    field = {"camera": "camera_speed", "object": "sprite_speed"}[axis]
     by_speed = [_clips(dataclasses.replace(GROUP, **{field: (speed, speed)}), count)[0] for speed in SPEEDS]
     return [clips[index] for index in range(count) for clips in by_speed], len(SPEEDS)
 
 
-def try_on_worlds(meters: Mapping[str, Meter], worlds: Worlds, count: int, groups: int) -> dict[str, Any]:
+def try_on_worlds(meters: Mapping[str, Meter], worlds: SceneDistribution, count: int, groups: int) -> dict[str, Any]:
     """Pairs, ranks and cross-talk of every meter on `count` worlds and `groups` groups; see `evaluate.ranking`."""
     clips, truth = _clips(worlds, count)
     results = {name: ranking.ranked(speeds(meter, clips, name), truth) for name, meter in meters.items()}
@@ -113,16 +120,14 @@ def indexed(pairs: Sequence[Pair]) -> tuple[list[str], list[tuple[int, int, str,
     return names, [(places[pair.a], places[pair.b], pair.stronger_object, pair.stronger_camera) for pair in pairs]
 
 
-def draw(worlds: Worlds, count: int) -> list[Clip]:
+def draw(worlds: SceneDistribution, count: int) -> list[Clip]:
     """The first clips of some worlds."""
     return _clips(worlds, count)[0]
 
 
-def _clips(config: Worlds, count: int) -> tuple[list[Clip], np.ndarray]:
-    source = config.open()
+def _clips(config: SceneDistribution, count: int) -> tuple[list[Clip], np.ndarray]:
     clips, truth = [], []
-    for index in tqdm(range(count), "drawing worlds", unit="clip", leave=False):
-        example: dict[str, Any] = source.example(index)
+    for example in tqdm(config.sampler().clips(count), "drawing scenes", count, unit="clip", leave=False):
         clips.append(Clip.at(example[VIDEO], float(example[FPS])))
         truth.append((float(example["object"]), float(example["camera"])))
     return clips, np.array(truth)

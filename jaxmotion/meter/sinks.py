@@ -11,9 +11,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TextIO
 
-from jaxmotion.data.scores import MOTION, MOTION_SCORE
 from jaxmotion.foundation.files import atomic_file
 from jaxmotion.meter.score_files import json_rows, listed_videos
+from jaxmotion.video.score_lists import MOTION, MOTION_SCORE
 
 Record = dict[str, Any]
 """What is said about one clip; the keys are listed in `python -m jaxmotion.score --help`."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxmotion.data.buckets import parts_of
 from jaxmotion.data.precompute import encode as encoding
-from jaxmotion.data.precomputed import ENCODERS, WEIGHTS, PreparedSource
+from jaxmotion.data.precomputed import ENCODERS, WEIGHTS, PrecomputedSource
 from jaxmotion.foundation.entries import CAMERA, OBJECT, VIDEO
 from jaxmotion.parallel import sharding
 from jaxmotion.runs.experiment import Experiment
@@ -62,7 +62,7 @@ def check_prepared(
     Raises:
         ValueError: they differ; the message says in what.
     """
-    parts = [part for part in parts_of(source) if isinstance(part, PreparedSource)]
+    parts = [part for part in parts_of(source) if isinstance(part, PrecomputedSource)]
     if not parts:
         return
     there = parts[0].settings[ENCODERS]
@@ -73,7 +73,7 @@ def check_prepared(
     for name in ("codec", "text_encoder"):
         mine = {path for path in like if path.startswith(f"{name}/")}
         if mine and mine <= set(weights):  # otherwise they are random, and the run's are others anyway
-            digest = encoding.digests((path, np.asarray(weights[path])) for path in sorted(mine))[name]
+            digest = encoding.weight_digests((path, np.asarray(weights[path])) for path in sorted(mine))[name]
             differing += [f"weights of the {name}"] if digest != there[WEIGHTS][name] else []
     if differing:
         raise ValueError(

@@ -17,10 +17,10 @@ from typing import Any
 import tyro
 
 from jaxmotion.data.clips import Clips
-from jaxmotion.data.cluttered_scenes import Worlds
-from jaxmotion.data.compared_pairs import Judged
-from jaxmotion.data.precomputed import Prepared
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.cluttered_scenes import ClutteredScenes
+from jaxmotion.data.compared_pairs import ComparedPairs
+from jaxmotion.data.precomputed import PrecomputedLatents
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation import config_json as saved
@@ -39,7 +39,7 @@ class Experiment:
 
     system: System
     """The networks and what they are told."""
-    data: Clips | Prepared | Synthetic | Worlds | Judged
+    data: Clips | PrecomputedLatents | SyntheticClips | ClutteredScenes | ComparedPairs
     """Where clips come from."""
     tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer
     """How captions become token ids."""

@@ -21,7 +21,7 @@ from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.initial import starting_weights
 
 
-def prepare(
+def precompute(
     experiment: Experiment,
     destination: Path,
     *,
@@ -50,7 +50,7 @@ def prepare(
     weights = starting_weights(experiment, experiment.system.build())
     source = experiment.data.open(destination.with_name(f"{destination.name}.bad_clips.jsonl"))
     check_known(experiment, source)
-    params, digest = encoder.placed(weights, mesh)
+    params, digest = encoder.load_parameters(weights, mesh)
     at_once = at_once or mesh.size
     seed = experiment.train.seed
 

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.evaluation import dials
 from jaxmotion.evaluation.control import measure_control, summary, write
@@ -40,7 +40,7 @@ from jaxmotion.training.state import cast
 from jaxmotion.video.encode import write_clip, writer_of
 from jaxmotion.video.images import fit, load_photo
 from jaxmotion.video.synthetic.captions import CAPTION
-from jaxmotion.video.synthetic.photos import HELD_OUT, SUFFIXES, WHEEL, read_photos
+from jaxmotion.video.synthetic.photos import HELD_OUT, SKIMAGE_PHOTOS, SUFFIXES, read_photos
 from jaxmotion.video.tracked_speed import followed_speeds
 from jaxmotion.weights.preview_decoder import TinyDecoder
 
@@ -155,7 +155,7 @@ class TrainedRun:
                 raise ValueError(f"{images} holds no picture; looked for {', '.join(SUFFIXES)}.")
             found = {path.stem: load_photo(path, self.experiment.system.size) for path in files}
         else:
-            whole = [photo.levels[0] for photo in read_photos(WHEEL, HELD_OUT, "held_out", 1024).photos]
+            whole = [photo.levels[0] for photo in read_photos(SKIMAGE_PHOTOS, HELD_OUT, "held_out", 1024).photos]
             found = {}
             for index in range(count):
                 name, picture = HELD_OUT[index % len(HELD_OUT)], whole[index % len(HELD_OUT)]
@@ -195,9 +195,9 @@ class TrainedRun:
             found = self.photos(images).items()
             return [dials.Scene(name, picture, prompt) for name, (picture, prompt) in found]
         data = self.experiment.data
-        if not isinstance(data, Synthetic):
+        if not isinstance(data, SyntheticClips):
             raise ValueError("This run was not trained on synthetic clips; give a folder of pictures (--images DIR).")
-        source = dataclasses.replace(data, split="held_out", truth=("masks",)).open()
+        source = dataclasses.replace(data, split="held_out", ground_truth=("masks",)).open()
         examples = [source.example(index) for index in range(count)]
         return [dials.Scene(each["id"], each[VIDEO][0], each[CAPTION], each["masks"].any(0)[0]) for each in examples]
 
@@ -247,7 +247,7 @@ class TrainedRun:
         if (
             images is None
             and LEVEL not in self.experiment.system.controls
-            and isinstance(self.experiment.data, Synthetic)
+            and isinstance(self.experiment.data, SyntheticClips)
         ):
             photos = {scene.name: (scene.picture, scene.prompt) for scene in self.scenes(count=count)}
         else:

@@ -16,11 +16,12 @@ Unsaid there, chosen here: the unit, V0 and FASTEST.
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
-import jax
-import jax.numpy as jnp
 import numpy as np
+
+if TYPE_CHECKING:
+    import jax  # loader workers import this module and no JAX
 
 LOWEST, HIGHEST = 1.0, 10.0
 V0 = 0.02
@@ -28,17 +29,22 @@ V0 = 0.02
 FASTEST = 1.0
 """Diagonals per second that score 10: a whip pan. Whatever is faster scores 10 as well."""
 
-Numbers = TypeVar("Numbers", float, np.ndarray, jax.Array)
+Numbers = TypeVar("Numbers", float, np.ndarray, "jax.Array")
 
 
 def score(speed: Numbers) -> Numbers:
     """The score 1..10 of a speed in diagonals per second; speeds outside 0..FASTEST count as the nearest of these."""
-    xp = jnp if isinstance(speed, jax.Array) else np
+    xp = _namespace(speed)
     return LOWEST + (HIGHEST - LOWEST) * xp.log1p(xp.clip(speed, 0.0, FASTEST) / V0) / np.log1p(FASTEST / V0)  # pyright: ignore[reportReturnType]
 
 
 def speed(score: Numbers) -> Numbers:
     """The speed in diagonals per second of a score; the inverse of `score`. Scores outside 1..10 are clipped."""
-    xp = jnp if isinstance(score, jax.Array) else np
+    xp = _namespace(score)
     share = (xp.clip(score, LOWEST, HIGHEST) - LOWEST) / (HIGHEST - LOWEST)
     return V0 * xp.expm1(share * np.log1p(FASTEST / V0))  # pyright: ignore[reportReturnType]
+
+
+def _namespace(numbers: Any) -> Any:
+    """Returns the module of the functions for these numbers: `jax.numpy` for JAX's arrays, otherwise `numpy`."""
+    return numbers.__array_namespace__() if hasattr(numbers, "__array_namespace__") else np

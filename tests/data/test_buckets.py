@@ -14,7 +14,7 @@ import pytest
 from jaxmotion.data.buckets import Buckets, Shape, nearest
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.loader import batches
-from jaxmotion.data.precomputed import Prepared
+from jaxmotion.data.precomputed import PrecomputedLatents
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.foundation.entries import FPS, MOMENTS, VIDEO
 from jaxmotion.runs import experiment, precompute, train
@@ -152,10 +152,10 @@ def test_they_train_and_the_step_is_compiled_once_for_each(scored, tmp_path, cap
 
 def test_they_are_prepared_apart_and_train_together(scored, tmp_path, capsys) -> None:
     folder = tmp_path / "set"
-    assert precompute.prepare(scored, folder, dtype="float32", per_shard=2, at_once=2) == 8
-    assert precompute.prepare(scored, folder, dtype="float32", per_shard=2, at_once=2) == 0
+    assert precompute.precompute(scored, folder, dtype="float32", per_shard=2, at_once=2) == 8
+    assert precompute.precompute(scored, folder, dtype="float32", per_shard=2, at_once=2) == 0
     assert json.loads((folder / "buckets.json").read_text()) == ["5x32x64", "9x64x32"]
-    prepared = dataclasses.replace(scored, data=Prepared(str(folder), 5, 8.0, (32, 64)))
+    prepared = dataclasses.replace(scored, data=PrecomputedLatents(str(folder), 5, 8.0, (32, 64)))
     source = prepared.data.open()
     assert Counter(source.example(index)[MOMENTS].shape[:3] for index in range(8)) == {
         (2, 8, 16): 6,
@@ -169,13 +169,13 @@ def test_they_are_prepared_apart_and_train_together(scored, tmp_path, capsys) ->
     kept = scores.read_text()
     scores.write_text(kept.replace("6.0", "2.0"))
     with pytest.raises(ValueError, match=r"other settings \(files\)"):
-        precompute.prepare(scored, folder, dtype="float32", per_shard=2, at_once=2)
+        precompute.precompute(scored, folder, dtype="float32", per_shard=2, at_once=2)
     scores.write_text(kept)
     fewer = dataclasses.replace(scored, data=dataclasses.replace(scored.data, buckets=(tuple(TALL),)))
     with pytest.raises(ValueError, match="holds the buckets 5x32x64, 9x64x32; asked for are 5x32x64, 5x64x32"):
-        precompute.prepare(fewer, folder, dtype="float32")
+        precompute.precompute(fewer, folder, dtype="float32")
     with pytest.raises(ValueError, match="has the shapes 5x32x64, 9x64x32; data is 5x32x32"):
-        Prepared(str(folder), 5, 8.0, (32, 32)).open()
+        PrecomputedLatents(str(folder), 5, 8.0, (32, 32)).open()
 
 
 def test_a_bucket_that_the_system_cannot_make_is_refused_at_the_start(scored, tmp_path, root) -> None:

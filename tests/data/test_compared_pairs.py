@@ -6,7 +6,7 @@ import av
 import numpy as np
 import pytest
 
-from jaxmotion.data.compared_pairs import Judged
+from jaxmotion.data.compared_pairs import ComparedPairs
 from jaxmotion.video.pairs import Pair, write_pairs
 
 
@@ -26,7 +26,7 @@ def folder(tmp_path):
 
 
 def config(folder, **more):
-    return Judged(str(folder), frames=4, size=(32, 32), **more)
+    return ComparedPairs(str(folder), frames=4, size=(32, 32), **more)
 
 
 def test_judgements_become_signs_and_gaps_no_numbers(folder) -> None:

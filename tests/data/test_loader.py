@@ -8,7 +8,7 @@ import pytest
 from grain.checkpoint import CheckpointRestore, CheckpointSave
 
 from jaxmotion.data.loader import batches
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer
 
 
@@ -116,11 +116,11 @@ def test_worker_processes_change_nothing_and_end_quietly(tmp_path):
     script.write_text(
         textwrap.dedent("""
             from jaxmotion.data.loader import batches
-            from jaxmotion.data.synthetic_clips import Synthetic
+            from jaxmotion.data.synthetic_clips import SyntheticClips
             from jaxmotion.data.tokenize import HashTokenizer
 
             def load(workers):
-                source = Synthetic(frames=2, size=(16, 16), clips=9).open()
+                source = SyntheticClips(frames=2, size=(16, 16), clips=9).open()
                 return batches(source, batch_size=4, seed=0, tokenize=HashTokenizer(), workers=workers)
 
             def take(iterator, count):
@@ -154,7 +154,9 @@ def test_an_error_in_a_clip_comes_through():
 
 
 def test_known_numbers_come_along():
-    source = Synthetic(frames=2, size=(16, 16), object_counts=(0, 2), truth=("camera_speed", "boxes")).open()
+    source = SyntheticClips(
+        frames=2, size=(16, 16), object_counts=(0, 2), ground_truth=("camera_speed", "boxes")
+    ).open()
     (batch,) = take(load(source, also=("camera_speed", "boxes")), 1)
     assert batch["camera_speed"].shape == (4,)
     assert batch["boxes"].shape == (4, 2, 2, 4)

@@ -25,7 +25,7 @@ from jaxmotion.data.clips import Clips
 from jaxmotion.data.precompute import encode as encoding
 from jaxmotion.data.precompute import shards
 from jaxmotion.data.precompute.encode import shard_of
-from jaxmotion.data.precomputed import Prepared, datasets
+from jaxmotion.data.precomputed import PrecomputedLatents, datasets
 from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, INTENSITY, MOMENTS, OBJECT, TEXT, TEXT_FEATURES, VIDEO
 from jaxmotion.models import tadaconv
 from jaxmotion.parallel.sharding import paths
@@ -51,7 +51,7 @@ def asked() -> experiment.Experiment:
 def whole(asked, tmp_path_factory) -> Path:
     """A set of 24 records in 6 shards, never interrupted, in full precision."""
     folder = tmp_path_factory.mktemp("set") / "whole"
-    assert precompute.prepare(asked, folder, dtype="float32", per_shard=SHARD, at_once=4) == 24
+    assert precompute.precompute(asked, folder, dtype="float32", per_shard=SHARD, at_once=4) == 24
     return folder
 
 
@@ -110,7 +110,7 @@ def test_the_command_killed_ten_times_makes_the_same_set(root, whole, tmp_path) 
 
 def test_the_same_command_again_does_nothing(asked, whole) -> None:
     before = {path: path.stat().st_mtime_ns for path in whole.rglob("*")}
-    assert precompute.prepare(asked, whole, dtype="float32", per_shard=SHARD, at_once=4) == 0
+    assert precompute.precompute(asked, whole, dtype="float32", per_shard=SHARD, at_once=4) == 0
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
@@ -121,14 +121,14 @@ def test_a_lost_shard_is_written_again(asked, whole, tmp_path) -> None:
     kept = shard.read_bytes()
     shard.write_bytes(kept[:-7])
     (folder / f".{shard.name}.0123abcd.part").write_bytes(kept[:50])  # as a kill leaves it
-    assert precompute.prepare(asked, folder, dtype="float32", per_shard=SHARD, at_once=4) == SHARD
+    assert precompute.precompute(asked, folder, dtype="float32", per_shard=SHARD, at_once=4) == SHARD
     assert content(folder) == content(whole)
 
 
 def test_processes_share_the_shards(asked, whole, tmp_path) -> None:
     folder = tmp_path / "shared"
     counts = [
-        precompute.prepare(asked, folder, dtype="float32", per_shard=SHARD, at_once=4, process=process, of=4)
+        precompute.precompute(asked, folder, dtype="float32", per_shard=SHARD, at_once=4, process=process, of=4)
         for process in range(4)
     ]
     assert counts == [8, 8, 4, 4]
@@ -146,29 +146,29 @@ def test_processes_share_the_shards(asked, whole, tmp_path) -> None:
 def test_another_setting_is_another_set(asked, whole, change, named) -> None:
     other = experiment.override(asked, change, "test", "")
     with pytest.raises(ValueError, match=f"other settings .*{named}"):
-        precompute.prepare(other, whole, dtype="float32", per_shard=SHARD)
+        precompute.precompute(other, whole, dtype="float32", per_shard=SHARD)
 
 
 def test_another_precision_or_weights_are_another_set(asked, whole, monkeypatch) -> None:
     moved = {"codec/encoder/conv_in/bias": np.ones(4, np.float32)}
     with pytest.raises(ValueError, match=r"other settings \(encoders\.dtype"):
-        precompute.prepare(asked, whole, dtype="float16", per_shard=SHARD)
+        precompute.precompute(asked, whole, dtype="float16", per_shard=SHARD)
     monkeypatch.setattr(run, "starting_weights", lambda experiment, task: moved)
     with pytest.raises(ValueError, match=r"encoders\.weights\.codec"):
-        precompute.prepare(asked, whole, dtype="float32", per_shard=SHARD)
+        precompute.precompute(asked, whole, dtype="float32", per_shard=SHARD)
 
 
 def test_what_changes_no_record_is_the_same_set(asked, whole) -> None:
     other = experiment.override(asked, ["--system.codec.clips-at-once", "1"], "test", "")
-    assert precompute.prepare(other, whole, dtype="float32", per_shard=SHARD, at_once=4) == 0
+    assert precompute.precompute(other, whole, dtype="float32", per_shard=SHARD, at_once=4) == 0
 
 
 def test_the_times_of_further_windows_are_part_of_the_set(asked, tmp_path) -> None:
     options = {"dtype": "float32", "per_shard": SHARD, "at_once": 4, "windows": 2, "process": 0, "of": 12}
-    assert precompute.prepare(asked, tmp_path / "two", **options) == SHARD
+    assert precompute.precompute(asked, tmp_path / "two", **options) == SHARD
     moved = experiment.override(asked, ["--train.seed", "1"], "test", "")
     with pytest.raises(ValueError, match=r"other settings \(seed\)"):
-        precompute.prepare(moved, tmp_path / "two", **options)
+        precompute.precompute(moved, tmp_path / "two", **options)
 
 
 def test_what_a_kill_leaves_in_a_fresh_folder_is_nobody_elses(tmp_path) -> None:
@@ -217,7 +217,7 @@ def test_scores_are_those_that_the_system_trains_on(asked, monkeypatch, intensit
 
 
 def test_a_run_takes_no_set_of_other_encoders(asked, whole, tmp_path) -> None:
-    prepared = dataclasses.replace(asked, data=Prepared(str(whole), frames=5, size=(32, 32)))
+    prepared = dataclasses.replace(asked, data=PrecomputedLatents(str(whole), frames=5, size=(32, 32)))
     source = prepared.data.open()
     check_prepared(prepared, source, {}, tmp_path, fresh=True)
     check_prepared(prepared, source, {}, tmp_path, fresh=False)
@@ -276,7 +276,7 @@ def test_a_record_is_what_the_encoders_say(asked, whole) -> None:
 
 
 def opened(folder: Path, **changes):
-    config = Prepared(str(folder), frames=5, size=(32, 32))
+    config = PrecomputedLatents(str(folder), frames=5, size=(32, 32))
     return dataclasses.replace(config, **changes).open()
 
 
@@ -324,16 +324,16 @@ def test_what_is_wrong_is_said(asked, whole, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"has frames 5; data\.frames is 9"):
         opened(whole, frames=9)
     half = tmp_path / "half"
-    precompute.prepare(asked, half, dtype="float32", per_shard=SHARD, at_once=4, process=0, of=2)
+    precompute.precompute(asked, half, dtype="float32", per_shard=SHARD, at_once=4, process=0, of=2)
     with pytest.raises(FileNotFoundError, match="is not finished; run the same"):
         opened(half)
     (tmp_path / "full").mkdir()
     (tmp_path / "full" / "letter.txt").write_text("dear")
     with pytest.raises(ValueError, match="is not empty and holds no prepared set"):
-        precompute.prepare(asked, tmp_path / "full")
+        precompute.precompute(asked, tmp_path / "full")
     tiny = experiment.load(str(CONFIG.parents[2] / "configs" / "livephoto.py") + ":tiny")
     with pytest.raises(ValueError, match="no latents and text features that could be kept"):
-        precompute.prepare(tiny, tmp_path / "other")
+        precompute.precompute(tiny, tmp_path / "other")
     assert shard_of("2/8") == (2, 8)
     with pytest.raises(ValueError, match=r"it must be like 0/4"):
         shard_of("4/4")

@@ -6,11 +6,11 @@ import pytest
 from scipy.ndimage import map_coordinates
 from skimage.registration import optical_flow_tvl1
 
-from jaxmotion.data.synthetic_clips import TRUTHS, Synthetic
+from jaxmotion.data.synthetic_clips import GROUND_TRUTHS, SyntheticClips
 from jaxmotion.video.synthetic.cutouts import SHAPES, draw_outline, spread_points
 from jaxmotion.video.synthetic.photos import sample_photo
 
-SMALL = Synthetic(frames=8, size=(48, 64), tint=0.0, truth=tuple(TRUTHS))
+SMALL = SyntheticClips(frames=8, size=(48, 64), tint=0.0, ground_truth=tuple(GROUND_TRUTHS))
 
 
 def test_clips_are_a_function_of_seed_split_index_and_generator():
@@ -28,7 +28,7 @@ def test_clips_are_a_function_of_seed_split_index_and_generator():
 
 
 def test_the_truth_that_is_asked_for_changes_no_pixel():
-    bare = dataclasses.replace(SMALL, truth=()).open()
+    bare = dataclasses.replace(SMALL, ground_truth=()).open()
     source = SMALL.open()
     for index in range(4):
         assert (bare.example(index)["video"] == source.example(index)["video"]).all()
@@ -52,7 +52,11 @@ def test_the_picture_outside_a_moving_object_stands_still():
 
 def test_cameras_have_speeds_all_over_the_range_that_was_asked_for():
     config = dataclasses.replace(
-        SMALL, camera=("pan", "zoom", "roll"), camera_speed=(0.01, 0.64), object_counts=(0,), truth=("camera_speed",)
+        SMALL,
+        camera=("pan", "zoom", "roll"),
+        camera_speed=(0.01, 0.64),
+        object_counts=(0,),
+        ground_truth=("camera_speed",),
     )
     speeds = np.array([config.open().example(index)["camera_speed"] for index in range(200)])
     assert speeds.min() >= 0.0099
@@ -292,7 +296,7 @@ def test_what_cannot_be_is_refused(values, message):
 
 
 def test_small_clips_are_made_fast():
-    source = Synthetic(frames=8, size=(32, 32)).open()
+    source = SyntheticClips(frames=8, size=(32, 32)).open()
     start = time.process_time()
     for index in range(60):
         source.example(index)

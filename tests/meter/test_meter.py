@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmotion.data.cluttered_scenes import Worlds
+from jaxmotion.data.cluttered_scenes import ClutteredScenes
 from jaxmotion.meter import benchmark as trials
 from jaxmotion.meter import meter, ranking, windows
 from jaxmotion.meter.estimate import Clip
@@ -23,7 +23,7 @@ def shipped():
     return meter.shipped()
 
 
-CLEAR = dataclasses.replace(trials.CLEAR, paces=("even", "ramp", "sway"), actors=("travel", "turn", "bend"))
+CLEAR = dataclasses.replace(trials.CLEAR, speed_profiles=("even", "ramp", "sway"), sprites=("travel", "turn", "bend"))
 
 
 @pytest.fixture(scope="module")
@@ -81,7 +81,7 @@ def test_a_picture_on_its_side_moves_as_fast_and_tilts_instead_of_panning(shippe
 
 
 def test_a_still_clip_stands_still(shipped) -> None:
-    frame = Worlds(split="held_out", size=(144, 256), frames=2).open().example(0)["video"][0]
+    frame = ClutteredScenes(split="held_out", size=(144, 256), frames=2).open().example(0)["video"][0]
     reading = shipped([Clip.at(np.stack([frame] * 16), 8)])[0]
     assert scores(reading).max() < 1.5
     assert reading.move == "static"

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.meter.baselines import BASELINES
 from jaxmotion.meter.camera import CameraMotion, dominant_move, fit_camera, residuals
 from jaxmotion.meter.estimate import Clip
@@ -17,13 +17,13 @@ from jaxmotion.meter.raft_tracks import RaftTracks
 from jaxmotion.meter.tracks import LucasKanade, Tracks, grid_points
 
 SIZE = (192, 256)
-PAN = Synthetic(
+PAN = SyntheticClips(
     frames=5,
     size=SIZE,
     camera=("pan",),
     camera_speed=(0.1, 0.1),
     object_counts=(0,),
-    truth=("camera_speed", "object_speed", "flow", "masks"),
+    ground_truth=("camera_speed", "object_speed", "flow", "masks"),
     seed=4,
 )
 WALK = dataclasses.replace(

@@ -9,8 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmotion.data.cluttered_scenes import Worlds
-from jaxmotion.data.compared_pairs import Judged
+from jaxmotion.data.cluttered_scenes import ClutteredScenes
+from jaxmotion.data.compared_pairs import ComparedPairs
 from jaxmotion.meter import meter
 from jaxmotion.meter.estimate import Clip
 from jaxmotion.runs import experiment, export, train
@@ -29,7 +29,7 @@ def trained(tmp_path_factory, root) -> Path:
 def test_a_run_becomes_a_meter_and_a_file_that_says_the_same(trained, tmp_path) -> None:
     export.ship_meter(trained, tmp_path / "mine.safetensors")
     opened, loaded = export.open_meter(trained), meter.load(tmp_path / "mine.safetensors")
-    clip = Clip.at(Worlds(size=(48, 64), frames=5).open().example(0)["video"], 8)
+    clip = Clip.at(ClutteredScenes(size=(48, 64), frames=5).open().example(0)["video"], 8)
     ours, theirs = opened([clip])[0], loaded([clip])[0]
     assert loaded.name.startswith("mine-")
     assert opened.name == "meter-6"
@@ -65,7 +65,9 @@ def test_judged_pairs_and_pseudo_labels_train_it_further(trained, root, film, tm
     labels = [{"path": f"{number}.mp4", "object": 2.0, "camera": 4.0} for number in (0, 3)]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
     tiny = experiment.load(f"{root / 'configs' / 'motion_estimator.py'}:tiny")
-    data = Judged(str(tmp_path), str(tmp_path / "pairs.csv"), str(tmp_path / "labels.jsonl"), frames=4, size=(48, 64))
+    data = ComparedPairs(
+        str(tmp_path), str(tmp_path / "pairs.csv"), str(tmp_path / "labels.jsonl"), frames=4, size=(48, 64)
+    )
     train = dataclasses.replace(tiny.train, steps=3, batch_size=2, save_every=3, log_every=1, warmup_steps=0)
     start_from = dataclasses.replace(tiny.start_from, run=str(trained))
     further = dataclasses.replace(tiny, data=data, train=train, start_from=start_from)
@@ -74,5 +76,5 @@ def test_judged_pairs_and_pseudo_labels_train_it_further(trained, root, film, tm
     assert len(rows) == 3
     assert all(np.isfinite(row["loss"]) and row["grad_norm"] > 0 for row in rows)
     before, after = export.open_meter(trained), export.open_meter(tmp_path / "run")
-    clip = Clip.at(Worlds(size=(48, 64), frames=5).open().example(0)["video"], 8)
+    clip = Clip.at(ClutteredScenes(size=(48, 64), frames=5).open().example(0)["video"], 8)
     assert before([clip])[0] != after([clip])[0]

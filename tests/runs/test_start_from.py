@@ -16,7 +16,7 @@ torch = pytest.importorskip("torch")
 import diffusers
 from einops import rearrange, repeat
 
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Condition
@@ -94,7 +94,7 @@ def experiment(public) -> Experiment:
             frames=FRAMES,
             size=size,
         ),
-        data=Synthetic(frames=FRAMES, size=size, object_counts=(0,)),
+        data=SyntheticClips(frames=FRAMES, size=size, object_counts=(0,)),
         tokenizer=HashTokenizer(TEXT.vocabulary, TEXT.length),
         train=TrainConfig(steps=1, batch_size=1, trained=(r"/motion/", r"conv_condition", r"/content/", "reweighting")),
         start_from=StartFrom(**public),

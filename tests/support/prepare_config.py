@@ -2,8 +2,8 @@
 
 import dataclasses
 
-from jaxmotion.data.precomputed import Prepared
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.precomputed import PrecomputedLatents
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.models import t5
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
@@ -43,8 +43,8 @@ full = Experiment(
         frames=FRAMES,
         size=SIZE,
     ),
-    data=Synthetic(clips=24, frames=FRAMES, size=SIZE),
+    data=SyntheticClips(clips=24, frames=FRAMES, size=SIZE),
     tokenizer=HashTokenizer(t5.TINY.vocabulary, t5.TINY.length),
     train=TrainConfig(steps=2, batch_size=2, save_every=2, log_every=1, trained=(r"^denoiser/", r"_score/")),
 )
-prepared = dataclasses.replace(full, data=Prepared("prepared", FRAMES, 8.0, SIZE))
+prepared = dataclasses.replace(full, data=PrecomputedLatents("prepared", FRAMES, 8.0, SIZE))

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion.data.cluttered_scenes import Worlds
+from jaxmotion.data.cluttered_scenes import ClutteredScenes
 from jaxmotion.models import tadaconv
 from jaxmotion.systems.motion_estimator.motion_estimator import Fields, MotionEstimator, Pixels, confidence
 from jaxmotion.video import motion_scale as unit
@@ -15,7 +15,7 @@ from jaxmotion.video.motion_fields import CHANNELS, camera_flow, fit_camera, mot
 from jaxmotion.video.patch_matching import cells
 
 TINY = MotionEstimator(tadaconv.TINY, hidden=16, frames=4, size=(48, 64))
-DATA = Worlds(frames=4, size=(48, 64))
+DATA = ClutteredScenes(frames=4, size=(48, 64))
 
 
 @pytest.fixture(scope="module")
@@ -55,12 +55,12 @@ def test_the_move_of_a_camera_is_the_one_that_was_drawn(task, params, kind, plac
         DATA,
         camera=(kind,),
         camera_speed=(0.1, 0.1),
-        actor_counts=(0,),
-        film=(),
+        sprite_counts=(0,),
+        degradations=(),
         plain=0,
         parallax=0,
-        props=0,
-        streams=0,
+        static_sprites=0,
+        flow_regions=0,
     )
     example = dataclasses.replace(clear, size=(144, 256), frames=4).open().example(1)
     said = task.read(params, example["video"][None], np.full((1, 3), 1 / example["fps"], np.float32))

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.diffusion.guidance import Dynamic, Flat, Rising
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
@@ -232,7 +232,7 @@ def test_what_does_not_fit_is_said(system):
 
 
 def test_data_with_known_motion_brings_the_scores(system):
-    source = Synthetic(frames=2, size=(16, 16)).open()
+    source = SyntheticClips(frames=2, size=(16, 16)).open()
     assert set(system.labels) <= set(source.labels)
     assert system.intensity == Known()
     assert 1 <= source.example(0)[OBJECT] <= 10

@@ -4,7 +4,7 @@ import jax
 import numpy as np
 import pytest
 
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.video.patch_matching import CELL, cells, match, mismatch_of
 
 HEIGHT, WIDTH = 96, 160
@@ -56,10 +56,10 @@ def test_flat_patches_tell_nothing(matched) -> None:
 
 
 def test_known_flow_of_photographs_is_found(matched) -> None:
-    source = Synthetic(
+    source = SyntheticClips(
         frames=2,
         size=(HEIGHT, WIDTH),
-        truth=("flow",),
+        ground_truth=("flow",),
         camera=("pan", "zoom", "roll"),
         camera_speed=(0.05, 0.2),
         object_counts=(0,),

@@ -10,10 +10,10 @@ from scipy.stats import spearmanr
 
 pytest.importorskip("cv2")
 
-from jaxmotion.data.synthetic_clips import Synthetic
+from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.video.tracked_speed import followed_speeds
 
-CLIPS = Synthetic(
+CLIPS = SyntheticClips(
     split="held_out",
     frames=8,
     size=(32, 32),
@@ -23,7 +23,7 @@ CLIPS = Synthetic(
     camera=("pan",),
     camera_speed=(0.008, 0.25),
     object_speed=(0.008, 0.25),
-    truth=("camera_speed", "object_speed", "masks"),
+    ground_truth=("camera_speed", "object_speed", "masks"),
 )
 
 

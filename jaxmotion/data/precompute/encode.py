@@ -72,7 +72,7 @@ class Encoder:
         """Which scores a record has: those that the system takes from the data, and those that it measures."""
         return [name for name in (OBJECT, CAMERA) if name in self.system.labels or name in self.model.measures]
 
-    def placed(self, weights: Mapping[str, Any], mesh: Mesh) -> tuple[Params, dict[str, str]]:
+    def load_parameters(self, weights: Mapping[str, Any], mesh: Mesh) -> tuple[Params, dict[str, str]]:
         """The parameters of the encoders on the devices, and a digest of each part.
 
         Args:
@@ -101,7 +101,7 @@ class Encoder:
                 found[path] = jax.device_put(array, jax.sharding.NamedSharding(mesh, spec))
                 yield path, array
 
-        told = digests(read_once())
+        told = weight_digests(read_once())
         return unflatten_dict(found, sep="/"), told
 
     def encode(
@@ -147,7 +147,7 @@ class Encoder:
         }
 
 
-def digests(arrays: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
+def weight_digests(arrays: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
     """A digest of the parameters of each part, from (path, array) in the order of the paths."""
     found: dict[str, Any] = {}
     for path, array in arrays:

@@ -1,4 +1,4 @@
-"""What happens to pictures between the world and the file: light, focus, grain, compression, bars, marks."""
+"""Degradations of frames by cameras, encoders and editors: light, focus, grain, compression, bars, marks."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from scipy.ndimage import gaussian_filter1d
 
 Pictures = Float[np.ndarray, "T H W"]
 SHARE = 0.25
-"""Of clips to which each of the things below happens."""
+"""Probability of each degradation."""
 
 
-def develop(pictures: Pictures, kinds: Sequence[str], rng: np.random.Generator) -> UInt8[np.ndarray, "T H W"]:
-    """The pictures (0..255) as a file would show them, each kind of `FILMS` that is named happening to some clips."""
-    for kind, change in FILMS.items():
+def degrade(pictures: Pictures, kinds: Sequence[str], rng: np.random.Generator) -> UInt8[np.ndarray, "T H W"]:
+    """Degrades frames (0..255); each named kind of `DEGRADATIONS` happens with probability `SHARE`."""
+    for kind, change in DEGRADATIONS.items():
         if kind in kinds and rng.random() < SHARE:
             pictures = change(pictures, rng)
     return np.rint(np.clip(pictures, 0, 255)).astype(np.uint8)
@@ -97,7 +97,7 @@ def _held(pictures: Pictures, rng: np.random.Generator) -> Pictures:
     return pictures
 
 
-FILMS: Mapping[str, Callable[[Pictures, np.random.Generator], Pictures]] = {
+DEGRADATIONS: Mapping[str, Callable[[Pictures, np.random.Generator], Pictures]] = {
     "light": _light,
     "contrast": _contrast,
     "focus": _focus,

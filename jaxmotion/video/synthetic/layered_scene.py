@@ -1,4 +1,4 @@
-"""What stands before a moving camera: a backdrop with relief, and actors; drawn frame by frame in grey.
+"""Layered scenes: a backdrop with relief and sprites before a moving camera, rendered frame by frame in grey.
 
 Positions are pixels of the frame with the origin in its middle, x to the right and y down. A *step* [2 3] takes a point
 of the backdrop from its place in one frame to that in the next; the frame-by-frame products of the steps are the
@@ -20,16 +20,16 @@ from jaxmotion.video.opencv import opencv
 COARSE = 4
 """The relief and what flows on the backdrop are computed at one in so many pixels, and are smooth at that scale."""
 MASK = 48
-"""Pixels a side of an actor's outline, which spans -1..1 in its own coordinates."""
+"""Pixels a side of a sprite's outline, which spans -1..1 in its own coordinates."""
 
 
 @dataclasses.dataclass(frozen=True)
-class Actor:
+class Sprite:
     """A patch of a photograph before the backdrop.
 
     `placement` takes its own coordinates (-1..1) to the frame, without parallax. `bend` is a wave inside it that moves
-    its points by `bend` (own coordinates) times a sine; `depth` is its relief. An actor that is a `prop` belongs to the
-    scene: it moves with the backdrop, and its motion is none of its own.
+    its points by `bend` (own coordinates) times a sine; `depth` is its relief. A `static` sprite belongs to the scene:
+    it moves with the backdrop, and its motion is none of its own.
     """
 
     outline: Float[np.ndarray, "M M"]
@@ -41,11 +41,11 @@ class Actor:
     bend_waves: Float[np.ndarray, "2 2"]
     gain: float
     lift: float
-    prop: bool
+    static: bool
 
 
 @dataclasses.dataclass(frozen=True)
-class Stream:
+class FlowRegion:
     """A region of the backdrop whose surface moves within it: water, smoke, leaves.
 
     `drift` [T 2] carries the texture along, `ripple` (pixels) sways it by waves of `waves` [2 2] (radians a pixel) and
@@ -60,8 +60,8 @@ class Stream:
 
 
 @dataclasses.dataclass(frozen=True)
-class Stage:
-    """A backdrop, its relief, its streams, the camera, and the actors from far to near."""
+class LayeredScene:
+    """A backdrop, its relief, its flow regions, the camera, and the sprites from far to near."""
 
     height: int
     width: int
@@ -71,16 +71,13 @@ class Stage:
     relief: Float[np.ndarray, "M M"]
     parallax: float
     steps: Float[np.ndarray, "T-1 2 3"]
-    streams: tuple[Stream, ...]
-    actors: tuple[Actor, ...]
+    flow_regions: tuple[FlowRegion, ...]
+    sprites: tuple[Sprite, ...]
 
     @property
     def camera(self) -> Placement:
         """Takes a point of the first frame's backdrop to its place in frame t, without parallax."""
-        placement = [np.eye(2, 3)]
-        for step in self.steps:
-            placement.append(compose(step[None], placement[-1][None])[0])
-        return np.stack(placement)
+        return accumulate(self.steps)
 
     @property
     def travel(self) -> Float[np.ndarray, "T 3"]:
@@ -91,8 +88,8 @@ class Stage:
 
 
 @dataclasses.dataclass(frozen=True)
-class Take:
-    """The pictures of a stage and the motion in them.
+class Rendering:
+    """Rendered frames of a scene and the motion in them.
 
     own_area, own_speed: [T-1 h w] for cells of 8 x 8 pixels: the share of a cell that moves by itself, and how far it
     goes until the next frame, in pixels, mean over that share.
@@ -104,48 +101,57 @@ class Take:
 
 
 CELL = 8
+"""Pixels a side of the cells in which own motion is added up."""
 
 
-def render(stage: Stage) -> Take:
+def accumulate(steps: Float[np.ndarray, "T-1 2 3"]) -> Placement:
+    """Returns the placement that makes these steps, one after the other, from the identity on."""
+    placement = [np.eye(2, 3)]
+    for step in steps:
+        placement.append(compose(step[None], placement[-1][None])[0])
+    return np.stack(placement)
+
+
+def render(scene: LayeredScene) -> Rendering:
     """Draws all frames, 0..255 and not yet rounded, and adds up what moves by itself."""
-    frames, height, width = len(stage.steps) + 1, stage.height, stage.width
-    camera, travel = stage.camera, stage.travel
+    frames, height, width = len(scene.steps) + 1, scene.height, scene.width
+    camera, travel = scene.camera, scene.travel
     area = np.zeros((frames - 1, height // CELL, width // CELL), np.float32)
     speed = np.zeros_like(area)
     pictures = np.empty((frames, height, width), np.float32)
     grid = _Grid(height, width)
-    drifts = [_stream_speed(stream, camera) for stream in stage.streams]
+    drifts = [_flow_speed(region, camera) for region in scene.flow_regions]
     for t in range(frames):
-        scene = _scene_places(stage, grid, camera[t], travel[t])
-        for stream, drift in zip(stage.streams, drifts, strict=True):
-            share = _look_up(stream.region, _to_mask(scene, height, width))
+        places = _scene_places(scene, grid, camera[t], travel[t])
+        for region, drift in zip(scene.flow_regions, drifts, strict=True):
+            share = _look_up(region.region, _to_mask(places, height, width))
             if t < frames - 1:
                 at = _cells_of(share, COARSE)
                 area[t], speed[t] = _covered(area[t], speed[t], at, np.full_like(at, drift[t]))
-            scene = scene - share * _moved(stream, scene, t)
-        at = grid.widen(_put(stage.view, scene))
-        picture = _look_up(stage.backdrop, at)
-        for actor in stage.actors:
-            _draw(actor, stage, t, travel[t], picture, area, speed)
+            places = places - share * _moved(region, places, t)
+        at = grid.widen(_put(scene.view, places))
+        picture = _look_up(scene.backdrop, at)
+        for sprite in scene.sprites:
+            _draw(sprite, scene, t, travel[t], picture, area, speed)
         pictures[t] = picture
-    return Take(pictures, area, speed)
+    return Rendering(pictures, area, speed)
 
 
 def _draw(
-    actor: Actor,
-    stage: Stage,
+    sprite: Sprite,
+    scene: LayeredScene,
     t: int,
     travel: np.ndarray,
     picture: np.ndarray,
     area: np.ndarray,
     speed: np.ndarray,
 ) -> None:
-    """Puts an actor into a picture, and its motion into the sums."""
+    """Puts a sprite into a picture, and its motion into the sums."""
     height, width = picture.shape
-    place = actor.placement[t]
+    place = sprite.placement[t]
     middle = place[:, 2]
-    shift = actor.depth * stage.parallax * (travel[:2] + travel[2] * middle)
-    reach = np.abs(place[:, :2]).sum(1) * (1 + abs(actor.bend))
+    shift = sprite.depth * scene.parallax * (travel[:2] + travel[2] * middle)
+    reach = np.abs(place[:, :2]).sum(1) * (1 + abs(sprite.bend))
     low = np.floor((middle + shift - reach + np.array([width, height]) / 2) / CELL).astype(int) * CELL
     high = np.ceil((middle + shift + reach + np.array([width, height]) / 2) / CELL).astype(int) * CELL
     (x0, y0), (x1, y1) = np.clip(low, 0, [width, height]), np.clip(high, 0, [width, height])
@@ -159,35 +165,35 @@ def _draw(
     )
     back = invert(place[None])[0].astype(np.float32)
     own = np.stack([back[i, 0] * x + back[i, 1] * y + back[i, 2] for i in range(2)])
-    if actor.bend:
-        own = own - _bent(actor, own, t)
-    alpha = _look_up(actor.outline, (own + 1) * (MASK / 2), outside=0.0)
+    if sprite.bend:
+        own = own - _bent(sprite, own, t)
+    alpha = _look_up(sprite.outline, (own + 1) * (MASK / 2), outside=0.0)
     if alpha.max() <= 0:
         return
-    rows, columns = actor.texture.shape
-    colour = _look_up(actor.texture, np.stack([(own[0] + 1) * (columns / 2), (own[1] + 1) * (rows / 2)]))
-    colour = colour * actor.gain + actor.lift
+    rows, columns = sprite.texture.shape
+    colour = _look_up(sprite.texture, np.stack([(own[0] + 1) * (columns / 2), (own[1] + 1) * (rows / 2)]))
+    colour = colour * sprite.gain + sprite.lift
     window = picture[y0:y1, x0:x1]
     window += alpha * (colour - window)
     if t >= len(area):
         return
     cells = (slice(y0 // CELL, y1 // CELL), slice(x0 // CELL, x1 // CELL))
     share = _cells_of(alpha, CELL)
-    if actor.prop:
+    if sprite.static:
         area[t][cells] *= 1 - share
         return
-    moved = _own_motion(actor, stage.steps[t], t, own)
+    moved = _own_motion(sprite, scene.steps[t], t, own)
     weight = _cells_of(alpha, CELL) + 1e-6
     mean = _cells_of(alpha * moved, CELL) / weight
     area[t][cells], speed[t][cells] = _covered(area[t][cells], speed[t][cells], share, mean)
 
 
-def _own_motion(actor: Actor, step: np.ndarray, t: int, own: np.ndarray) -> np.ndarray:
-    """Pixels that each point of an actor goes until the next frame beside what the camera does to it."""
+def _own_motion(sprite: Sprite, step: np.ndarray, t: int, own: np.ndarray) -> np.ndarray:
+    """Pixels that each point of a sprite goes until the next frame beside what the camera does to it."""
     now, then = own, own
-    if actor.bend:
-        now, then = own + _bent(actor, own, t), own + _bent(actor, own, t + 1)
-    here, there = _put(actor.placement[t], now), _put(actor.placement[t + 1], then)
+    if sprite.bend:
+        now, then = own + _bent(sprite, own, t), own + _bent(sprite, own, t + 1)
+    here, there = _put(sprite.placement[t], now), _put(sprite.placement[t + 1], then)
     return np.hypot(*(there - _put(step, here)))
 
 
@@ -195,41 +201,41 @@ def _put(place: np.ndarray, at: np.ndarray) -> np.ndarray:
     return np.stack([place[i, 0] * at[0] + place[i, 1] * at[1] + place[i, 2] for i in range(2)])
 
 
-def _bent(actor: Actor, own: np.ndarray, t: int) -> np.ndarray:
-    waves, phase = actor.bend_waves, actor.bend_phase[t]
-    return np.stack([actor.bend * np.sin(_along(waves[i], own) + phase + i) for i in range(2)])
+def _bent(sprite: Sprite, own: np.ndarray, t: int) -> np.ndarray:
+    waves, phase = sprite.bend_waves, sprite.bend_phase[t]
+    return np.stack([sprite.bend * np.sin(_along(waves[i], own) + phase + i) for i in range(2)])
 
 
-def _moved(stream: Stream, scene: np.ndarray, t: int) -> np.ndarray:
+def _moved(region: FlowRegion, places: np.ndarray, t: int) -> np.ndarray:
     """How far the surface at these places of the scene has gone since the first frame."""
-    sway = [np.sin(_along(stream.waves[i], scene) + stream.phase[t] + 2 * i) for i in range(2)]
-    return stream.ripple * np.stack(sway) + stream.drift[t][:, None, None]
+    sway = [np.sin(_along(region.waves[i], places) + region.phase[t] + 2 * i) for i in range(2)]
+    return region.ripple * np.stack(sway) + region.drift[t][:, None, None]
 
 
 def _along(wave: np.ndarray, at: np.ndarray) -> np.ndarray:
     return wave[0] * at[0] + wave[1] * at[1]
 
 
-def _stream_speed(stream: Stream, camera: Placement) -> np.ndarray:
+def _flow_speed(region: FlowRegion, camera: Placement) -> np.ndarray:
     """Pixels a step that the surface goes, mean over its phases, at the size at which the camera sees it."""
     points = np.linspace(0, 6.2832, 24, endpoint=False)
-    at = np.stack([np.sin(points[None, :] + stream.phase[:, None] + 2 * i) for i in range(2)], -1)
-    moved = np.diff(stream.ripple * at + stream.drift[:, None], axis=0)
+    at = np.stack([np.sin(points[None, :] + region.phase[:, None] + 2 * i) for i in range(2)], -1)
+    moved = np.diff(region.ripple * at + region.drift[:, None], axis=0)
     growth = np.sqrt(np.abs(np.linalg.det(camera[:-1, :, :2])))
     return np.linalg.norm(moved, axis=-1).mean(1) * growth
 
 
-def _scene_places(stage: Stage, grid: _Grid, camera: np.ndarray, travel: np.ndarray) -> np.ndarray:
+def _scene_places(scene: LayeredScene, grid: _Grid, camera: np.ndarray, travel: np.ndarray) -> np.ndarray:
     """[2 h w]: the place in the first frame's scene that each coarse pixel shows; two rounds towards the relief."""
     back = invert(camera[None])[0].astype(np.float32)
-    scene = _put(back, grid.coarse)
-    if not stage.parallax or not np.abs(travel).max():
-        return scene
+    places = _put(back, grid.coarse)
+    if not scene.parallax or not np.abs(travel).max():
+        return places
     for _ in range(2):
-        near = stage.parallax * _look_up(stage.relief, _to_mask(scene, stage.height, stage.width))
+        near = scene.parallax * _look_up(scene.relief, _to_mask(places, scene.height, scene.width))
         shifted = np.stack([grid.coarse[i] - near * (travel[i] + travel[2] * grid.coarse[i]) for i in range(2)])
-        scene = _put(back, shifted)
-    return scene
+        places = _put(back, shifted)
+    return places
 
 
 class _Grid:
@@ -250,9 +256,9 @@ class _Grid:
         return np.stack([field[COARSE:-COARSE, COARSE:-COARSE] for field in wide])
 
 
-def _to_mask(scene: np.ndarray, height: int, width: int) -> np.ndarray:
+def _to_mask(places: np.ndarray, height: int, width: int) -> np.ndarray:
     """Places in a field of MASK x MASK that spans twice the frame."""
-    return np.stack([(scene[0] / (2 * width) + 0.5) * MASK, (scene[1] / (2 * height) + 0.5) * MASK])
+    return np.stack([(places[0] / (2 * width) + 0.5) * MASK, (places[1] / (2 * height) + 0.5) * MASK])
 
 
 def _look_up(field: np.ndarray, at: np.ndarray, outside: float | None = None) -> np.ndarray:

@@ -18,7 +18,7 @@ import numpy as np
 from jaxtyping import Float, UInt8
 from PIL import Image, ImageOps
 
-WHEEL = "skimage"
+SKIMAGE_PHOTOS = "skimage"
 """Instead of a folder: the photographs inside the scikit-image wheel."""
 NOUNS = {
     "astronaut": "an astronaut",
@@ -93,7 +93,7 @@ def read_photos(source: str, held_out: tuple[str, ...], split: str, shorter_side
     """Reads the photos of a split ("train" or "held_out").
 
     Args:
-        source: `WHEEL` or a folder.
+        source: `SKIMAGE_PHOTOS` or a folder.
         held_out: names (file names without suffix) that the training split never shows. Empty: `HELD_OUT` for the
             wheel; for a folder every tenth photo by name, and at least one.
         split: "train" or "held_out".
@@ -104,7 +104,7 @@ def read_photos(source: str, held_out: tuple[str, ...], split: str, shorter_side
     """
     if split not in ("train", "held_out"):
         raise ValueError(f"The split is {split!r}; it is either 'train' or 'held_out'.")
-    files = _wheel_files() if source == WHEEL else _folder_files(Path(source))
+    files = _skimage_files() if source == SKIMAGE_PHOTOS else _folder_files(Path(source))
     kept = held_out or _default_held_out(source, sorted(files))
     unknown = sorted(set(kept) - set(files))
     if unknown:
@@ -158,7 +158,7 @@ def _neighbours(position: np.ndarray, size: int) -> tuple[np.ndarray, np.ndarray
     return np.maximum(before, 0), np.maximum(after, 0), fraction
 
 
-def _wheel_files() -> dict[str, Path]:
+def _skimage_files() -> dict[str, Path]:
     spec = importlib.util.find_spec("skimage")
     if spec is None or spec.origin is None:
         raise ValueError("The photos of scikit-image are asked for, and scikit-image is not installed.")
@@ -176,7 +176,7 @@ def _folder_files(folder: Path) -> dict[str, Path]:
 
 
 def _default_held_out(source: str, names: Sequence[str]) -> tuple[str, ...]:
-    if source == WHEEL:
+    if source == SKIMAGE_PHOTOS:
         return tuple(name for name in HELD_OUT if name in names)
     return tuple(names[::10]) if len(names) > 1 else ()
 

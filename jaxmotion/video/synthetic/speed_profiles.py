@@ -1,7 +1,7 @@
-"""How a speed runs over time: even, speeding up, swaying, starting late, trembling, in bursts, to and fro.
+"""Speed profiles over time: even, speeding up, swaying, starting late, trembling, in bursts, to and fro.
 
-A pace is a signed factor for each step between frames; the mean of its absolute values is 1, so that the mean speed of
-what follows it is the one that was asked for.
+A profile is a signed factor for each step between frames; the mean of its absolute values is 1, so that the mean speed
+under it is the requested one.
 """
 
 from __future__ import annotations
@@ -11,14 +11,14 @@ from collections.abc import Callable, Mapping
 import numpy as np
 from jaxtyping import Float
 
-Pace = Float[np.ndarray, " T-1"]
+SpeedProfile = Float[np.ndarray, " T-1"]
 
 
-def draw_pace(kind: str, steps: int, seconds: float, rng: np.random.Generator) -> Pace:
-    """The pace of that kind (see `PACES`) for so many steps of so many seconds each."""
-    pace = PACES[kind]((np.arange(steps) + 0.5) * seconds, rng)
-    mean = np.abs(pace).mean()
-    return pace / mean if mean > 1e-6 else np.ones(steps)
+def draw_speed_profile(kind: str, steps: int, seconds: float, rng: np.random.Generator) -> SpeedProfile:
+    """The profile of that kind (see `SPEED_PROFILES`) for so many steps of so many seconds each."""
+    profile = SPEED_PROFILES[kind]((np.arange(steps) + 0.5) * seconds, rng)
+    mean = np.abs(profile).mean()
+    return profile / mean if mean > 1e-6 else np.ones(steps)
 
 
 def _ramp(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
@@ -36,7 +36,7 @@ def _tremble(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return np.sin(6.2832 * hertz * time[:, None] + phase) @ weight
 
 
-PACES: Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
+SPEED_PROFILES: Mapping[str, Callable[[np.ndarray, np.random.Generator], np.ndarray]] = {
     "even": lambda time, rng: np.ones(len(time)),
     "ramp": _ramp,
     "sway": lambda time, rng: np.sin(6.2832 * rng.uniform(0.25, 1.2) * time + rng.uniform(0, 6.3)),

@@ -2,11 +2,11 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmotion.video.synthetic.photos import HELD_OUT, NOUNS, WHEEL, read_photos, sample_photo
+from jaxmotion.video.synthetic.photos import HELD_OUT, NOUNS, SKIMAGE_PHOTOS, read_photos, sample_photo
 
 
 def test_the_splits_of_the_wheel_share_no_photo_and_leave_none_out():
-    train, held_out = (read_photos(WHEEL, (), split, 512) for split in ("train", "held_out"))
+    train, held_out = (read_photos(SKIMAGE_PHOTOS, (), split, 512) for split in ("train", "held_out"))
     names = [photo.name for photo in train.photos]
     others = [photo.name for photo in held_out.photos]
     assert sorted(others) == sorted(HELD_OUT)
@@ -31,7 +31,7 @@ def test_sampling_between_pixels_by_hand_and_mirrored_beyond_the_edge():
 
 
 def test_levels_keep_the_mean_and_are_chosen_by_stride():
-    photo = read_photos(WHEEL, (), "held_out", 512).photos[0]
+    photo = read_photos(SKIMAGE_PHOTOS, (), "held_out", 512).photos[0]
     means = [level.mean() for level in photo.levels]
     np.testing.assert_allclose(means, means[0], atol=1.5)
     assert photo.level_for(1.0) is photo.levels[0]
@@ -66,7 +66,7 @@ def test_what_is_missing_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"No photo in .*looked for files ending in"):
         read_photos(str(tmp_path), (), "train", 512)
     with pytest.raises(ValueError, match=r"'mona_lisa'.*not in skimage"):
-        read_photos(WHEEL, ("mona_lisa",), "train", 512)
+        read_photos(SKIMAGE_PHOTOS, ("mona_lisa",), "train", 512)
     (tmp_path / "text.jpg").write_text("no picture")
     with pytest.raises(ValueError, match=r"text.jpg cannot be read"):
         read_photos(str(tmp_path), (), "train", 512)
