@@ -217,9 +217,7 @@ class TrainedRun:
         known = self.experiment.system.controls
         by_axis = {axis: axis if axis in known else INTENSITY for axis in dials.AXES}
         if not set(by_axis.values()) <= set(known):
-            raise ValueError(
-                f"This system has no control of objects and camera; it has {', '.join(known) or 'none'}."
-            )
+            raise ValueError(f"This system has no control of objects and camera; it has {', '.join(known) or 'none'}.")
         fps = self.experiment.data.fps
 
         def make(scene: dials.Scene, asked: Sequence[ControlValues], seed: int) -> Any:
