@@ -31,11 +31,11 @@ from jaxmotion.models import t5
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoXSizes
+from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.models.tadaconv import SMALL
 from jaxmotion.runs import precompute
 from jaxmotion.runs import trained as run
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.systems.motionstone.injection import FirstFrame
 from jaxmotion.systems.motionstone.intensity import Estimated
 from jaxmotion.systems.motionstone.motionstone import MotionStone
@@ -87,7 +87,7 @@ def experiment(clips: str, frames: int, size: tuple[int, int]) -> Experiment:
     conditioners = {"image": FirstFrame(), "text": T5Tokens(t5.TINY)}
     return Experiment(
         system=MotionStone(
-            transformer, codec, conditioners, Estimated(MotionEstimator(SMALL)), frames=frames, size=size
+            transformer, codec, conditioners, Estimated(MotionEstimatorSizes(SMALL)), frames=frames, size=size
         ),
         data=Clips(clips, frames=frames, fps=FPS, size=size),
         tokenizer=HashTokenizer(t5.TINY.vocabulary, t5.TINY.length),

@@ -24,6 +24,7 @@ from jaxmotion.meter import meter, windows
 from jaxmotion.meter.estimate import Clip
 from jaxmotion.meter.score_files import find_videos
 from jaxmotion.video.flow import motion_speed
+from jaxmotion.video.motion_scale import STEP
 
 ROUNDS = 15
 
@@ -54,9 +55,9 @@ def medians(runs: dict[str, Callable[[], object]]) -> dict[str, float]:
 def compare(size: tuple[int, int]) -> None:
     """One line for each way of measuring a clip of 2 seconds."""
     example = ClutteredScenes(split="held_out", frames=meter.FRAMES, size=size).open().example(0)
-    video, shipped = example["video"], meter.shipped()
+    video, shipped = example["video"], meter.packaged_meter()
     cv2.setNumThreads(-1)
-    clip = Clip.at(video, 1 / meter.STEP)
+    clip = Clip.at(video, 1 / STEP)
     took = medians(
         {
             "motion meter": lambda: shipped([clip]),
@@ -74,13 +75,13 @@ def compare(size: tuple[int, int]) -> None:
 
 def compare_with_decoding(folder: Path) -> None:
     """How long the windows of a folder's clips take to decode, and to measure."""
-    shipped = meter.shipped()
-    wanted = windows.Wanted(meter.FRAMES, meter.STEP, meter.canvas)
+    shipped = meter.packaged_meter()
+    spec = windows.WindowSpec(meter.FRAMES, STEP, meter.canvas)
     before = time.perf_counter()
     clips = []
     for video in find_videos([str(folder)]):
-        for part in windows.plan(video, wanted, 32).parts:
-            clips += [clip for clip in windows.read(video, part, wanted).clips if clip is not None]
+        for part in windows.plan_windows(video, spec, 32).groups:
+            clips += [clip for clip in windows.decode_windows(video, part, spec).clips if clip is not None]
     decoding = time.perf_counter() - before
     shipped(clips)  # compiles
     before = time.perf_counter()

@@ -12,12 +12,13 @@ from jaxmotion.data.cluttered_scenes import ClutteredScenes
 from jaxmotion.data.compared_pairs import ComparedPairs
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.models import tadaconv
+from jaxmotion.models.motion_estimator import MotionEstimatorSizes, Pixels
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator, Pixels
+from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.training.config import TrainConfig
 
 small = Experiment(
-    system=MotionEstimator(tadaconv.SMALL),
+    system=MotionEstimator(MotionEstimatorSizes(tadaconv.SMALL)),
     data=ClutteredScenes(),
     tokenizer=HashTokenizer(16, 2),
     train=TrainConfig(
@@ -37,7 +38,7 @@ full = small
 
 r50 = dataclasses.replace(
     small,
-    system=MotionEstimator(tadaconv.R50, Pixels(), frames=8, size=(224, 224)),
+    system=MotionEstimator(MotionEstimatorSizes(tadaconv.R50, Pixels()), frames=8, size=(224, 224)),
     data=ClutteredScenes(frames=8, size=(224, 224)),
     train=dataclasses.replace(small.train, steps=20_000, learning_rate=1e-4, warmup_steps=500, ema_decay=0.999),
     workers=8,
@@ -45,7 +46,7 @@ r50 = dataclasses.replace(
 
 tiny = dataclasses.replace(
     small,
-    system=MotionEstimator(tadaconv.TINY, hidden=32, frames=4, size=(48, 64)),
+    system=MotionEstimator(MotionEstimatorSizes(tadaconv.TINY, hidden=32), frames=4, size=(48, 64)),
     data=ClutteredScenes(frames=4, size=(48, 64)),
     train=dataclasses.replace(small.train, steps=60, batch_size=8, warmup_steps=5, save_every=30),
     workers=0,

@@ -20,9 +20,9 @@ from jaxmotion.diffusion.sampler import DDIM, SDEDPMSolverPP
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
 from jaxmotion.models import autoencoder3d, causal_codec, cogvideox, space_to_depth, t5, tadaconv
+from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.systems.conditioner import Conditioner, Droppable
-from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Intensity, Known, OneNumber
 from jaxmotion.systems.motionstone.motionstone import MotionStone
@@ -34,7 +34,7 @@ Conditioners = dict[str, Conditioner]
 SCORE_DROP = 0.1
 """Unsaid in the paper, chosen here: each score is left out of as many clips as the text, so that it can be guided."""
 
-METER = Estimated(MotionEstimator(tadaconv.SMALL))
+METER = Estimated(MotionEstimatorSizes(tadaconv.SMALL))
 """The motion meter of this package; its weights come with it."""
 SSIM, FEATURES = OneNumber("ssim"), OneNumber("feature_difference")
 

@@ -13,7 +13,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from jaxmotion.meter.meter import estimate as estimate_motion
+    from jaxmotion.meter.meter import estimate_motion
     from jaxmotion.runs.experiment import Experiment, load
     from jaxmotion.runs.trained import TrainedRun, open_run
     from jaxmotion.sampling.request import Request
@@ -26,7 +26,7 @@ _PUBLIC = {
     "Experiment": "runs.experiment:Experiment",
     "load": "runs.experiment:load",
     "Request": "sampling.request:Request",
-    "estimate_motion": "meter.meter:estimate",
+    "estimate_motion": "meter.meter:estimate_motion",
 }
 """Public names and where they are defined."""
 

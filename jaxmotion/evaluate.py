@@ -115,7 +115,7 @@ def _ablate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
 
 def _rank(options: argparse.Namespace) -> None:
     """Tries meters and prints the table."""
-    makers = {"shipped": meter.shipped, **BASELINES}
+    makers = {"shipped": meter.packaged_meter, **BASELINES}
     if options.run is not None:
         makers = {"run": lambda: export.open_meter(options.run, options.weights), **makers}
     names = tuple(makers) if options.meters == "all" else tuple(options.meters.split(","))
@@ -127,10 +127,10 @@ def _rank(options: argparse.Namespace) -> None:
     meters = {name: makers[name]() for name in names}
     if options.pairs:
         pairs = read_pairs(options.pairs)
-        results = trials.try_on_pairs(meters, pairs, options.clips or options.pairs.parent)
+        results = trials.benchmark_on_pairs(meters, pairs, options.clips or options.pairs.parent)
         title = f"{len(pairs)} judged pairs"
     else:
-        results = trials.try_on_worlds(meters, trials.SETS[options.set], options.worlds, options.groups)
+        results = trials.benchmark_on_scenes(meters, trials.SETS[options.set], options.worlds, options.groups)
         title = f"{options.worlds} held-out worlds ({options.set}), pairs at least {evaluate_ranking.APART:g} apart"
     _console(160).print(evaluate_ranking.table(results, title))
     if options.out:

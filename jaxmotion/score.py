@@ -12,15 +12,16 @@ from functools import partial
 from pathlib import Path
 
 import jax
+import numpy as np
+from jaxtyping import UInt8
 
-from jaxmotion.foundation import command_line as commands
-from jaxmotion.meter import benchmark as trials
-from jaxmotion.meter import conversion, label, meter, plot, tool, windows
-from jaxmotion.meter import score_files as files
-from jaxmotion.meter import sinks as write
+from jaxmotion.foundation import command_line
+from jaxmotion.meter import benchmark, conversion, label, meter, plot, sinks, tool, windows
 from jaxmotion.meter.baselines import BASELINES
-from jaxmotion.meter.estimate import Named
+from jaxmotion.meter.estimate import IdentifiedMeter, MotionEstimate, NamedMeter
+from jaxmotion.meter.score_files import find_videos
 from jaxmotion.runs import export
+from jaxmotion.video.motion_scale import STEP
 
 DESCRIPTION = """Says how much the objects and how much the camera of your clips move, each on a scale of 1 to 10.
 
@@ -28,26 +29,26 @@ DESCRIPTION = """Says how much the objects and how much the camera of your clips
   python -m jaxmotion.score clips --out scores.jsonl --plot     into a file, with pictures of how they are spread
   python -m jaxmotion.score 'shots/**/*.mov' a.mp4 list.txt --out scores.parquet
   python -m jaxmotion.score --metadata clips/metadata.jsonl     into a data set's own list
-  python -m jaxmotion.score clips --meter tracks --out pseudo_labels.jsonl     by points that are followed, instead
+  python -m jaxmotion.score clips --meter tracks --out pseudo_labels.jsonl     by tracked points, instead
   python -m jaxmotion.score label clips --out pairs.csv         a page on which you say which of two clips moves more
   python -m jaxmotion.score convert vmaf 12                     what another's number usually means here
-  python -m jaxmotion.score ship --run runs/meter --out my_meter.safetensors   weights for --meter, from a trained run
+  python -m jaxmotion.score export --run runs/meter --out my_meter.safetensors   weights for --meter, from a trained run
 
 A PATH is a folder (searched through), a video, a pattern, or a list: .txt with one path a line, .csv or .jsonl with a
 column path or file_name. A run that was stopped goes on where it was when the same command is given again; clips whose
 content is known are not measured again."""
 
-EPILOG = """What is said about a clip:
+EPILOG = """A record has:
   path            as you gave it
   object, camera  scores from 1 (still) to 10: the speed of what moves by itself, and of the camera, on a logarithmic
                   scale that knows neither frame rate nor resolution (jaxmotion.video.motion_scale)
   move            what the camera mostly does: static, pan, tilt, zoom or roll
-  confidence      0 to 1: how likely both scores are within 1 of the truth, as the meter believes
+  confidence      0 to 1: how likely both scores are within 1 of the truth, as the meter estimates
   object_speed, camera_speed   the speeds behind the scores, in frame diagonals per second
   seconds, fps, width, height  of the video, as it is shown
   hash, meter     of the file's content (all of it up to 16 MiB, else 16 MiB spread over it); which meter measured
   windows         the same for every window of about 2 seconds (start and end in seconds), if there is more than one
-  sampled         the number of windows asked for, if a long clip has more than that
+  sampled         the limit --windows, if a long clip has more windows than that
   note            what is wrong with the file, if it could be scored in part: at least one whole window can be decoded
 
 Files that cannot be scored are named on stderr and in OUT.bad.jsonl, each with its reason; they stop nothing. The exit
@@ -56,34 +57,64 @@ code is 0 if there is any score, 2 if there is none.
 With --metadata, rows get "motion": {"object", "camera", "unit", "source"}. If "motion" means something else in that
 file already, it stays, and the key is "motion_score". Nothing else in the file changes."""
 
-ENDINGS = (".jsonl", write.PARQUET)
+PROGRAM = "python -m jaxmotion.score"
+MEASURE = "measure"
+"""The command that is meant where none is named."""
+EARLIER_NAMES = {"ship": "export"}
+"""Names of commands in earlier versions, which still do."""
+ENDINGS = (".jsonl", sinks.PARQUET)
+
+
+def estimate(clip: UInt8[np.ndarray, "T H W 3"], fps: float) -> MotionEstimate:
+    """Estimates how much the objects and the camera of a clip move; `jaxmotion.estimate_motion` is the same."""
+    return meter.estimate_motion(clip, fps)
 
 
 def body(arguments: list[str]) -> None:
-    """Parses and does what was asked."""
-    if arguments[:1] == ["label"]:
-        label.command(arguments[1:])
-        return
-    if arguments[:1] == ["ship"]:
-        _ship(arguments[1:])
-        return
-    if arguments[:1] == ["convert"]:
-        _convert(arguments[1:])
-        return
-    options = _parser().parse_args(arguments)
-    if not options.paths and options.metadata is None:
-        _parser().error("a PATH is needed: a folder, videos, a pattern or a list (--help shows examples)")
-    raise SystemExit(_score(options))
+    """Parses the command line and runs the command."""
+    parser, commands = _parsers()
+    first = arguments[0] if arguments else ""
+    if first in EARLIER_NAMES:
+        print(f"{first} is called {EARLIER_NAMES[first]} now.", file=sys.stderr)
+        arguments = [EARLIER_NAMES[first], *arguments[1:]]
+    elif first not in commands and first not in ("-h", "--help"):
+        arguments = [MEASURE, *arguments]
+    options = parser.parse_args(arguments)
+    code = options.run(options, commands[options.command])
+    if code is not None:
+        raise SystemExit(code)
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxmotion.score",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
+def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentParser]]:
+    """Returns the parser of the whole command line, and those of the commands by name."""
+    looks = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
+    parser = argparse.ArgumentParser(prog=PROGRAM, usage=f"{PROGRAM} [COMMAND] ...", description=DESCRIPTION, **looks)
+    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    measure = subparsers.add_parser(
+        MEASURE, help="score clips; the word may be left out", description=DESCRIPTION, epilog=EPILOG, **looks
     )
+    _add_measure_options(measure)
+    label_parser = subparsers.add_parser(
+        "label", help="judge pairs of clips on a page", description=label.DESCRIPTION, epilog=label.EPILOG, **looks
+    )
+    label.add_options(label_parser)
+    convert = subparsers.add_parser(
+        "convert", help="bring another's number to this scale", description=conversion.__doc__, **looks
+    )
+    _add_convert_options(convert)
+    export_parser = subparsers.add_parser(
+        "export",
+        help="write the weights of a trained run for --meter",
+        description="Writes the averaged weights of a run of configs/motion_estimator.py as one file for --meter.",
+        **looks,
+    )
+    _add_export_options(export_parser)
+    parser.epilog = f"options of {MEASURE}:\n{measure.format_help().partition('options:')[2].strip(chr(10))}"
+    return parser, {MEASURE: measure, "label": label_parser, "convert": convert, "export": export_parser}
+
+
+def _add_measure_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_measure)
     parser.add_argument("paths", nargs="*", metavar="PATH", help="folders, videos, patterns, lists")
     parser.add_argument("--out", type=_out, metavar="FILE", help="write .jsonl or .parquet (default: print JSON lines)")
     parser.add_argument(
@@ -115,7 +146,6 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument(
         "--threads", type=int, default=cores, metavar="N", help="files read at a time (default: one a core)"
     )
-    return parser
 
 
 def _out(name: str) -> Path:
@@ -124,43 +154,57 @@ def _out(name: str) -> Path:
     return Path(name)
 
 
-def _score(options: argparse.Namespace) -> int:
+def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> int:
+    """Scores clips; returns the exit code."""
+    if not options.paths and options.metadata is None:
+        parser.error("a PATH is needed: a folder, videos, a pattern or a list (--help shows examples)")
     if options.windows < 0 or options.batch < 1 or options.threads < 1:
         raise ValueError(
             f"--windows {options.windows} --batch {options.batch} --threads {options.threads}: windows must be 0 or "
             "more, the others 1 or more."
         )
     if options.metadata is not None:
-        write.check_metadata(options.metadata)
-    videos = files.find_videos(options.paths or [str(options.metadata)])
+        sinks.check_metadata(options.metadata)
+    videos = find_videos(options.paths or [str(options.metadata)])
 
-    _keep_compiled()
+    _cache_compiled_programs()
     chosen, canvas = _meter(options.meter)
-    wanted = windows.Wanted(meter.FRAMES, meter.STEP, canvas)
     started = time.perf_counter()
-    with write.sink_for(options.out, options.metadata, videos) as (sink, bad):
-        settings = {"wanted": wanted, "most": options.windows, "batch": options.batch, "threads": options.threads}
-        tally = tool.score_videos(videos, chosen, sink, **settings, bad=bad, progress=sys.stderr)
-    seconds = time.perf_counter() - started
-    measured = len(tally.records) - tally.known
-    print(
-        f"{measured} clips scored in {seconds:.1f} s ({measured / max(seconds, 1e-9):.1f} a second)"
-        + (f", {tally.known} known from before" if tally.known else "")
-        + (f", {len(tally.bad)} that cannot be scored" if tally.bad else "")
-        + (f" (named in {write.bad_beside(options.out)})" if tally.bad and options.out else "")
-        + (f"; {options.out}" if options.out else ""),
-        file=sys.stderr,
-    )
-    if options.plot is not None and tally.records:
+    with sinks.open_sink(options.out, options.metadata, videos) as (sink, report_bad):
+        summary = tool.score_videos(
+            videos,
+            chosen,
+            sink,
+            spec=windows.WindowSpec(meter.FRAMES, STEP, canvas),
+            progress=sys.stderr,
+            max_windows=options.windows,
+            batch=options.batch,
+            threads=options.threads,
+            report_bad=report_bad,
+        )
+    print(_outcome(summary, time.perf_counter() - started, options.out), file=sys.stderr)
+    if options.plot is not None and summary.records:
         spread = options.plot if options.plot.name else (options.out or Path("scores")).with_suffix(".png")
-        stills = partial(windows.stills, wanted=windows.Wanted(canvas=_thumbnail))
-        print(plot.plot_scores(tally.records, spread), file=sys.stderr)
+        stills = partial(windows.stills, spec=windows.WindowSpec(canvas=_thumbnail_size))
+        print(plot.plot_scores(summary.records, spread), file=sys.stderr)
         sheet = spread.with_name(f"{spread.stem}.extremes.png")
-        print(plot.contact_sheet(tally.records, sheet, stills), file=sys.stderr)
-    return 0 if tally.records else 2
+        print(plot.draw_contact_sheet(summary.records, sheet, stills), file=sys.stderr)
+    return 0 if summary.records else 2
 
 
-def _keep_compiled() -> None:
+def _outcome(summary: tool.Summary, seconds: float, out: Path | None) -> str:
+    """Returns the sentence that ends a run."""
+    measured = len(summary.records) - summary.known
+    return (
+        f"{measured} clips scored in {seconds:.1f} s ({measured / max(seconds, 1e-9):.1f} a second)"
+        + (f", {summary.known} known from before" if summary.known else "")
+        + (f", {len(summary.bad)} that cannot be scored" if summary.bad else "")
+        + (f" (named in {sinks.bad_files_path(out)})" if summary.bad and out else "")
+        + (f"; {out}" if out else "")
+    )
+
+
+def _cache_compiled_programs() -> None:
     """Keeps compiled programs in the user's cache, so that only the first run waits for the compiler."""
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxmotion" / "compiled"
@@ -168,48 +212,47 @@ def _keep_compiled() -> None:
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
 
-def _meter(name: str) -> tuple[tool.NamedMeter, Callable[[int, int], tuple[int, int]]]:
-    """The meter of that name, and the size at which it wants videos to be read."""
+def _meter(name: str) -> tuple[IdentifiedMeter, Callable[[int, int], tuple[int, int]]]:
+    """Returns the meter of that name, and the size at which videos are decoded for it."""
     if name == "shipped":
-        return meter.shipped(), meter.canvas
+        return meter.packaged_meter(), meter.canvas
     if name in BASELINES:
-        return Named(BASELINES[name](), name), _for_tracks
+        return NamedMeter(BASELINES[name](), name), partial(_fit_into, 480)
     if Path(name).is_file():
-        return meter.load(Path(name)), meter.canvas
+        return meter.load_meter(Path(name)), meter.canvas
     known = ", ".join(("shipped", *BASELINES))
     raise ValueError(f"There is no meter {name!r}, and no such file; there are {known}, and files of weights.")
 
 
-def _ship(arguments: list[str]) -> None:
-    """Writes the weights of a trained run as a meter."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxmotion.score ship",
-        description="Writes the averaged weights of a run of configs/motion_estimator.py as one file for --meter.",
-    )
-    parser.add_argument("--run", type=Path, required=True, metavar="DIR", help="the run's folder")
+def _add_export_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_export)
+    parser.add_argument("--run", dest="directory", type=Path, required=True, metavar="DIR", help="the run's folder")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="a .safetensors file")
-    options = parser.parse_args(arguments)
+
+
+def _export(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Writes the weights of a trained run as a meter."""
     if options.out.suffix != ".safetensors":
         parser.error(f"{options.out} must end in .safetensors")
-    export.ship_meter(options.run, options.out)
+    export.export_meter(options.directory, options.out)
     print(f"{options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
 
 
-def _convert(arguments: list[str]) -> None:
-    """Says what a peer's number usually means in our scores, or fits the tables anew."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxmotion.score convert",
-        description=conversion.__doc__,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-    )
+def _add_convert_options(parser: argparse.ArgumentParser) -> None:
+    parser.set_defaults(run=_convert)
     parser.add_argument("peer", choices=(*conversion.PEERS, "fit"), help="whose number it is; fit makes the tables")
     parser.add_argument("value", type=float, nargs="?", help="the number")
-    parser.add_argument("--worlds", type=int, default=600, metavar="N", help="fit: on so many worlds (default 600)")
+    parser.add_argument(
+        "--scenes", "--worlds", type=int, default=600, metavar="N", help="fit: on so many drawn scenes (default 600)"
+    )
     parser.add_argument("--out", type=Path, default=conversion.TABLE, metavar="FILE", help="fit: where the tables go")
-    options = parser.parse_args(arguments)
+
+
+def _convert(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Brings a peer's number to our scores, or fits the tables anew."""
     if options.peer == "fit":
-        clips = trials.draw(trials.CONVERSION, options.worlds)
-        tables = conversion.fit(conversion.measure(clips, meter.shipped()))
+        clips = benchmark.draw_clips(benchmark.CONVERSION, options.scenes)
+        tables = conversion.fit(conversion.measure(clips, meter.packaged_meter()))
         options.out.write_text(json.dumps(tables, indent=1) + "\n")
         print(options.out)
         return
@@ -219,18 +262,15 @@ def _convert(arguments: list[str]) -> None:
         print(f"{name:7s} {median:5.2f}   (8 of 10 clips: {low:.2f} to {high:.2f})")
 
 
-def _for_tracks(height: int, width: int) -> tuple[int, int]:
-    return _at_most(480, height, width)
-
-
-def _at_most(side: int, height: int, width: int) -> tuple[int, int]:
+def _fit_into(side: int, height: int, width: int) -> tuple[int, int]:
+    """Returns the size of a picture that is scaled down to at most `side` pixels, and no less than 16."""
     scale = min(1.0, side / max(height, width))
     return max(16, round(height * scale)), max(16, round(width * scale))
 
 
-def _thumbnail(height: int, width: int) -> tuple[int, int]:
-    return _at_most(240, height, width)
+def _thumbnail_size(height: int, width: int) -> tuple[int, int]:
+    return _fit_into(240, height, width)
 
 
 if __name__ == "__main__":
-    commands.command(body)
+    command_line.command(body)

@@ -17,13 +17,12 @@ import numpy as np
 
 from jaxmotion.data.clips import Clips, ClipsSource
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
-from jaxmotion.video.pairs import Pair, locate_pairs, read_pairs
+from jaxmotion.foundation.entries import FPS, VIDEO
+from jaxmotion.video.motion_scale import AXES
+from jaxmotion.video.pairs import STRONGER, Pair, locate_pairs, read_pairs
 from jaxmotion.video.score_lists import read_scores
 from jaxmotion.video.synthetic.captions import CAPTION
 
-AXES = (OBJECT, CAMERA)
-STRONGER = tuple(f"stronger_{axis}" for axis in AXES)
 SIGNS = {"a": 1.0, "b": -1.0, "tie": 0.0, "": float("nan")}
 
 

@@ -1,8 +1,8 @@
-"""What one would use instead of the meter, with its interface: for comparisons, and for pseudo-labels.
+"""Baselines with the interface of a motion meter, for comparisons and for pseudo-labels.
 
-`ssim`, `feature_difference`, `mean_flow` and `farneback` know one number and give it for both axes, as MotionStone does
-with SSIM (Table 3). All look at frames about 1/8 s apart and at most 256 pixels wide, so that neither the frame rate
-nor the resolution of a clip decides. `tracks` is the pseudo-labeller.
+`ssim`, `feature_difference`, `mean_flow` and `farneback` measure one number and give it for both axes, as MotionStone
+does with SSIM (Table 3). All measure frames about 1/8 s apart and at most 256 pixels wide, so that neither the frame
+rate nor the resolution of a clip decides. `tracks` is the pseudo-labeller.
 """
 
 from __future__ import annotations
@@ -16,52 +16,53 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxmotion.meter.estimate import Clip, Meter, Reading
-from jaxmotion.meter.pseudo_labels import STEP, PseudoLabeller
-from jaxmotion.meter.windows import spaced
+from jaxmotion.meter.estimate import Clip, MotionEstimate, MotionMeter
+from jaxmotion.meter.pseudo_labels import PseudoLabeller
 from jaxmotion.video import gradients
 from jaxmotion.video.flow import motion_speed
+from jaxmotion.video.frames import space_frames
+from jaxmotion.video.motion_scale import STEP
 from jaxmotion.video.opencv import opencv
-from jaxmotion.video.ssim import ssim
+from jaxmotion.video.ssim import dissimilarity
 
 LARGEST = 256
 
 
 @dataclasses.dataclass(frozen=True)
-class OneNumber:
+class ScalarMeter:
     """A meter of one number for both axes."""
 
     measure: Callable[[UInt8[np.ndarray, "T H W 3"], float], float]
-    """Motion of a clip, given the seconds from frame to frame."""
+    """Returns the motion of a clip, given the seconds from frame to frame."""
 
-    def __call__(self, clips: Sequence[Clip]) -> list[Reading]:
-        """One reading for each clip."""
-        readings = []
+    def __call__(self, clips: Sequence[Clip]) -> list[MotionEstimate]:
+        """Returns one estimate for each clip."""
+        estimates = []
         for clip in clips:
-            chosen = spaced(clip.seconds, STEP)
+            chosen = space_frames(clip.seconds, STEP)
             step = float(np.diff(clip.seconds[chosen]).mean())
-            number = float(self.measure(shrunk(clip.video[chosen]), step))
-            readings.append(Reading(number, number, "static", 0.0))
-        return readings
+            number = float(self.measure(shrink(clip.video[chosen]), step))
+            estimates.append(MotionEstimate(number, number, "static", 0.0))
+        return estimates
 
 
-def ssim_change(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
-    """1 - mean SSIM of neighbouring frames (LivePhoto's intensity, from the other end), per 1/8 s."""
-    return float(_ssim_change(video)) * STEP / step
+def ssim_rate(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
+    """Returns 1 - mean SSIM of neighbouring frames (LivePhoto's intensity, from the other end), per 1/8 s."""
+    return float(_dissimilarity(video)) * STEP / step
 
 
-def feature_difference(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
-    """Mean distance between the features of neighbouring frames, per 1/8 s: MotionStone's "S"."""
+def feature_rate(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
+    """Returns the mean distance between the features of neighbouring frames, per 1/8 s: MotionStone's "S"."""
     return float(_feature_difference(video)) * STEP / step
 
 
 def mean_flow(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
-    """Mean length of the optical flow, diagonals per second."""
+    """Returns the mean length of the optical flow, diagonals per second."""
     return float(motion_speed(video, 1 / step))
 
 
 def farneback(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
-    """Mean length of OpenCV's Farneback flow with its usual settings, diagonals per second."""
+    """Returns the mean length of OpenCV's Farneback flow with its usual settings, diagonals per second."""
     cv2 = opencv()
     grey = [cv2.cvtColor(frame, cv2.COLOR_RGB2GRAY) for frame in video]
     lengths = []
@@ -71,35 +72,30 @@ def farneback(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
     return float(np.mean(lengths)) / step / float(np.hypot(*video.shape[1:3]))
 
 
-BASELINES: Mapping[str, Callable[[], Meter]] = {
+BASELINES: Mapping[str, Callable[[], MotionMeter]] = {
     "tracks": PseudoLabeller,
-    "mean_flow": lambda: OneNumber(mean_flow),
-    "farneback": lambda: OneNumber(farneback),
-    "ssim": lambda: OneNumber(ssim_change),
-    "feature_difference": lambda: OneNumber(feature_difference),
+    "mean_flow": lambda: ScalarMeter(mean_flow),
+    "farneback": lambda: ScalarMeter(farneback),
+    "ssim": lambda: ScalarMeter(ssim_rate),
+    "feature_difference": lambda: ScalarMeter(feature_rate),
 }
 """Makers of the baselines by name. `tracks` and `farneback` need the extra `opencv`."""
 
 
 _feature_difference = jax.jit(gradients.feature_difference)
+_dissimilarity = jax.jit(dissimilarity)
 
 
-@jax.jit
-def _ssim_change(video: UInt8[np.ndarray, "T H W 3"]) -> jax.Array:
-    frames = jnp.asarray(video, jnp.float32) / 255
-    return 1 - ssim(frames[:-1], frames[1:]).mean()
-
-
-def shrunk(video: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
-    """The frames, at most `LARGEST` pixels wide and high."""
+def shrink(video: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
+    """Returns the frames, at most `LARGEST` pixels wide and high."""
     height, width = video.shape[1:3]
     scale = LARGEST / max(height, width)
     if scale >= 1:
         return video
     size = (max(16, round(height * scale)), max(16, round(width * scale)))
-    return np.asarray(_resized(video, size))
+    return np.asarray(_resize(video, size))
 
 
-def _resized(video: UInt8[np.ndarray, "T H W 3"], size: tuple[int, int]) -> np.ndarray:
+def _resize(video: UInt8[np.ndarray, "T H W 3"], size: tuple[int, int]) -> np.ndarray:
     wide = jax.image.resize(jnp.asarray(video, jnp.float32), (len(video), *size, 3), "linear", antialias=True)
     return np.rint(np.asarray(wide)).astype(np.uint8)

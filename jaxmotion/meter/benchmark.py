@@ -1,4 +1,4 @@
-"""What meters are tried on: worlds they have never seen, and pairs of real clips that somebody has judged."""
+"""Benchmarks of motion meters: drawn scenes with known motion, and pairs of real clips that people have judged."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from jaxmotion.foundation.entries import FPS, VIDEO
 from jaxmotion.meter import ranking, windows
-from jaxmotion.meter.estimate import Clip, Meter
+from jaxmotion.meter.estimate import Clip, MotionMeter
 from jaxmotion.meter.meter import canvas
-from jaxmotion.video import motion_scale as unit
+from jaxmotion.video import motion_scale
 from jaxmotion.video.pairs import Pair
 from jaxmotion.video.synthetic.cluttered_scenes import SceneDistribution
 
@@ -37,9 +37,9 @@ CLEAR = dataclasses.replace(
     sprite_size=(0.1, 0.6),
     seed=2027,
 )
-"""The same without what hides motion: damaged pictures, empty backdrops, parallax, tiny objects."""
+"""`HARD` without what hides motion: damaged pictures, empty backdrops, parallax, tiny objects."""
 CONVERSION = dataclasses.replace(HARD, split="train", seed=2028)
-"""What tables of conversion are fitted on."""
+"""Scenes that tables of conversion are fitted on."""
 SETS = {"clear": CLEAR, "hard": HARD}
 SPEEDS = (0.02, 0.06, 0.2)
 """Diagonals per second of the axis that changes in a group."""
@@ -59,33 +59,35 @@ GROUP = dataclasses.replace(
 """Groups differ in one axis only; the other goes at 0.08 diagonals per second."""
 
 
-def group(axis: str, count: int) -> tuple[list[Clip], int]:
-    """Clips of `count` groups in which only that axis' speed changes, group by group; and how many speeds there are."""
+def draw_groups(axis: str, count: int) -> tuple[list[Clip], int]:
+    """Draws clips of `count` groups in which only that axis' speed changes, and returns also the number of speeds."""
     field = {"camera": "camera_speed", "object": "sprite_speed"}[axis]
-    by_speed = [_clips(dataclasses.replace(GROUP, **{field: (speed, speed)}), count)[0] for speed in SPEEDS]
+    by_speed = [_draw(dataclasses.replace(GROUP, **{field: (speed, speed)}), count)[0] for speed in SPEEDS]
     return [clips[index] for index in range(count) for clips in by_speed], len(SPEEDS)
 
 
-def try_on_worlds(meters: Mapping[str, Meter], worlds: SceneDistribution, count: int, groups: int) -> dict[str, Any]:
-    """Pairs, ranks and cross-talk of every meter on `count` worlds and `groups` groups; see `evaluate.ranking`."""
-    clips, truth = _clips(worlds, count)
+def benchmark_on_scenes(
+    meters: Mapping[str, MotionMeter], scenes: SceneDistribution, count: int, groups: int
+) -> dict[str, Any]:
+    """Returns pairs, ranks and cross-talk of every meter on `count` scenes and `groups` groups; see `ranking`."""
+    clips, truth = _draw(scenes, count)
     results = {name: ranking.ranked(speeds(meter, clips, name), truth) for name, meter in meters.items()}
     if groups:
         talk: dict[str, dict[str, Any]] = {name: {} for name in meters}
         for index, axis in enumerate(ranking.AXES):
-            alike, size = group(axis, groups)
+            alike, size = draw_groups(axis, groups)
             for name, meter in meters.items():
-                scores = unit.score(speeds(meter, alike, name))
+                scores = motion_scale.score(speeds(meter, alike, name))
                 talk[name][axis] = ranking.cross_talk(scores.reshape(groups, size, 2), index)
         results = {name: {**result, "cross_talk": talk[name]} for name, result in results.items()}
     return results
 
 
-def try_on_pairs(meters: Mapping[str, Meter], pairs: Sequence[Pair], root: Path) -> dict[str, Any]:
-    """The share of judged pairs that every meter puts in the right order."""
-    names, judged = indexed(pairs)
-    wanted = windows.Wanted(canvas=canvas)
-    clips = [whole_clip(root / name, wanted) for name in tqdm(names, "reading clips", unit="clip", leave=False)]
+def benchmark_on_pairs(meters: Mapping[str, MotionMeter], pairs: Sequence[Pair], root: Path) -> dict[str, Any]:
+    """Returns the share of judged pairs that every meter puts in the right order."""
+    names, judged = index_pairs(pairs)
+    spec = windows.WindowSpec(canvas=canvas)
+    clips = [whole_clip(root / name, spec) for name in tqdm(names, "reading clips", unit="clip", leave=False)]
     results = {}
     for name, meter in meters.items():
         found = speeds(meter, clips, name)
@@ -97,35 +99,35 @@ def try_on_pairs(meters: Mapping[str, Meter], pairs: Sequence[Pair], root: Path)
     return results
 
 
-def speeds(meter: Meter, clips: Sequence[Clip], name: str) -> Float[np.ndarray, "N 2"]:
-    """What a meter says about clips: the speeds of object and camera."""
-    readings = [meter([clip])[0] for clip in tqdm(clips, name, unit="clip", leave=False)]
-    return np.array([[reading.object_speed, reading.camera_speed] for reading in readings], np.float64)
+def speeds(meter: MotionMeter, clips: Sequence[Clip], name: str) -> Float[np.ndarray, "N 2"]:
+    """Returns a meter's speeds of object and camera, clip by clip."""
+    estimates = [meter([clip])[0] for clip in tqdm(clips, name, unit="clip", leave=False)]
+    return np.array([[estimate.object_speed, estimate.camera_speed] for estimate in estimates], np.float64)
 
 
-def whole_clip(path: Path, wanted: windows.Wanted) -> Clip:
-    """All frames of a file, `wanted.step` seconds apart, about."""
-    long = dataclasses.replace(wanted, frames=100_000)
-    part = windows.plan(str(path), long, 0).parts[0]
-    read = windows.read(str(path), part, long)
-    if read.clips[0] is None:
-        raise ValueError(f"{path}: {read.reason}.")
-    return read.clips[0]
+def whole_clip(path: Path, spec: windows.WindowSpec) -> Clip:
+    """Decodes all of a file, with frames about `spec.step` seconds apart."""
+    long = dataclasses.replace(spec, frames=100_000)
+    group = windows.plan_windows(str(path), long, 0).groups[0]
+    decoded = windows.decode_windows(str(path), group, long)
+    if decoded.clips[0] is None:
+        raise ValueError(f"{path}: {decoded.reason}.")
+    return decoded.clips[0]
 
 
-def indexed(pairs: Sequence[Pair]) -> tuple[list[str], list[tuple[int, int, str, str]]]:
-    """The clips that pairs name, and the pairs with indices in place of names."""
+def index_pairs(pairs: Sequence[Pair]) -> tuple[list[str], list[tuple[int, int, str, str]]]:
+    """Returns the clips that pairs name, and the pairs with indices in place of names."""
     names = list(dict.fromkeys(name for pair in pairs for name in (pair.a, pair.b)))
     places: Mapping[str, int] = {name: index for index, name in enumerate(names)}
     return names, [(places[pair.a], places[pair.b], pair.stronger_object, pair.stronger_camera) for pair in pairs]
 
 
-def draw(worlds: SceneDistribution, count: int) -> list[Clip]:
-    """The first clips of some worlds."""
-    return _clips(worlds, count)[0]
+def draw_clips(scenes: SceneDistribution, count: int) -> list[Clip]:
+    """Draws the first clips of some scenes."""
+    return _draw(scenes, count)[0]
 
 
-def _clips(config: SceneDistribution, count: int) -> tuple[list[Clip], np.ndarray]:
+def _draw(config: SceneDistribution, count: int) -> tuple[list[Clip], np.ndarray]:
     clips, truth = [], []
     for example in tqdm(config.sampler().clips(count), "drawing scenes", count, unit="clip", leave=False):
         clips.append(Clip.at(example[VIDEO], float(example[FPS])))

@@ -1,9 +1,9 @@
-"""The camera's motion from followed points: the affine map that most of them agree on, and what it amounts to.
+"""Camera motion from tracked points: the affine map that most of them agree on, its speed and its moves.
 
-The camera's speed is the mean displacement of the four corners under that map; so are the speeds of the four moves it
-is made of, each on its own. Everything is in diagonals per second; `jaxmotion.video.geometry` has the definitions.
+The camera's speed is the mean displacement of the four corners under that map; so are the speeds of its four moves,
+each on its own. Everything is in diagonals per second; `jaxmotion.video.geometry` has the definitions.
 
-Unsaid in the paper, chosen here: an affine map found by RANSAC (OpenCV) and fitted to those that agree.
+Not specified in the paper; we use: an affine map found by RANSAC (OpenCV) and fitted to those that agree.
 """
 
 from __future__ import annotations
@@ -13,25 +13,22 @@ import dataclasses
 import numpy as np
 from jaxtyping import Bool, Float
 
-from jaxmotion.meter.estimate import Move
 from jaxmotion.meter.tracks import Tracks
-from jaxmotion.video import motion_scale as unit
+from jaxmotion.video import motion_scale
 from jaxmotion.video.geometry import corners
+from jaxmotion.video.motion_scale import CAMERA_MOVES, STATIC, Move
 from jaxmotion.video.opencv import opencv
+from jaxmotion.video.tracked_speed import RANSAC_THRESHOLD
 
-AGREES = 0.004
-"""Diagonals by which a point may miss the map and still agree with it."""
 FEWEST = 12
-"""Points that a map is fitted to; with fewer the camera counts as still, and nothing as certain."""
-STATIC = 1.35
-"""A camera that scores less stands still."""
+"""Least points that a map is fitted to; with fewer the camera counts as still, with confidence 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class CameraMotion:
-    """The camera from frame to frame.
+    """The camera's motion from frame to frame.
 
-    maps: takes a point of a frame to the next, in pixels. agree: which points follow it.
+    maps: takes a point of a frame to the next, in pixels. agree: points that follow the map.
     """
 
     maps: Float[np.ndarray, "T-1 2 3"]
@@ -45,7 +42,7 @@ class CameraMotion:
         return np.linalg.norm(moved - at, axis=-1).mean(-1) / np.hypot(*self.size)
 
     def moves(self) -> Float[np.ndarray, "T-1 4"]:
-        """What pan, tilt, zoom and roll alone do to the corners at every step, diagonals."""
+        """Displacement of the corners by pan, tilt, zoom and roll alone at every step, diagonals."""
         height, width = self.size
         linear = self.maps[..., :2]
         middle = linear @ (np.array([width, height]) / 2) + self.maps[..., 2] - np.array([width, height]) / 2
@@ -55,9 +52,9 @@ class CameraMotion:
 
 
 def fit_camera(tracks: Tracks, size: tuple[int, int]) -> CameraMotion:
-    """The camera behind a clip's tracks; `size` is (height, width)."""
+    """Fits the camera to a clip's tracks; `size` is (height, width)."""
     cv2 = opencv()
-    threshold = AGREES * float(np.hypot(*size))
+    threshold = RANSAC_THRESHOLD * float(np.hypot(*size))
     maps, agree = [], []
     for start, end, valid in zip(tracks.start, tracks.end, tracks.valid, strict=True):
         found, inside = np.eye(2, 3), np.zeros(len(valid), bool)
@@ -75,14 +72,13 @@ def fit_camera(tracks: Tracks, size: tuple[int, int]) -> CameraMotion:
 
 
 def dominant_move(moves: Float[np.ndarray, "T-1 4"], seconds: Float[np.ndarray, " T-1"], speed: float) -> Move:
-    """What a camera of that speed mostly does."""
-    if unit.score(speed) < STATIC:
+    """Returns the move that makes up most of the path of a camera of that speed."""
+    if motion_scale.score(speed) < STATIC:
         return "static"
-    names: tuple[Move, ...] = ("pan", "tilt", "zoom", "roll")
-    return names[int(moves.sum(0).argmax())]
+    return CAMERA_MOVES[int(moves.sum(0).argmax())]
 
 
 def residuals(tracks: Tracks, camera: CameraMotion) -> Float[np.ndarray, "T-1 N 2"]:
-    """What is left of every point's motion beside the camera's, pixels."""
+    """Returns the motion of every point relative to the camera's, pixels."""
     carried = tracks.start @ camera.maps[..., :2].swapaxes(-1, -2) + camera.maps[:, None, :, 2]
     return tracks.end - carried

@@ -27,11 +27,12 @@ from jaxtyping import Float, UInt8
 from scipy.ndimage import correlate1d
 from scipy.optimize import isotonic_regression
 
-from jaxmotion.meter.baselines import farneback, shrunk, ssim_change
-from jaxmotion.meter.estimate import Clip, Meter
-from jaxmotion.meter.pseudo_labels import STEP
-from jaxmotion.meter.windows import spaced
-from jaxmotion.video import motion_scale as unit
+from jaxmotion.meter.baselines import farneback, shrink, ssim_rate
+from jaxmotion.meter.estimate import Clip, MotionMeter
+from jaxmotion.video import motion_scale
+from jaxmotion.video.frames import space_frames
+from jaxmotion.video.luma import LUMA
+from jaxmotion.video.motion_scale import STEP
 
 TABLE = Path(__file__).parent / "weights" / "conversion.json"
 OURS = ("object", "camera", "both")
@@ -47,7 +48,7 @@ VMAF_FILTER = np.array([3571, 16004, 26386, 16004, 3571]) / 65536
 def vmaf_motion(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
     """Mean absolute difference of neighbouring blurred luma frames, grey levels of 255; `step` plays no part."""
     del step
-    luma = np.asarray(video, np.float64) @ [0.299, 0.587, 0.114]
+    luma = np.asarray(video, np.float64) @ LUMA
     blurred = correlate1d(correlate1d(luma, VMAF_FILTER, axis=1, mode="mirror"), VMAF_FILTER, axis=2, mode="mirror")
     return float(np.abs(np.diff(blurred, axis=0)).mean())
 
@@ -55,20 +56,20 @@ def vmaf_motion(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
 PEERS: Mapping[str, Callable[[UInt8[np.ndarray, "T H W 3"], float], float]] = {
     "farneback": farneback,
     "vmaf": vmaf_motion,
-    "ssim": ssim_change,
+    "ssim": ssim_rate,
 }
 """Numbers of others, of frames at most 256 pixels wide and the seconds between them."""
 
 
-def measure(clips: Sequence[Clip], meter: Meter) -> dict[str, Float[np.ndarray, " N"]]:
+def measure(clips: Sequence[Clip], meter: MotionMeter) -> dict[str, Float[np.ndarray, " N"]]:
     """All numbers of clips: ours as scores, and the peers'."""
     rows = []
     for clip in clips:
-        reading = meter([clip])[0]
-        chosen = spaced(clip.seconds, STEP)
-        video, step = shrunk(clip.video[chosen]), float(np.diff(clip.seconds[chosen]).mean())
-        speeds = (reading.object_speed, reading.camera_speed, reading.object_speed + reading.camera_speed)
-        ours = [float(unit.score(speed)) for speed in speeds]
+        estimate = meter([clip])[0]
+        chosen = space_frames(clip.seconds, STEP)
+        video, step = shrink(clip.video[chosen]), float(np.diff(clip.seconds[chosen]).mean())
+        speeds = (estimate.object_speed, estimate.camera_speed, estimate.object_speed + estimate.camera_speed)
+        ours = [float(motion_scale.score(speed)) for speed in speeds]
         rows.append([*ours, *(number(video, step) for number in PEERS.values())])
     return dict(zip((*OURS, *PEERS), np.array(rows).T, strict=True))
 
@@ -100,7 +101,7 @@ def convert(value: float, peer: str, tables: Mapping[str, Any]) -> dict[str, tup
 
 
 def convert_back(both: float, peer: str, tables: Mapping[str, Any]) -> tuple[float, float, float]:
-    """A peer's number for the score of both speeds together (`unit.score(object_speed + camera_speed)`)."""
+    """A peer's number for the score of both speeds together (`motion_scale.score(object_speed + camera_speed)`)."""
     _check(peer)
     return _read(tables[peer]["from_both"], both)
 

@@ -3,8 +3,8 @@
 The protocol of MotionStone (arXiv:2412.05848, Motion Intensity Estimation): two clips side by side; which has the
 stronger object motion, which the stronger camera motion. Every answer is on the disk before the next pair is shown.
 
-Unsaid there, chosen here: "about equal" is an answer; every clip is in about as many pairs as any other, no pair twice;
-who is on the left is drawn by lot; names are not shown.
+Not specified there; we use: "about equal" as an answer; every clip is in about as many pairs as any other, no pair
+twice; sides are drawn by lot; names are not shown.
 """
 
 from __future__ import annotations
@@ -35,18 +35,16 @@ EPILOG = """The file has the columns a, b (paths from its folder on), stronger_o
 empty if not judged), who, seconds; with the ending .jsonl, objects with these keys."""
 
 PAIRS_PER_CLIP = 3
-"""By default there are so many times as many pairs as clips: every clip is in six."""
+"""Pairs per clip by default: every clip is in six."""
+Request = Mapping[str, Any]
+"""JSON that the page sends."""
+State = dict[str, Any]
+"""JSON that the page shows."""
 
 
-def command(arguments: list[str]) -> None:
-    """Parses, and serves the page until it is stopped."""
-    parser = argparse.ArgumentParser(
-        prog="python -m jaxmotion.score label",
-        description=DESCRIPTION,
-        epilog=EPILOG,
-        formatter_class=argparse.RawDescriptionHelpFormatter,
-        allow_abbrev=False,
-    )
+def add_options(parser: argparse.ArgumentParser) -> None:
+    """Adds the options of the command `label`."""
+    parser.set_defaults(run=_label)
     parser.add_argument("clips", nargs="+", metavar="CLIPS", help="folders, videos, patterns, lists")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help=f"{' or '.join(ENDINGS)}, continued")
     parser.add_argument(
@@ -55,19 +53,23 @@ def command(arguments: list[str]) -> None:
     parser.add_argument("--seed", type=int, default=0, help="the same seed and clips give the same pairs (default 0)")
     parser.add_argument("--port", type=int, default=8765, help="of the page on this machine; 0: any (default 8765)")
     parser.add_argument("--who", default="", metavar="NAME", help="who judges; everyone sees the same pairs")
-    options = parser.parse_args(arguments)
+
+
+def _label(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
+    """Serves the page until it is stopped."""
     clips = find_videos(options.clips)
-    sheet = Sheet(clips, options.out, count=options.pairs, seed=options.seed, who=options.who)
+    session = LabelingSession(clips, options.out, count=options.pairs, seed=options.seed, who=options.who)
     page = importlib.resources.files("jaxmotion.meter").joinpath("label.html").read_bytes()
-    print(f"{len(clips)} clips, {sheet.state()['total']} pairs, {sheet.state()['done']} of them judged: {options.out}")
-    serve(page, clips, {"state": sheet.state, "answer": sheet.answer, "undo": sheet.undo}, options.port)
+    state = session.state()
+    print(f"{len(clips)} clips, {state['total']} pairs, {state['done']} of them judged: {options.out}")
+    serve(page, clips, {"state": session.state, "answer": session.answer, "undo": session.undo}, options.port)
 
 
-class Sheet:
-    """The pairs to judge and the answers so far, which are in a file."""
+class LabelingSession:
+    """Pairs to judge, and the answers so far, which are in a file."""
 
     def __init__(self, clips: Sequence[str], out: Path, *, count: int = 0, seed: int = 0, who: str = ""):
-        """Reads what is there already; answers of others than `who` are kept and do not count.
+        """Reads the answers that the file has; those of others than `who` are kept and do not count.
 
         Args:
             clips: paths; two at least.
@@ -83,8 +85,8 @@ class Sheet:
         write_pairs(self._answers, out)  # fails now rather than at the first answer
         self._lock = threading.Lock()
 
-    def state(self, said: Mapping[str, Any] | None = None) -> dict[str, Any]:
-        """What the page shows: `done`, `total`, and the `pair` to judge: its number and the clips `a` and `b`.
+    def state(self, request: Request | None = None) -> State:
+        """Returns what the page shows: `done`, `total`, and the `pair` to judge: its number and the clips `a` and `b`.
 
         When all are judged, the pair is None.
         """
@@ -101,22 +103,22 @@ class Sheet:
             "pair": shown[0] if shown else None,
         }
 
-    def answer(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Writes down what was said of a pair (`number`, `stronger_object`, `stronger_camera`, `seconds`).
+    def answer(self, request: Request) -> State:
+        """Saves the answer to a pair (`number`, `stronger_object`, `stronger_camera`, `seconds`).
 
-        An answer to a pair that is not the one shown, as from a second window, is not taken. Gives back the new state.
+        An answer to a pair that is not the one shown, as from a second window, is not taken. Returns the new state.
         """
         with self._lock:
             state = self.state()
-            if state["pair"] is not None and said.get("number") == state["pair"]["number"]:
+            if state["pair"] is not None and request.get("number") == state["pair"]["number"]:
                 a, b = (self._names[state["pair"][side]] for side in "ab")
-                axes = {axis: said.get(axis, "") for axis in ("stronger_object", "stronger_camera")}
-                seconds = round(float(said.get("seconds", 0)), 1)
+                axes = {axis: request.get(axis, "") for axis in ("stronger_object", "stronger_camera")}
+                seconds = round(float(request.get("seconds", 0)), 1)
                 self._save([*self._answers, Pair(a, b, **axes, who=self._who, seconds=seconds)])
             return self.state()
 
-    def undo(self, said: Mapping[str, Any]) -> dict[str, Any]:
-        """Takes back the last answer; gives back the new state."""
+    def undo(self, request: Request) -> State:
+        """Takes back the last answer; returns the new state."""
         with self._lock:
             own = [place for place, answer in enumerate(self._answers) if answer.who == self._who]
             if own:
@@ -129,7 +131,7 @@ class Sheet:
 
 
 def draw_pairs(clips: int, count: int, seed: int) -> list[tuple[int, int]]:
-    """So many different pairs of the numbers 0..clips-1, every number in as many as any other, give or take one.
+    """Draws different pairs of the numbers 0..clips-1, every number in as many as any other, give or take one.
 
     Rounds of a tournament in which everyone meets everyone once (the circle method), in a drawn order.
 

@@ -3,7 +3,7 @@
 Masks come from annotations (YouTube-VIS, COCO), from files such as SAM 2's tools write, or, without any, from the
 motion itself: points that do not follow the camera, in groups.
 
-Source: MotionStone (arXiv:2412.05848), Data for Motion Estimator: tracks "combined with object masks".
+Source: MotionStone (arXiv:2412.05848), Data for Motion NetworkMeter: tracks "combined with object masks".
 Unsaid there, chosen here: segmentation by residuals where there are no masks; the mean over points, which lie evenly,
 is the mean over area.
 """

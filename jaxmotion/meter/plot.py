@@ -11,13 +11,11 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxmotion.foundation.files import atomic_file
-from jaxmotion.meter.estimate import MOVES
 from jaxmotion.meter.sinks import Record
 from jaxmotion.meter.windows import Picture
 from jaxmotion.video.decode import BadClipError
-from jaxmotion.video.motion_scale import HIGHEST, LOWEST
+from jaxmotion.video.motion_scale import AXES, HIGHEST, LOWEST, MOVES
 
-AXES = ("object", "camera")
 SHOWN = 5
 """So many clips at each end of each axis are on the contact sheet."""
 FRAMES = 3
@@ -31,7 +29,7 @@ _CAPTION, _HEADING, _TITLE = 24, 40, 52
 
 
 def plot_scores(records: Sequence[Record], path: Path) -> Path:
-    """Draws histograms of both scores and how they go together; gives back the path of the picture."""
+    """Draws histograms of both scores and how they go together; returns the path of the picture."""
     scores = {axis: np.array([record[axis] for record in records]) for axis in AXES}
     figure = Figure(figsize=(13.5, 4.2), layout="constrained", facecolor=_PAPER)
     FigureCanvasAgg(figure)
@@ -71,8 +69,8 @@ def plot_scores(records: Sequence[Record], path: Path) -> Path:
     return path
 
 
-def contact_sheet(records: Sequence[Record], path: Path, frames_of: Callable[[str], list[Picture]]) -> Path:
-    """Shows the clips that move least and most on each axis; gives back the path of the picture.
+def draw_contact_sheet(records: Sequence[Record], path: Path, frames_of: Callable[[str], list[Picture]]) -> Path:
+    """Shows the clips that move least and most on each axis; returns the path of the picture.
 
     Args:
         records: the scores; up to 5 clips at each end of each axis are shown, none at both.
@@ -86,13 +84,13 @@ def contact_sheet(records: Sequence[Record], path: Path, frames_of: Callable[[st
     section = _HEADING + shown * clip_height
     sheet = Image.new("RGB", (width, _TITLE + 2 * section + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    _words(draw, (_MARGIN, 18), f"The extremes of {len(records)} clips", 20, _INK, width)
+    _draw_text(draw, (_MARGIN, 18), f"The extremes of {len(records)} clips", 20, _INK, width)
     for row, axis in enumerate(AXES):
         ranked = sorted(records, key=lambda record: record[axis])
         ends = {"least": ranked[:shown], "most": ranked[shown:][::-1][:shown]}
         for column, (end, extreme) in enumerate(ends.items()):
             x, y = _MARGIN + column * (clip_width + _MARGIN), _TITLE + row * section
-            _words(draw, (x, y + 12), f"{end.capitalize()} {axis} motion", 16, _COLOURS[axis], clip_width)
+            _draw_text(draw, (x, y + 12), f"{end.capitalize()} {axis} motion", 16, _COLOURS[axis], clip_width)
             for place, record in enumerate(extreme):
                 _draw_clip(sheet, (x, y + _HEADING + place * clip_height), record, axis, frames_of)
     with atomic_file(path) as part:
@@ -107,12 +105,12 @@ def _draw_clip(
     x, y = corner
     other = AXES[1 - AXES.index(axis)]
     says = f"{other} {record[other]:.1f}, {record['move']}   {Path(record['path']).name}"
-    _words(draw, (x, y + 2), f"{record[axis]:.1f}", 16, _INK, 50)
-    _words(draw, (x + 48, y + 4), says, 13, _SOFT, FRAMES * (_THUMB[0] + _GAP) - 52)
+    _draw_text(draw, (x, y + 2), f"{record[axis]:.1f}", 16, _INK, 50)
+    _draw_text(draw, (x + 48, y + 4), says, 13, _SOFT, FRAMES * (_THUMB[0] + _GAP) - 52)
     try:
         frames = frames_of(record["path"])
     except BadClipError as error:
-        _words(draw, (x, y + _CAPTION + 8), f"no pictures: {error}", 12, _SOFT, FRAMES * _THUMB[0])
+        _draw_text(draw, (x, y + _CAPTION + 8), f"no pictures: {error}", 12, _SOFT, FRAMES * _THUMB[0])
         return
     for place, frame in enumerate(frames[:FRAMES]):
         left = x + place * (_THUMB[0] + _GAP)
@@ -126,7 +124,9 @@ def _draw_clip(
         sheet.paste(picture, at)
 
 
-def _words(draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, size: int, colour: str, width: int) -> None:
+def _draw_text(
+    draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, size: int, colour: str, width: int
+) -> None:
     """One line of text, its end left out where it does not fit."""
     font = ImageFont.load_default(size)
     while len(text) > 4 and draw.textlength(text, font) > width:

@@ -1,8 +1,8 @@
-"""Labels without annotators: a meter that follows points, finds the camera behind them, and what moves beside it.
+"""Pseudo-labels: a meter that tracks points, fits the camera to them, and averages what moves relative to it.
 
-Source: MotionStone (arXiv:2412.05848), Data for Motion Estimator: trajectories of objects and of the camera, whose
+Source: MotionStone (arXiv:2412.05848), Data for Motion NetworkMeter: trajectories of objects and of the camera, whose
 "average motion intensity" is the label.
-Unsaid there, chosen here: tracker, masks, averages and unit; see `tracks`, `camera`, `objects` and `video.unit`.
+Not specified there; we use: tracker, masks, averages and unit; see `tracks`, `camera`, `objects`, `video.motion_scale`.
 
     python -m jaxmotion.score CLIPS --meter tracks --out pseudo_labels.jsonl
 """
@@ -15,30 +15,28 @@ from collections.abc import Sequence
 import numpy as np
 
 from jaxmotion.meter.camera import dominant_move, fit_camera
-from jaxmotion.meter.estimate import Clip, Reading
+from jaxmotion.meter.estimate import Clip, MotionEstimate
 from jaxmotion.meter.objects import Masks, object_displacement
 from jaxmotion.meter.tracks import LucasKanade, Tracker
-from jaxmotion.meter.windows import spaced
-
-STEP = 0.125
-"""Seconds between the frames that are compared, about."""
+from jaxmotion.video.frames import space_frames
+from jaxmotion.video.motion_scale import STEP
 
 
 @dataclasses.dataclass(frozen=True)
 class PseudoLabeller:
-    """Tracks, a camera, and what moves beside it, as a meter."""
+    """Measures tracks, a camera, and the objects that move relative to it."""
 
     tracker: Tracker = LucasKanade()
-    """What follows points."""
+    """Tracks points."""
     masks: Sequence[Masks] = ()
-    """Where objects are, by one or several ways whose masks are joined; without any, what moves by itself."""
+    """Object masks, whose union counts; without any, objects are what moves by itself."""
 
-    def __call__(self, clips: Sequence[Clip]) -> list[Reading]:
-        """One reading for each clip; certain as far as points agree with the camera."""
-        return [self._read(clip) for clip in clips]
+    def __call__(self, clips: Sequence[Clip]) -> list[MotionEstimate]:
+        """Returns one estimate for each clip; its confidence is the share of points that follow the camera."""
+        return [self._measure(clip) for clip in clips]
 
-    def _read(self, clip: Clip) -> Reading:
-        chosen = spaced(clip.seconds, STEP)
+    def _measure(self, clip: Clip) -> MotionEstimate:
+        chosen = space_frames(clip.seconds, STEP)
         video, seconds = clip.video[chosen], np.diff(clip.seconds[chosen])
         size = video.shape[1:3]
         tracks = self.tracker(video)
@@ -47,7 +45,7 @@ class PseudoLabeller:
         joined = [np.logical_or.reduce(found)] if found else []
         objects, _ = object_displacement(tracks, camera, *joined)
         speed = float(camera.displacement().sum() / seconds.sum())
-        return Reading(
+        return MotionEstimate(
             object_speed=objects * len(seconds) / float(seconds.sum()),
             camera_speed=speed,
             move=dominant_move(camera.moves(), seconds, speed),

@@ -21,7 +21,8 @@ from jaxtyping import Float
 from rich.table import Table
 from scipy.stats import spearmanr
 
-AXES = ("object", "camera")
+from jaxmotion.video.motion_scale import AXES
+
 APART = 1.0
 """Clips whose true scores differ by less are no pair: people would not agree on them either."""
 

@@ -37,7 +37,7 @@ def serve(page: bytes, clips: Sequence[str], answers: Answers, port: int) -> Non
     Raises:
         OSError: the port is taken.
     """
-    with made_server(page, clips, answers, port) as server:
+    with make_server(page, clips, answers, port) as server:
         print(f"http://127.0.0.1:{server.server_address[1]}  (Ctrl-C ends it)", flush=True)
         try:
             server.serve_forever()
@@ -45,7 +45,7 @@ def serve(page: bytes, clips: Sequence[str], answers: Answers, port: int) -> Non
             print()
 
 
-def made_server(page: bytes, clips: Sequence[str], answers: Answers, port: int) -> ThreadingHTTPServer:
+def make_server(page: bytes, clips: Sequence[str], answers: Answers, port: int) -> ThreadingHTTPServer:
     """A server that is not running yet; close it, and what it converted is removed.
 
     - GET / is the page
@@ -146,8 +146,8 @@ class _Requests(BaseHTTPRequestHandler):
             path = self.server.converted(number, str(path)) if form == "converted" else path
             with path.open("rb") as file:
                 size = path.stat().st_size
-                span = byte_range(self.headers.get("Range", ""), size)
-                if span is None:
+                window = byte_range(self.headers.get("Range", ""), size)
+                if window is None:
                     self._head(
                         HTTPStatus.REQUESTED_RANGE_NOT_SATISFIABLE,
                         "text/plain",
@@ -155,7 +155,7 @@ class _Requests(BaseHTTPRequestHandler):
                         {"Content-Range": f"bytes */{size}"},
                     )
                     return
-                first, last = span
+                first, last = window
                 part = {"Accept-Ranges": "bytes", "Content-Range": f"bytes {first}-{last}/{size}"}
                 kind = mimetypes.guess_type(path.name)[0] or "application/octet-stream"
                 status = HTTPStatus.PARTIAL_CONTENT if "Range" in self.headers else HTTPStatus.OK

@@ -16,7 +16,7 @@ from jaxmotion.meter.score_files import json_rows, listed_videos
 from jaxmotion.video.score_lists import MOTION, MOTION_SCORE
 
 Record = dict[str, Any]
-"""What is said about one clip; the keys are listed in `python -m jaxmotion.score --help`."""
+"""The scores of one clip as JSON values; the keys are listed in `python -m jaxmotion.score --help`."""
 
 PARQUET = ".parquet"
 UNIT = "1..10, log of frame diagonals per second (jaxmotion.video.motion_scale)"
@@ -26,7 +26,7 @@ class Sink(Protocol):
     """Takes the scores of clips as they come."""
 
     def known(self, digest: str) -> list[Record]:
-        """What was said earlier about a file with that content, the latest first."""
+        """Returns earlier records of a file with that content, the latest first."""
         ...
 
     def add(self, record: Record) -> None:
@@ -34,7 +34,7 @@ class Sink(Protocol):
         ...
 
 
-class Printed:
+class StdoutSink:
     """Prints every record as a line of JSON."""
 
     def __init__(self, stream: TextIO):
@@ -50,8 +50,8 @@ class Printed:
 class ScoreFile:
     """A file of JSON lines, one for each clip, on the disk as soon as it is added.
 
-    What a run that was stopped has written is read again; a last line that was cut off is dropped. Nobody else can
-    write the file meanwhile. Where a path has got a second record, `close` drops the first.
+    Records of a run that was stopped are read again; a last line that was cut off is dropped. A lock keeps other runs
+    from writing the file meanwhile. Where a path has got a second record, `close` drops the first.
     """
 
     def __init__(self, path: Path, earlier: Iterable[Record] = ()):
@@ -69,7 +69,7 @@ class ScoreFile:
         except BlockingIOError as error:
             self._file.close()
             raise ValueError(f"Another run is writing {path}; wait for it or choose another file.") from error
-        self._records = _whole_records(self._file, path)
+        self._records = _read_whole_lines(self._file, path)
         self._by_hash: dict[str, list[Record]] = {}
         for record in self._records:
             self._by_hash.setdefault(record["hash"], []).insert(0, record)
@@ -78,7 +78,7 @@ class ScoreFile:
 
     @property
     def records(self) -> list[Record]:
-        """The latest record of every path."""
+        """Returns the latest record of every path."""
         return list({record["path"]: record for record in self._records}.values())
 
     def known(self, digest: str) -> list[Record]:
@@ -101,16 +101,16 @@ class ScoreFile:
 
 
 class BadFiles:
-    """The files that could not be scored, in a file of JSON lines with `path` and `reason`.
+    """A file of JSON lines with `path` and `reason` for the files that could not be scored.
 
-    It is begun anew for the files of a run: what an earlier run said about others is kept. No bad files, no file.
+    It is begun anew for the files of a run; lines about other files are kept. No bad files, no file.
     """
 
-    def __init__(self, path: Path, asked: Iterable[str]):
+    def __init__(self, path: Path, videos: Iterable[str]):
         self.path = path
-        asked = set(asked)
+        scored = set(videos)
         earlier = list(json_rows(path, path.read_text(encoding="utf-8"))) if path.exists() else []
-        kept = [row for row in earlier if row.get("path") not in asked]
+        kept = [row for row in earlier if row.get("path") not in scored]
         path.unlink(missing_ok=True)
         for row in kept:
             self.add(row["path"], row["reason"])
@@ -122,7 +122,7 @@ class BadFiles:
 
 
 def write_parquet(records: Iterable[Record], path: Path) -> None:
-    """Writes a table of the records; what a record does not say is null.
+    """Writes a table of the records; entries that a record lacks are null.
 
     Raises:
         ValueError: pyarrow is not installed.
@@ -145,7 +145,7 @@ def write_parquet(records: Iterable[Record], path: Path) -> None:
 
 
 def read_parquet(path: Path) -> list[Record]:
-    """The records of a table that `write_parquet` wrote; none when there is no such file."""
+    """Returns the records of a table that `write_parquet` wrote; none when there is no such file."""
     _, parquet = _parquet()
     if not path.exists():
         return []
@@ -156,7 +156,7 @@ def read_parquet(path: Path) -> list[Record]:
 
 
 def add_to_metadata(path: Path, records: Iterable[Record]) -> int:
-    """Writes scores into the rows of a data set's metadata.jsonl; the number of rows that got some.
+    """Writes scores into the rows of a data set's metadata.jsonl; returns the number of rows that got some.
 
     A row gets `"motion": {"object", "camera", "unit", "source"}`; other entries that `motion` has are kept. If `motion`
     is something else in any row, such as a word, it stays, and all rows get `motion_score` instead. Rows of clips
@@ -179,7 +179,7 @@ def add_to_metadata(path: Path, records: Iterable[Record]) -> int:
 
 
 def check_metadata(path: Path) -> None:
-    """Looks whether scores can be written into a file.
+    """Checks that scores can be written into a file.
 
     Raises:
         ValueError: it is no metadata.jsonl that names videos.
@@ -191,10 +191,10 @@ def check_metadata(path: Path) -> None:
 
 
 @contextmanager
-def sink_for(
+def open_sink(
     out: Path | None, metadata: Path | None, videos: Iterable[str]
 ) -> Iterator[tuple[Sink, Callable[[str, str], None]]]:
-    """What takes the scores and what takes the bad files (path, reason) of a run.
+    """Yields the sink of the scores and the function that takes the bad files (path, reason) of a run.
 
     Args:
         out: a .jsonl, or a .parquet, which is written at the end; until then its lines are in OUT.part.jsonl, where the
@@ -204,13 +204,13 @@ def sink_for(
     """
     final = out or metadata
     if final is None:
-        yield Printed(sys.stdout), _unnoted
+        yield StdoutSink(sys.stdout), _ignore
         return
     table = final.suffix == PARQUET
     earlier = read_parquet(final) if table else []
     lines = ScoreFile(final if out and not table else final.with_name(f"{final.name}.part.jsonl"), earlier)
     try:
-        yield lines, BadFiles(bad_beside(out), videos).add if out else _unnoted
+        yield lines, BadFiles(bad_files_path(out), videos).add if out else _ignore
     finally:
         lines.close()
     if table:
@@ -221,12 +221,12 @@ def sink_for(
         lines.path.unlink()
 
 
-def bad_beside(out: Path) -> Path:
-    """Where the bad files of a run are named: beside its scores."""
+def bad_files_path(out: Path) -> Path:
+    """Returns the path of the list of bad files: beside the scores."""
     return out.with_name(f"{out.stem}.bad.jsonl")
 
 
-def _unnoted(path: str, reason: str) -> None:
+def _ignore(path: str, reason: str) -> None:
     """Bad files are only named on stderr."""
 
 
@@ -234,8 +234,8 @@ def _line(record: Mapping[str, Any]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 
-def _whole_records(file: BinaryIO, path: Path) -> list[Record]:
-    """The records that are there; what follows the last whole line is cut off."""
+def _read_whole_lines(file: BinaryIO, path: Path) -> list[Record]:
+    """Reads the records of a file and cuts off what follows the last whole line."""
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     try:

@@ -1,6 +1,6 @@
 """Points followed from each frame of a clip to the next, on a grid that is laid anew for every frame.
 
-Source: MotionStone (arXiv:2412.05848), Data for Motion Estimator: "the tracking method", whose name is lost.
+Source: MotionStone (arXiv:2412.05848), Data for Motion NetworkMeter: "the tracking method", whose name is lost.
 Unsaid there, chosen here: pyramidal Lucas-Kanade (Bouguet 2001, as in OpenCV) out of the box, and RAFT as the better
 one (`raft_tracks`); both followed there and back again, and dropped where that does not lead home.
 """

@@ -1,14 +1,9 @@
-"""The windows of a video that a meter looks at: about two seconds each, as few decoded frames as that takes.
+"""The windows of a video file that are measured: about two seconds each, as few decoded frames as that takes.
 
-A meter wants frames about 1/8 s apart. From a video of constant rate every k-th frame is taken, k being the number
-whose duration is nearest to that (as a ratio); from one of variable rate, those nearest to a grid of 1/8 s. Times are
-always the real ones, so nothing is off when they are not 1/8 s apart.
+Frames are spaced and cut into windows by `video.frames`. Of a long video, so many windows as are wanted are spread
+evenly, and only they are decoded.
 
-These frames are cut into windows without overlap; the last window ends with the last frame. A short rest (up to 3
-frames, 3/8 s) makes no window of its own. A video shorter than one window is one shorter window. Of a long video, so
-many windows as are asked for are spread evenly, and only they are decoded.
-
-Unsaid in the papers, chosen here: all of it.
+Not specified in the papers; we use: all of it.
 """
 
 from __future__ import annotations
@@ -16,41 +11,43 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from contextlib import suppress
-from typing import Any
+from fractions import Fraction
 
 import av
 import av.error
 import numpy as np
+from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 from jaxtyping import Float, Int, UInt8
 
 from jaxmotion.meter.estimate import Clip
 from jaxmotion.video.decode import BadClipError, Timeline, displayed_size, frames_at, opened, scaled, timeline_of
+from jaxmotion.video.frames import space_frames, tile_frames, unseen_seconds
+from jaxmotion.video.motion_scale import STEP
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
-PART = 16
-"""The most windows that are decoded in one go, so that a part of a long video is some megabytes and not gigabytes."""
-REGULAR = 0.25
-"""A gap between frames is regular if it differs from the usual one by at most this share of it."""
+GROUP_SIZE = 16
+"""The most windows that are decoded in one pass: some megabytes of a long video, and not gigabytes."""
 EARLIER = 10.0
 """Seconds. Where decoding from the key frame before a window does not give all frames, it starts that much earlier."""
 
 
-def as_it_is(height: int, width: int) -> tuple[int, int]:
-    """The size of a video that is not resized."""
+def keep_size(height: int, width: int) -> tuple[int, int]:
+    """Returns the size of a video that is not resized."""
     return height, width
 
 
 @dataclasses.dataclass(frozen=True)
-class Wanted:
-    """What a meter wants to see."""
+class WindowSpec:
+    """The windows that a meter measures."""
 
     frames: int = 16
     """Frames of a window."""
-    step: float = 0.125
+    step: float = STEP
     """Seconds between frames, about."""
-    canvas: Callable[[int, int], tuple[int, int]] = as_it_is
+    canvas: Callable[[int, int], tuple[int, int]] = keep_size
     """From the displayed (height, width) of a video to the size at which it is decoded."""
 
     def __post_init__(self) -> None:
@@ -61,7 +58,7 @@ class Wanted:
 
 
 @dataclasses.dataclass(frozen=True)
-class Span:
+class Window:
     """The frames of one window."""
 
     pts: Int[np.ndarray, " T"]
@@ -73,12 +70,12 @@ class Span:
 
 
 @dataclasses.dataclass(frozen=True)
-class Plan:
-    """Which windows of a video are looked at."""
+class WindowPlan:
+    """The windows of a video that are measured."""
 
     path: str
-    parts: tuple[tuple[Span, ...], ...]
-    """All windows in order; those of a part are decoded in one go."""
+    groups: tuple[tuple[Window, ...], ...]
+    """All windows in order; a group is decoded in one pass."""
     seconds: float
     """How long the video is."""
     fps: float
@@ -90,8 +87,8 @@ class Plan:
 
 
 @dataclasses.dataclass(frozen=True)
-class Part:
-    """What decoding a part of a plan gave."""
+class DecodedWindows:
+    """The result of decoding a group of windows."""
 
     clips: tuple[Clip | None, ...]
     """One for each window; None where frames cannot be decoded."""
@@ -101,148 +98,117 @@ class Part:
     """Why windows are missing; empty when none are."""
 
 
-def plan(path: str, wanted: Wanted, most: int) -> Plan:
+def plan_windows(path: str, spec: WindowSpec, max_windows: int) -> WindowPlan:
     """Chooses the windows of a video; decodes nothing, and of a long video reads only what lies near them.
 
     Args:
         path: the file.
-        wanted: what the meter wants.
-        most: so many windows at most, spread evenly over the video; 0: all.
+        spec: the windows that the meter measures.
+        max_windows: of a video, spread evenly over it; 0: all.
 
     Raises:
         BadClipError: no video, a single frame, or one that is cut off within its first window.
     """
     with opened(path) as (container, stream):
         stated = _stated_seconds(container, stream)
-        fps = float(stream.average_rate or stream.guessed_rate or 1 / wanted.step)
-        window = wanted.frames * max(wanted.step, 1 / fps)
-        if most and stated > (most + 3) * window:
-            spans = _spread(container, stream, wanted, most, stated, 1.5 * window)
-            if spans:
-                gone = f"{most - len(spans)} of {most} windows are not there: the file is cut off or damaged"
-                parts = tuple((span,) for span in spans)
-                return Plan(path, parts, stated, fps, sampled=True, note=gone if len(spans) < most else "")
+        fps = float(stream.average_rate or stream.guessed_rate or 1 / spec.step)
+        seconds = spec.frames * max(spec.step, 1 / fps)
+        if max_windows and stated > (max_windows + 3) * seconds:
+            windows = _spread(container, stream, spec, max_windows, stated, 1.5 * seconds)
+            if windows:
+                lost = max_windows - len(windows)
+                note = f"{lost} of {max_windows} windows are not there: the file is cut off or damaged" if lost else ""
+                return WindowPlan(path, tuple((each,) for each in windows), stated, fps, sampled=True, note=note)
             container.seek(0)
-        return _tiled(path, timeline_of(container, stream), wanted, most)
+        return _tiled(path, timeline_of(container, stream), spec, max_windows)
 
 
-def read(path: str, part: Sequence[Span], wanted: Wanted) -> Part:
-    """Decodes a part of a plan. Never fails: windows that cannot be decoded are None."""
-    needed = np.unique(np.concatenate([span.pts for span in part]))
-    found, size, reason = _pictures(path, needed, wanted)
+def decode_windows(path: str, group: Sequence[Window], spec: WindowSpec) -> DecodedWindows:
+    """Decodes a group of windows. Never fails: windows that cannot be decoded are None."""
+    needed = np.unique(np.concatenate([window.pts for window in group]))
+    found, size, reason = _decode(path, needed, spec)
     clips = tuple(
-        Clip(np.stack([found[int(pts)] for pts in span.pts]), span.seconds)
-        if all(int(pts) in found for pts in span.pts)
+        Clip(np.stack([found[int(pts)] for pts in window.pts]), window.seconds)
+        if all(int(pts) in found for pts in window.pts)
         else None
-        for span in part
+        for window in group
     )
-    return Part(clips, size, reason or "frames cannot be decoded")
+    return DecodedWindows(clips, size, reason or "frames cannot be decoded")
 
 
-def stills(path: str, wanted: Wanted) -> list[Picture]:
-    """The first, a middle and the last frame of those that a meter looks at; fewer where they cannot be decoded.
+def stills(path: str, spec: WindowSpec) -> list[Picture]:
+    """Returns the first, a middle and the last of the measured frames; fewer where they cannot be decoded.
 
     Raises:
-        BadClipError: as `plan`.
+        BadClipError: as `plan_windows`.
     """
-    spans = [span for part in plan(path, wanted, 3).parts for span in part]
-    middle = spans[len(spans) // 2].pts
-    shown = (spans[0].pts[0], middle[len(middle) // 2], spans[-1].pts[-1])
-    found = [_pictures(path, np.array([pts]), wanted)[0] for pts in shown]
+    windows = [window for group in plan_windows(path, spec, 3).groups for window in group]
+    middle = windows[len(windows) // 2].pts
+    shown = (windows[0].pts[0], middle[len(middle) // 2], windows[-1].pts[-1])
+    found = [_decode(path, np.array([pts]), spec)[0] for pts in shown]
     return [picture for each in found for picture in each.values()]
 
 
-def spaced(seconds: Float[np.ndarray, " N"], step: float) -> Int[np.ndarray, " n"]:
-    """Which of the frames with these rising times are about `step` apart; see the top. At least 2 of 2 or more."""
-    count = len(seconds)
-    gaps = np.diff(seconds)
-    if count < 2:
-        return np.arange(count)
-    usual = np.median(gaps)
-    regular = np.abs(gaps - usual) <= REGULAR * usual
-    if regular.mean() > 0.9:
-        usual = gaps[regular].mean()
-        below = max(1, int(step / usual))
-        stride = below if step / (below * usual) < (below + 1) * usual / step else below + 1
-        chosen = np.arange(0, count, stride) if regular.all() else _nearest(seconds, stride * usual)
-    else:
-        chosen = _nearest(seconds, step)
-    return chosen if len(chosen) > 1 else np.array([0, count - 1])
-
-
-def _nearest(seconds: np.ndarray, step: float) -> np.ndarray:
-    """For each point of a grid that has a frame within half a step: the nearest one."""
-    slots = np.rint((seconds - seconds[0]) / step)
-    distance = np.abs(seconds - seconds[0] - slots * step)
-    order = np.lexsort((distance, slots))
-    _, first = np.unique(slots[order], return_index=True)
-    return order[first]
-
-
-def _tiled(path: str, timeline: Timeline, wanted: Wanted, most: int) -> Plan:
-    """The plan of a video whose frames are all known."""
+def _tiled(path: str, timeline: Timeline, spec: WindowSpec, max_windows: int) -> WindowPlan:
+    """Plans a video whose frames are all known."""
     count, damage = len(timeline.pts), timeline.damage
     if count < 2:
         raise BadClipError(damage or "a single frame; motion needs at least 2")
     seconds = timeline.seconds - timeline.seconds[0]
-    chosen = spaced(seconds, wanted.step)
-    if damage and len(chosen) < wanted.frames:
-        raise BadClipError(f"{damage}, less than a window of {wanted.frames * wanted.step:g} s")
-    tiles = _tiles(chosen, wanted.frames)
-    kept = [tiles[index] for index in _evenly(len(tiles), most)]
-    spans, seen = [], 0.0
-    for tile in kept:
-        weight = float(seconds[tile[-1]] - max(seconds[tile[0]], seen))
-        spans.append(Span(timeline.pts[tile], seconds[tile], weight))
-        seen = seconds[tile[-1]]
+    chosen = space_frames(seconds, spec.step)
+    if damage and len(chosen) < spec.frames:
+        raise BadClipError(f"{damage}, less than a window of {spec.frames * spec.step:g} s")
+    tiles = tile_frames(chosen, spec.frames)
+    kept = [tiles[index] for index in _evenly(len(tiles), max_windows)]
+    weights = unseen_seconds(seconds, kept)
+    windows = [Window(timeline.pts[t], seconds[t], weight) for t, weight in zip(kept, weights, strict=True)]
     sampled = len(kept) < len(tiles)
-    each = 1 if sampled else PART
-    parts = tuple(tuple(spans[start : start + each]) for start in range(0, len(spans), each))
+    each = 1 if sampled else GROUP_SIZE
+    groups = tuple(tuple(windows[start : start + each]) for start in range(0, len(windows), each))
     length = float(seconds[-1])
-    return Plan(path, parts, length * count / (count - 1), (count - 1) / length, sampled, damage)
+    return WindowPlan(path, groups, length * count / (count - 1), (count - 1) / length, sampled, damage)
 
 
-def _tiles(chosen: np.ndarray, frames: int) -> list[np.ndarray]:
-    """Frames cut into windows; the last one ends with the last frame."""
-    count = len(chosen)
-    if count <= frames:
-        return [chosen]
-    windows = max(1, -(-(count - (frames // 4 - 1)) // frames))
-    starts = [*range(0, (windows - 1) * frames, frames), count - frames]
-    return [chosen[start : start + frames] for start in starts]
-
-
-def _evenly(count: int, most: int) -> list[int]:
-    """So many of the indices 0..count-1 at most, spread evenly from the first to the last; all for 0."""
-    if not most or count <= most:
+def _evenly(count: int, limit: int) -> list[int]:
+    """Indices 0..count-1, at most `limit`, spread evenly from the first to the last; all for 0."""
+    if not limit or count <= limit:
         return list(range(count))
-    return np.rint(np.linspace(0, count - 1, most)).astype(int).tolist() if most > 1 else [count // 2]
+    return np.rint(np.linspace(0, count - 1, limit)).astype(int).tolist() if limit > 1 else [count // 2]
 
 
-def _stated_seconds(container: Any, stream: Any) -> float:
-    """How long the file says that it is; 0 when it does not."""
+def _tick(stream: VideoStream) -> Fraction:
+    """Seconds of one unit of the stream's timestamps."""
+    return stream.time_base or Fraction(0)
+
+
+def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
+    """The duration that the file states; 0 when it states none."""
     if stream.duration:
-        return float(stream.duration * stream.time_base)
+        return float(stream.duration * _tick(stream))
     return float(container.duration or 0) / av.time_base
 
 
-def _spread(container: Any, stream: Any, wanted: Wanted, most: int, stated: float, reach: float) -> list[Span]:
-    """Windows at even distances, found by seeking; none when the file cannot be searched by time.
+def _spread(
+    container: InputContainer, stream: VideoStream, spec: WindowSpec, count: int, stated: float, reach: float
+) -> list[Window]:
+    """Finds windows at even distances by seeking; none when the file cannot be searched by time.
 
-    `reach` are seconds in which a window certainly fits: at usual rates it is at most sqrt(2) longer than wanted.
+    `reach` are seconds in which a window certainly fits: at usual rates it is at most sqrt(2) longer than specified.
     """
-    starts = np.linspace(0, stated - reach, most) if most > 1 else [(stated - reach) / 2]
-    spans = [_span_from(container, stream, float(start), wanted, reach) for start in starts]
-    if spans[-1] is None:  # frames are rarer than the file says, so that the window does not fit before the end
-        spans[-1] = _span_from(container, stream, max(0.0, stated - 16 * reach), wanted, reach)
-    return [span for span in spans if span is not None]
+    starts = np.linspace(0, stated - reach, count) if count > 1 else [(stated - reach) / 2]
+    windows = [_window_from(container, stream, float(start), spec, reach) for start in starts]
+    if windows[-1] is None:  # frames are rarer than the file says, so that the window does not fit before the end
+        windows[-1] = _window_from(container, stream, max(0.0, stated - 16 * reach), spec, reach)
+    return [window for window in windows if window is not None]
 
 
-def _span_from(container: Any, stream: Any, start: float, wanted: Wanted, reach: float) -> Span | None:
-    """The window that begins at a time in seconds from the first frame; None when the file has none there."""
-    base, origin = float(stream.time_base), stream.start_time or 0
+def _window_from(
+    container: InputContainer, stream: VideoStream, start: float, spec: WindowSpec, reach: float
+) -> Window | None:
+    """Finds the window that begins at a time in seconds from the first frame; None when the file has none there."""
+    base, origin = float(_tick(stream)), stream.start_time or 0
     pts: list[int] = []
-    enough = 2 * wanted.frames
+    enough = 2 * spec.frames
     with suppress(av.error.FFmpegError):  # a format that cannot be searched, or a file that ends before
         container.seek(origin + int(start / base), stream=stream)
         for packet in container.demux(stream):
@@ -252,44 +218,46 @@ def _span_from(container: Any, stream: Any, start: float, wanted: Wanted, reach:
                 continue
             pts.append(packet.pts)
             if len(pts) >= enough and (packet.pts - origin) * base > start + reach:
-                if len(_chosen_from(pts, start, origin, base, wanted)) >= wanted.frames:
+                if len(_chosen_from(pts, start, origin, base, spec)) >= spec.frames:
                     break
                 enough *= 2
-    chosen = _chosen_from(pts, start, origin, base, wanted)[: wanted.frames]
-    if len(chosen) < wanted.frames:
+    chosen = _chosen_from(pts, start, origin, base, spec)[: spec.frames]
+    if len(chosen) < spec.frames:
         return None
     seconds = (chosen - origin) * base
-    return Span(chosen, seconds, float(seconds[-1] - seconds[0]))
+    return Window(chosen, seconds, float(seconds[-1] - seconds[0]))
 
 
-def _chosen_from(pts: list[int], start: float, origin: int, base: float, wanted: Wanted) -> np.ndarray:
-    there = np.unique(np.array(pts, np.int64))
-    there = there[(there - origin) * base >= start - base]
-    return there[spaced((there - origin) * base, wanted.step)]
+def _chosen_from(pts: list[int], start: float, origin: int, base: float, spec: WindowSpec) -> Int[np.ndarray, " T"]:
+    rising = np.unique(np.array(pts, np.int64))  # packets come in the order of decoding
+    rising = rising[(rising - origin) * base >= start - base]
+    return rising[space_frames((rising - origin) * base, spec.step)]
 
 
-def _pictures(path: str, needed: np.ndarray, wanted: Wanted) -> tuple[dict[int, Picture], tuple[int, int], str]:
-    """The frames with these times that can be decoded, the displayed size of the video, and what went wrong."""
+def _decode(
+    path: str, needed: Int[np.ndarray, " N"], spec: WindowSpec
+) -> tuple[dict[int, Picture], tuple[int, int], str]:
+    """Returns the frames with these times that can be decoded, the displayed size of the video, and the error."""
     found: dict[int, Picture] = {}
     size, reason = (0, 0), ""
     reformatter = VideoReformatter()
     try:
         with opened(path) as (container, stream):
-            for seek in _places(container, stream, int(needed[0])):
+            for seek in _seek_points(container, stream, int(needed[0])):
                 missing = np.array([pts for pts in needed if int(pts) not in found])
                 if not len(missing):
                     break
                 for frame in frames_at(container, stream, missing, seek=seek):
                     size = size if found else displayed_size(frame, stream)
-                    found[frame.pts] = scaled(frame, wanted.canvas(*size), reformatter)
+                    found[frame.pts] = scaled(frame, spec.canvas(*size), reformatter)
     except BadClipError as error:
         reason = str(error)
     return found, size, reason
 
 
-def _places(container: Any, stream: Any, first: int) -> tuple[int | None, ...]:
-    """Where to begin decoding for a frame, one place after the other until all frames are found."""
-    earlier = first - int(EARLIER / stream.time_base)
+def _seek_points(container: InputContainer, stream: VideoStream, first: int) -> tuple[int | None, ...]:
+    """Returns where to begin decoding for a frame, one place after the other until all frames are found."""
+    earlier = first - int(EARLIER / _tick(stream))
     if earlier <= (stream.start_time or 0):
         return (None,)
     try:

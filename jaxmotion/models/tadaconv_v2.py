@@ -16,13 +16,16 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Array, Float
 
+from jaxmotion.foundation.config_json import register
 from jaxmotion.models.tadaconv import TimeConv, mean_of_three
+from jaxmotion.nn.feedforward import quick_gelu
 from jaxmotion.nn.linear import LayerNorm, Linear
 
 TRUNCATED = nn.initializers.truncated_normal(0.02)
 KERNEL = 7
 
 
+@register()
 @dataclasses.dataclass(frozen=True)
 class TAdaConvNeXtV2Sizes:
     """The sizes of a TAdaConvNeXtV2."""
@@ -43,11 +46,6 @@ V2_TINY = TAdaConvNeXtV2Sizes()
 """TAdaConvNeXtV2-T as published."""
 V2_SMALL = TAdaConvNeXtV2Sizes(depths=(3, 3, 27, 3))
 V2_BASE = TAdaConvNeXtV2Sizes(depths=(3, 3, 27, 3), features=(128, 256, 512, 1024), head=64)
-
-
-def quick_gelu(x: Array) -> Array:
-    """x sigmoid(1.702 x)."""
-    return x * jax.nn.sigmoid(1.702 * x)
 
 
 class AttentiveRoute(nn.Module):

@@ -7,8 +7,7 @@ from pathlib import Path
 from typing import Literal
 
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer, spiece
-from jaxmotion.meter.meter import Estimator
-from jaxmotion.meter.meter import save as save_meter
+from jaxmotion.meter.meter import NetworkMeter, save_meter
 from jaxmotion.nn.low_rank import LORA
 from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment as experiments
@@ -16,7 +15,6 @@ from jaxmotion.runs.trained import _previewed, _read_config, open_run
 from jaxmotion.systems.livephoto.export import export_diffusers, export_motion_adapter
 from jaxmotion.systems.livephoto.export_comfy import export_comfy
 from jaxmotion.systems.lora import LoRA
-from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.systems.motionstone.export import export_motionstone
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.training import checkpoint
@@ -26,25 +24,28 @@ from jaxmotion.weights.lora import export_lora
 from jaxmotion.weights.tokenizers import CLIP_FILES, ClipTokens, HashTokens, T5Tokens, Tokens
 
 
-def open_meter(directory: Path, weights: Literal["ema", "live"] = "ema") -> Estimator:
-    """The newest checkpoint of a run of a motion estimator, as a meter.
+def open_meter(directory: Path, weights: Literal["ema", "live"] = "ema") -> NetworkMeter:
+    """Opens the newest checkpoint of a run as a motion meter.
 
     Raises:
         FileNotFoundError: the folder holds no run.
-        ValueError: it is a run of something else, or has no complete checkpoint yet.
+        ValueError: its system trains no motion meter, or there is no complete checkpoint yet.
     """
     system = _read_config(directory).system
-    if not isinstance(system, MotionEstimator):
-        raise ValueError(f"{directory} holds a run of {type(system).__name__}; a meter is a run of MotionEstimator.")
+    if system.motion_network is None:
+        raise ValueError(
+            f"{directory} holds a run of {type(system).__name__}, which measures no motion; a meter is a run of "
+            "configs/motion_estimator.py."
+        )
     step = checkpoint.latest_step(directory)
     params = checkpoint.restore_params(directory, weights=weights)
-    return Estimator(system.build(), params, f"{directory.name}-{step}")
+    return NetworkMeter(system.motion_network, params, f"{directory.name}-{step}")
 
 
-def ship_meter(directory: Path, path: Path) -> None:
-    """Writes the averaged weights of a run of a motion estimator as the package keeps its own."""
+def export_meter(directory: Path, path: Path) -> None:
+    """Writes the averaged weights of a run as a file of weights for the motion meter."""
     meter = open_meter(directory)
-    save_meter(meter.task.config, meter.params, path, {"run": meter.name})
+    save_meter(meter, path, {"run": meter.name})
 
 
 Kind = Literal["diffusers", "diffusers-baked", "motion-adapter", "comfy", "safetensors", "lora-peft", "lora-kohya"]

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from rich.console import Console
 
-from jaxmotion.meter.meter import shipped
+from jaxmotion.meter.meter import packaged_meter
 from jaxmotion.parallel import sharding
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.runs import experiment as experiments
@@ -50,7 +50,7 @@ def _meter_weights(like: Mapping[str, Any]) -> dict[str, Any]:
     mine = {path: array for path, array in like.items() if path.startswith(f"{METER}/")}
     if not mine:
         return {}
-    weights = {f"{METER}/{path}": array for path, array in sharding.paths(shipped().params).items()}
+    weights = {f"{METER}/{path}": array for path, array in sharding.paths(packaged_meter().params).items()}
     if {path: array.shape for path, array in mine.items()} != {path: array.shape for path, array in weights.items()}:
         raise ValueError("The system's estimator is not of the size of the motion meter in the package; give its run.")
     return weights

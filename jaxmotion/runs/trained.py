@@ -41,7 +41,7 @@ from jaxmotion.video.encode import write_clip, writer_of
 from jaxmotion.video.images import fit, load_photo
 from jaxmotion.video.synthetic.captions import CAPTION
 from jaxmotion.video.synthetic.photos import HELD_OUT, SKIMAGE_PHOTOS, SUFFIXES, read_photos
-from jaxmotion.video.tracked_speed import followed_speeds
+from jaxmotion.video.tracked_speed import tracked_speeds
 from jaxmotion.weights.preview_decoder import TinyDecoder
 
 CALIBRATION = "calibration.json"
@@ -227,7 +227,7 @@ class TrainedRun:
             make,
             self.scenes(images, count),
             by_axis,
-            lambda video, mask: followed_speeds(video, mask, fps),
+            lambda video, mask: tracked_speeds(video, mask, fps),
             values=values,
             seeds=seeds,
         )

@@ -14,6 +14,7 @@ import jax
 from jaxtyping import UInt8
 
 from jaxmotion.foundation.types import Array, Batch, Params
+from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.control import Controls
 
@@ -60,6 +61,11 @@ class System:
     def controls(self) -> Controls:
         """Batch entries that a person sets beside a picture and a text."""
         return {}
+
+    @property
+    def motion_network(self) -> MotionEstimatorSizes | None:
+        """Returns the network that its runs train to measure motion, so that they can be opened as motion meters."""
+        return None
 
     def at(self, frames: int, size: tuple[int, int]) -> Self:
         """This system for clips of another length and size, which needs the same parameters.

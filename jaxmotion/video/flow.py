@@ -10,7 +10,7 @@ photographs with texture everywhere are within 13 % (1 px and more: 7 %). What m
 filled in but read too slow in zooms and rolls. A small object on a still ground is read too fast, because its motion
 spreads over the two pixels around it: by 1.8 where it is 16 px wide, by 1.45 where it is 32 px. Noise of 2 / 255 on a
 still clip reads as 0.04 to 0.07 px a frame on textured pictures and 0.13 px on mostly dark ones.
-Unsaid there, chosen here: the constants below, by those measurements.
+Not specified there; we use: the constants below, by those measurements.
 """
 
 import functools
@@ -21,6 +21,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, UInt8
 
+from jaxmotion.video.luma import LUMA
+
 SMALLEST = 8
 """Pixels a side below which a picture is neither measured nor halved further."""
 _BLUR = 0.8  # px, before anything: derivatives of noise are noise
@@ -29,7 +31,6 @@ _REACH = 2.0  # px, standard deviation of the neighbourhood whose flow pulls
 _PULL = 5e-5  # squared grey levels (white = 1) per squared px: a gradient of 0.007 counts as much as the neighbours
 _LEAST_TELLING = 1e-5  # in the units of _PULL
 _ITERATIONS = 6  # at each level of the pyramid
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _PIXELS_AT_ONCE = 1 << 19
 
 
@@ -87,7 +88,7 @@ def _mean_length(first: UInt8[Array, "N H W 3"], second: UInt8[Array, "N H W 3"]
 
 def _grey(pixels: UInt8[Array, "N H W 3"]) -> Float[Array, "N H W"]:
     red, green, blue = jnp.moveaxis(pixels.astype(jnp.float32) / 255, -1, 0)
-    return _LUMA[0] * red + _LUMA[1] * green + _LUMA[2] * blue
+    return LUMA[0] * red + LUMA[1] * green + LUMA[2] * blue
 
 
 def _refine(pair: Float[Array, "2 N H W"], flow: Float[Array, "N 2 H W"]) -> Float[Array, "N 2 H W"]:

@@ -17,11 +17,11 @@ from jaxtyping import Array, Float, UInt8
 
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video import patch_matching as matching
+from jaxmotion.video.luma import LUMA
 
 CHANNELS = 20
 _MOVES = slice(14, 18)
 """The channels that hold the camera's pan, tilt, zoom and roll, the same in every cell."""
-_LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601
 _SPREAD = 0.2  # standard deviation of the grey levels of a clip, after
 _LEAST_SPREAD = 0.03  # before; what has less is not stretched further
 _FIT_ROUNDS = 6
@@ -117,7 +117,7 @@ def _solve(matrix: Float[Array, "N 3 3"], right: Float[Array, "N 3 2"]) -> Float
 
 def _grey(video: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T H W"]:
     """Grey levels with the same spread in all clips, as far as that does not magnify grain."""
-    grey = jnp.einsum("...c,c->...", video.astype(jnp.float32) / 255, jnp.asarray(_LUMA))
+    grey = jnp.einsum("...c,c->...", video.astype(jnp.float32) / 255, jnp.asarray(LUMA))
     spread = jnp.std(grey, axis=(1, 2, 3), keepdims=True)
     return grey * (_SPREAD / jnp.maximum(spread, _LEAST_SPREAD))
 

@@ -11,12 +11,12 @@ Equal steps of the score are equal ratios of speed above V0, and equal differenc
 mostly noise. Scores 2, 4, 6 and 8 are 0.011, 0.054, 0.16 and 0.41 diagonals per second.
 
 Source: the range 1..10 is MotionStone's (arXiv:2412.05848, Motion Intensity Estimation).
-Unsaid there, chosen here: the unit, V0 and FASTEST.
+Not specified in the paper; we use: the unit, V0 and FASTEST.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 import numpy as np
 
@@ -28,6 +28,16 @@ V0 = 0.02
 """Diagonals per second: about the slowest motion that people call motion."""
 FASTEST = 1.0
 """Diagonals per second that score 10: a whip pan. Whatever is faster scores 10 as well."""
+AXES = ("object", "camera")
+"""The two axes of motion: names of scores in batches, records and files."""
+Move = Literal["static", "pan", "tilt", "zoom", "roll"]
+"""What a camera mostly does."""
+CAMERA_MOVES: tuple[Move, ...] = ("pan", "tilt", "zoom", "roll")
+MOVES: tuple[Move, ...] = ("static", *CAMERA_MOVES)
+STATIC = 1.35
+"""A camera that scores less stands still: half of the score's distance to what a trembling hand makes."""
+STEP = 0.125
+"""Seconds between the frames that motion is measured on, about."""
 
 Numbers = TypeVar("Numbers", float, np.ndarray, "jax.Array")
 

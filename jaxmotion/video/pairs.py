@@ -22,11 +22,14 @@ from pathlib import Path
 from typing import Any, Literal, cast, get_args
 
 from jaxmotion.foundation.files import atomic_file
+from jaxmotion.video.motion_scale import AXES
 
 Verdict = Literal["a", "b", "tie", ""]
 """Which one is stronger; empty: not judged."""
 VERDICTS = get_args(Verdict)
-COLUMNS = ("a", "b", "stronger_object", "stronger_camera")
+STRONGER = tuple(f"stronger_{axis}" for axis in AXES)
+"""Columns of a file and entries of a batch: which clip moves more, by axis."""
+COLUMNS = ("a", "b", *STRONGER)
 ENDINGS = (".csv", ".jsonl")
 NAMED = 5
 """So many missing clips are named in an error message."""

@@ -12,7 +12,7 @@ import dm_pix
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, UInt8
 
 WINDOW = 11
 """Pixels that the window is wide and high; images must not be smaller."""
@@ -40,6 +40,12 @@ def ssim(x: Float[Array, "*batch H W C"], y: Float[Array, "*batch H W C"]) -> Fl
         return _ssim(*(jax.lax.dynamic_index_in_dim(video, index, time, keepdims=False) for video in (x, y)))
 
     return jnp.moveaxis(jax.lax.map(at, jnp.arange(batch[-1])), 0, -1)
+
+
+def dissimilarity(video: UInt8[Array | np.ndarray, "*batch T H W 3"]) -> Float[Array, "*batch"]:
+    """Returns 1 - mean SSIM of neighbouring frames: between 0 (still) and about 1; the frame rate plays no part."""
+    frames = jnp.asarray(video, jnp.float32) / 255
+    return 1 - ssim(frames[..., :-1, :, :, :], frames[..., 1:, :, :, :]).mean(-1)
 
 
 _PIXELS_AT_ONCE = 1 << 18  # four images of 256 x 256

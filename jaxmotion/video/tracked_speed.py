@@ -5,7 +5,7 @@ Net motion from the first frame on is less noisy than a sum over steps, and the 
 network, and nothing that a motion estimator has learnt.
 
 Source: the pseudo-labels of MotionStone (arXiv:2412.05848, Data for Motion Estimator): tracks, object masks, averages.
-Unsaid there, chosen here: Lucas-Kanade tracks chained over the clip, an affine camera, net motion.
+Not specified there; we use: Lucas-Kanade tracks chained over the clip, an affine camera, net motion.
 """
 
 from __future__ import annotations
@@ -27,15 +27,15 @@ SPACING = 4
 BORDER = 13
 """Pixels around the object that belong to neither: a patch there sees both."""
 PATCH = 15
-HOME = 1.0
+FORWARD_BACKWARD_LIMIT = 1.0
 """Pixels by which a point may miss its start on the way back."""
-ENOUGH = 0.15
+MIN_TRACKED_SHARE = 0.15
 """Share of the points that must still be there."""
 FEWEST = 4
 """... and at least so many points."""
 FEWEST_FOR_AFFINE = 40
 """With fewer background points, the camera is a translation."""
-AGREES = 0.004
+RANSAC_THRESHOLD = 0.004
 """Diagonals by which a point may miss the camera's map and still agree with it."""
 
 
@@ -46,7 +46,7 @@ class Speeds(NamedTuple):
     camera: float
 
 
-def followed_speeds(video: UInt8[np.ndarray, "T H W 3"], mask: Bool[np.ndarray, "H W"] | None, fps: float) -> Speeds:
+def tracked_speeds(video: UInt8[np.ndarray, "T H W 3"], mask: Bool[np.ndarray, "H W"] | None, fps: float) -> Speeds:
     """How fast the object and the camera of a clip move, by points followed from the first frame.
 
     Args:
@@ -93,7 +93,7 @@ def _follow(grey: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
         back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, after_points, None, **settings)
         missed = np.linalg.norm(back - now, axis=-1)[:, 0]
         inside = ((after_points[:, 0] >= 0) & (after_points[:, 0] < [width, height])).all(-1)
-        alive = alive & (found[:, 0] == 1) & (again[:, 0] == 1) & (missed < HOME) & inside
+        alive = alive & (found[:, 0] == 1) & (again[:, 0] == 1) & (missed < FORWARD_BACKWARD_LIMIT) & inside
         now = after_points
         places.append(now[:, 0].astype(np.float64))
         there.append(alive)
@@ -116,7 +116,7 @@ def _map(start: np.ndarray, end: np.ndarray, size: tuple[int, int]) -> Float[np.
     if len(start) >= FEWEST_FOR_AFFINE:
         cv2 = opencv()
         cv2.setRNGSeed(0)
-        threshold = AGREES * float(np.hypot(*size))
+        threshold = RANSAC_THRESHOLD * float(np.hypot(*size))
         found, _ = cv2.estimateAffine2D(
             start, end, method=cv2.RANSAC, ransacReprojThreshold=threshold, maxIters=500, confidence=0.999
         )
@@ -128,7 +128,7 @@ def _map(start: np.ndarray, end: np.ndarray, size: tuple[int, int]) -> Float[np.
 
 def _latest(there: Bool[np.ndarray, "T-1 N"], of: Bool[np.ndarray, " N"]) -> int | None:
     """The last step at which enough of the points are followed still."""
-    needed = max(FEWEST, ENOUGH * of.sum())
+    needed = max(FEWEST, MIN_TRACKED_SHARE * of.sum())
     steps = np.flatnonzero((there & of).sum(1) >= needed)
     return int(steps[-1]) if len(steps) else None
 

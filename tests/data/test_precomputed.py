@@ -28,16 +28,16 @@ from jaxmotion.data.precompute.encode import shard_of
 from jaxmotion.data.precomputed import PrecomputedLatents, datasets
 from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, INTENSITY, MOMENTS, OBJECT, TEXT, TEXT_FEATURES, VIDEO
 from jaxmotion.models import tadaconv
+from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment, precompute
 from jaxmotion.runs import trained as run
 from jaxmotion.runs.compatibility import check_known, check_prepared
-from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Known, OneNumber
 from jaxmotion.video.decode import BadClipError
 
-METER = Estimated(MotionEstimator(tadaconv.SMALL))
+METER = Estimated(MotionEstimatorSizes(tadaconv.SMALL))
 CONFIG = SUPPORT / "prepare_config.py"
 SHARD = 4
 

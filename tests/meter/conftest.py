@@ -11,7 +11,7 @@ import av
 import numpy as np
 import pytest
 
-from jaxmotion.meter.estimate import Clip, Reading
+from jaxmotion.meter.estimate import Clip, MotionEstimate
 
 
 @pytest.fixture(scope="session")
@@ -40,15 +40,15 @@ class Brightness:
     batches: list[tuple[int, tuple[int, ...]]] = dataclasses.field(default_factory=list)
     """Sizes and shapes of what it was given."""
 
-    def __call__(self, clips: Sequence[Clip]) -> list[Reading]:
+    def __call__(self, clips: Sequence[Clip]) -> list[MotionEstimate]:
         (shape,) = {clip.video.shape for clip in clips}
         self.batches.append((len(clips), shape))
-        readings = []
+        estimates = []
         for clip in clips:
             grey = clip.video.mean((1, 2, 3)) / 255
             change = abs(grey[-1] - grey[0]) / (clip.seconds[-1] - clip.seconds[0])
-            readings.append(Reading(change, change / 2, "pan" if change > 0.002 else "static", 0.5))
-        return readings
+            estimates.append(MotionEstimate(change, change / 2, "pan" if change > 0.002 else "static", 0.5))
+        return estimates
 
 
 def _film(path, seconds, size=(48, 64), codec="libx264", rate=None, turned=False, pictures=None, **options) -> str:

@@ -8,7 +8,7 @@ from jaxmotion import score as command
 @pytest.fixture
 def clips(film, tmp_path, monkeypatch, brightness):
     """Two films and a bad file in a folder `clips` of the working directory, and a meter that needs no network."""
-    monkeypatch.setattr(command.meter, "shipped", lambda: brightness)
+    monkeypatch.setattr(command.meter, "packaged_meter", lambda: brightness)
     monkeypatch.setattr(command.meter, "canvas", lambda height, width: (32, 32))
     monkeypatch.chdir(tmp_path)
     (tmp_path / "clips").mkdir()

@@ -9,9 +9,9 @@ from collections import Counter
 import numpy as np
 import pytest
 
-from jaxmotion.meter.label import Sheet, draw_pairs
-from jaxmotion.meter.serve import byte_range, made_server
-from jaxmotion.meter.windows import Wanted, plan, read
+from jaxmotion.meter.label import LabelingSession, draw_pairs
+from jaxmotion.meter.serve import byte_range, make_server
+from jaxmotion.meter.windows import WindowSpec, decode_windows, plan_windows
 from jaxmotion.video.pairs import Pair, read_pairs
 
 PAGE = importlib.resources.files("jaxmotion.meter").joinpath("label.html")
@@ -43,7 +43,7 @@ def test_fewer_than_two_clips_make_no_pair():
 @pytest.fixture
 def sheet(tmp_path):
     clips = [str(tmp_path / "clips" / f"{name}.mp4") for name in "abcd"]
-    return lambda **settings: Sheet(clips, tmp_path / "pairs.csv", **settings)
+    return lambda **settings: LabelingSession(clips, tmp_path / "pairs.csv", **settings)
 
 
 def say(sheet, stronger_object="a", stronger_camera="b"):
@@ -131,7 +131,7 @@ def ask(tmp_path):
     clips[0].write_bytes(bytes(range(200)) * 5)
     (tmp_path / "secret").write_text("secret")
     answers = {"double": lambda said: {"twice": 2 * said["n"]}}
-    with made_server(b"the page", [str(clip) for clip in clips], answers, 0) as server:
+    with make_server(b"the page", [str(clip) for clip in clips], answers, 0) as server:
         thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01}, daemon=True)
         thread.start()
 
@@ -196,16 +196,16 @@ def test_pages_of_others_are_refused(ask):
 
 
 def test_a_taken_port_says_what_to_do(ask):
-    with made_server(b"", [], {}, 0) as server, pytest.raises(OSError, match=r"cannot be used .*--port"):
-        made_server(b"", [], {}, server.server_address[1])
+    with make_server(b"", [], {}, 0) as server, pytest.raises(OSError, match=r"cannot be used .*--port"):
+        make_server(b"", [], {}, server.server_address[1])
 
 
 def test_what_browsers_cannot_play_is_converted(film, numbers, tmp_path):
     path = film(tmp_path / "film.avi", range(50), rate=25, codec="mpeg4")
-    with made_server(b"", [path], {}, 0) as server:
+    with make_server(b"", [path], {}, 0) as server:
         made = server.converted(0, path)
-        (part,) = plan(str(made), Wanted(), 32).parts
-        (clip,) = read(str(made), part, Wanted()).clips
+        (part,) = plan_windows(str(made), WindowSpec(), 32).groups
+        (clip,) = decode_windows(str(made), part, WindowSpec()).clips
         folder = made.parent
     assert numbers(clip) == list(range(3, 50, 3))
     assert np.diff(clip.seconds) == pytest.approx(0.12, abs=2e-3)

@@ -11,7 +11,7 @@ from jaxmotion.data.cluttered_scenes import ClutteredScenes
 from jaxmotion.meter import benchmark as trials
 from jaxmotion.meter import meter, ranking, windows
 from jaxmotion.meter.estimate import Clip
-from jaxmotion.meter.meter import estimate
+from jaxmotion.meter.meter import estimate_motion
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.pairs import read_pairs
 
@@ -20,7 +20,7 @@ PAIRS = Path(__file__).parent / "real_pairs.csv"
 
 @pytest.fixture(scope="module")
 def shipped():
-    return meter.shipped()
+    return meter.packaged_meter()
 
 
 CLEAR = dataclasses.replace(trials.CLEAR, speed_profiles=("even", "ramp", "sway"), sprites=("travel", "turn", "bend"))
@@ -41,8 +41,8 @@ def large():
     return [(each["video"], (float(each["object"]), float(each["camera"]))) for each in examples]
 
 
-def scores(reading):
-    return np.array([unit.score(reading.object_speed), unit.score(reading.camera_speed)])
+def scores(estimate):
+    return np.array([unit.score(estimate.object_speed), unit.score(estimate.camera_speed)])
 
 
 def test_scores_know_no_frame_rate(shipped, fast) -> None:
@@ -64,7 +64,7 @@ def test_scores_know_no_resolution(shipped, large) -> None:
 
 
 def test_scores_are_near_the_truth_of_clear_worlds(large) -> None:
-    off = np.array([np.abs(scores(estimate(video, fps=8)) - truth) for video, truth in large])
+    off = np.array([np.abs(scores(estimate_motion(video, fps=8)) - truth) for video, truth in large])
     assert off[:, 1].max() < 1.0
     assert np.median(off[:, 0]) < 1.0
 
@@ -82,9 +82,9 @@ def test_a_picture_on_its_side_moves_as_fast_and_tilts_instead_of_panning(shippe
 
 def test_a_still_clip_stands_still(shipped) -> None:
     frame = ClutteredScenes(split="held_out", size=(144, 256), frames=2).open().example(0)["video"][0]
-    reading = shipped([Clip.at(np.stack([frame] * 16), 8)])[0]
-    assert scores(reading).max() < 1.5
-    assert reading.move == "static"
+    estimate = shipped([Clip.at(np.stack([frame] * 16), 8)])[0]
+    assert scores(estimate).max() < 1.5
+    assert estimate.move == "static"
 
 
 def test_clips_of_one_batch_do_not_know_each_other(shipped, large) -> None:
@@ -98,11 +98,11 @@ def test_two_frames_are_enough_and_one_is_not(shipped, large) -> None:
     video, _ = large[0]
     assert np.isfinite(scores(shipped([Clip.at(video[:2], 8)])[0])).all()
     with pytest.raises(ValueError, match="at least 2 frames; this clip has 1"):
-        estimate(video[:1], fps=8)
+        estimate_motion(video[:1], fps=8)
     with pytest.raises(ValueError, match="frame rate is 0"):
-        estimate(video[:4], fps=0)
+        estimate_motion(video[:4], fps=0)
     with pytest.raises(ValueError, match="uint8"):
-        estimate(video[:4].astype(np.float32), fps=8)
+        estimate_motion(video[:4].astype(np.float32), fps=8)
 
 
 def test_sizes_keep_their_shape() -> None:
@@ -116,7 +116,7 @@ def test_sizes_keep_their_shape() -> None:
 
 def test_weights_are_small_and_say_what_they_are() -> None:
     assert meter.WEIGHTS.stat().st_size <= 8_000_000
-    assert meter.shipped().name.startswith("motion_meter-")
+    assert meter.packaged_meter().name.startswith("motion_meter-")
 
 
 def test_weights_that_are_none_are_refused(tmp_path) -> None:
@@ -125,16 +125,16 @@ def test_weights_that_are_none_are_refused(tmp_path) -> None:
     other = tmp_path / "other.safetensors"
     save_file({"a": np.zeros(3, np.float32)}, other)
     with pytest.raises(ValueError, match="no motion estimator"):
-        meter.load(other)
+        meter.load_meter(other)
 
 
 def test_real_clips_come_in_the_order_people_see(shipped, shared_data) -> None:
     """`real_pairs.csv` was judged by eye from frames of the clips before any meter had been run on them."""
     clips = shared_data / "clips"
     pairs = read_pairs(PAIRS)
-    names, judged = trials.indexed(pairs)
-    wanted = windows.Wanted(canvas=meter.canvas)
-    found = np.array([scores(shipped([trials.whole_clip(clips / name, wanted)])[0]) for name in names])
+    names, judged = trials.index_pairs(pairs)
+    spec = windows.WindowSpec(canvas=meter.canvas)
+    found = np.array([scores(shipped([trials.whole_clip(clips / name, spec)])[0]) for name in names])
     for index in range(2):
         right = ranking.pairs_right(found[:, index], ranking.judged_pairs(judged, index))
         assert right["pairs"] > 60

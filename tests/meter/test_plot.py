@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmotion.meter.plot import contact_sheet, plot_scores
+from jaxmotion.meter.plot import draw_contact_sheet, plot_scores
 from jaxmotion.video.decode import BadClipError
 
 
@@ -36,7 +36,7 @@ def test_scores_are_drawn(tmp_path, count):
 
 
 def test_the_sheet_shows_the_extremes_from_the_outside_in(tmp_path, shown):
-    path = contact_sheet(records(40), tmp_path / "sheet.png", shown)
+    path = draw_contact_sheet(records(40), tmp_path / "sheet.png", shown)
     least, most = list(range(5)), list(range(39, 34, -1))
     assert [int(name[:3]) for name in shown.asked] == [*least, *most, *most, *least]
     with Image.open(path) as picture:
@@ -47,7 +47,7 @@ def test_the_sheet_shows_the_extremes_from_the_outside_in(tmp_path, shown):
 
 @pytest.mark.parametrize(("count", "sides"), [(1, (1, 0)), (2, (1, 1)), (3, (1, 2)), (7, (3, 3))])
 def test_few_clips_are_shown_once_an_axis(tmp_path, shown, count, sides):
-    contact_sheet(records(count), tmp_path / "sheet.png", shown)
+    draw_contact_sheet(records(count), tmp_path / "sheet.png", shown)
     first = shown.asked[: sum(sides[:1]) + min(sides)]
     assert len(set(first)) == len(first)
     assert len(shown.asked) <= 2 * count
@@ -57,4 +57,4 @@ def test_a_clip_that_is_gone_does_not_stop_the_sheet(tmp_path):
     def gone(path):
         raise BadClipError("cannot be read: No such file")
 
-    assert contact_sheet(records(4), tmp_path / "sheet.png", gone).stat().st_size > 1000
+    assert draw_contact_sheet(records(4), tmp_path / "sheet.png", gone).stat().st_size > 1000

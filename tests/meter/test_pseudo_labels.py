@@ -103,9 +103,9 @@ def test_a_single_point_astray_is_noise() -> None:
 def test_labels_are_near_the_truth(given) -> None:
     example = WALK.open().example(2)
     masks = (lambda video: example["masks"].any(0),) if given else ()
-    reading = PseudoLabeller(masks=masks)([Clip.at(example["video"], 8)])[0]
-    assert reading.camera_speed == pytest.approx(float(example["camera_speed"]), rel=0.1)
-    assert reading.object_speed == pytest.approx(float(example["object_speed"]), rel=0.25)
+    estimate = PseudoLabeller(masks=masks)([Clip.at(example["video"], 8)])[0]
+    assert estimate.camera_speed == pytest.approx(float(example["camera_speed"]), rel=0.1)
+    assert estimate.object_speed == pytest.approx(float(example["object_speed"]), rel=0.25)
 
 
 def test_labels_know_no_frame_rate() -> None:
@@ -159,8 +159,8 @@ def test_baselines_rise_with_motion_and_know_no_frame_rate(name) -> None:
         for speed in (0.02, 0.15)
     )
     still = np.stack([slow[0]] * 9)
-    readings = meter([Clip.at(video, 8) for video in (still, slow, fast)])
-    speeds = [reading.camera_speed for reading in readings]
+    estimates = meter([Clip.at(video, 8) for video in (still, slow, fast)])
+    speeds = [estimate.camera_speed for estimate in estimates]
     assert speeds[0] == pytest.approx(0, abs=2e-3)
     assert speeds[0] < speeds[1] < speeds[2]
     doubled = meter([Clip.at(np.repeat(fast, 2, 0), 16)])[0]

@@ -6,12 +6,12 @@ import pytest
 
 from jaxmotion.meter.sinks import (
     BadFiles,
-    Printed,
     ScoreFile,
+    StdoutSink,
     add_to_metadata,
     check_metadata,
+    open_sink,
     read_parquet,
-    sink_for,
     write_parquet,
 )
 
@@ -45,7 +45,7 @@ LONG = {
 
 def test_records_are_printed_as_lines():
     stream = io.StringIO()
-    sink = Printed(stream)
+    sink = StdoutSink(stream)
     sink.add(RECORD)
     sink.add(LONG)
     assert [json.loads(line) for line in stream.getvalue().splitlines()] == [RECORD, LONG]
@@ -112,7 +112,7 @@ def test_parquet_is_continued_from_its_lines_or_from_itself(tmp_path):
     path, lines = tmp_path / "scores.parquet", tmp_path / "scores.parquet.part.jsonl"
 
     def stopped():
-        with sink_for(path, None, []) as (sink, _):
+        with open_sink(path, None, []) as (sink, _):
             sink.add(RECORD)
             raise KeyboardInterrupt
 
@@ -120,18 +120,18 @@ def test_parquet_is_continued_from_its_lines_or_from_itself(tmp_path):
         stopped()
     assert lines.exists()
     assert not path.exists()
-    with sink_for(path, None, []) as (sink, _):
+    with open_sink(path, None, []) as (sink, _):
         assert sink.known("00ff") == [RECORD]
         sink.add(LONG)
     assert not lines.exists()
-    with sink_for(path, None, []) as (sink, _):
+    with open_sink(path, None, []) as (sink, _):
         assert sink.known("11ff") == [LONG]
     assert read_parquet(path) == [RECORD, LONG]
 
 
 def test_parquet_without_pyarrow_says_what_to_install(tmp_path, monkeypatch):
     monkeypatch.setitem(sys.modules, "pyarrow", None)
-    sink = sink_for(tmp_path / "scores.parquet", None, [])
+    sink = open_sink(tmp_path / "scores.parquet", None, [])
     with pytest.raises(ValueError, match=r"pip install 'jaxmotion\[parquet\]'"):
         sink.__enter__()
 
@@ -184,7 +184,7 @@ def test_a_motion_that_means_something_else_stays(tmp_path, metadata):
 
 def test_metadata_alone_leaves_no_other_file(tmp_path, metadata):
     path = metadata({}, {}, {})
-    with sink_for(None, path, []) as (sink, bad):
+    with open_sink(None, path, []) as (sink, bad):
         sink.add(records(tmp_path)[0])
         bad("b.mp4", "empty")
     assert json.loads(path.read_text().splitlines()[0])["motion"]["object"] == 3.5

@@ -11,21 +11,20 @@ from concurrent.futures import ThreadPoolExecutor
 import numpy as np
 import pytest
 
-from jaxmotion.meter.estimate import Clip, Reading
-from jaxmotion.meter.record import summed
-from jaxmotion.meter.sinks import Printed, ScoreFile
-from jaxmotion.meter.tool import ahead, measured, score_videos
-from jaxmotion.meter.windows import Span, Wanted
+from jaxmotion.meter.estimate import Clip, MotionEstimate, average_estimates
+from jaxmotion.meter.sinks import ScoreFile, StdoutSink
+from jaxmotion.meter.tool import map_ahead, measure_batches, score_videos
+from jaxmotion.meter.windows import WindowSpec
 from jaxmotion.video import motion_scale as unit
 
 BAD = ("audio_only", "empty", "not_a_video", "one_frame", "truncated", "truncated_no_index")
 
 
 def scored(videos, meter, sink=None, **settings):
-    """The tally, with records by the names of their files."""
-    sink = sink or Printed(io.StringIO())
-    tally = score_videos(videos, meter, sink, wanted=Wanted(), progress=io.StringIO(), **settings)
-    return tally, {os.path.basename(record["path"]): record for record in tally.records}
+    """The summary, with records by the names of their files."""
+    sink = sink or StdoutSink(io.StringIO())
+    summary = score_videos(videos, meter, sink, spec=WindowSpec(), progress=io.StringIO(), **settings)
+    return summary, {os.path.basename(record["path"]): record for record in summary.records}
 
 
 def ramp(seconds, change, size=(48, 64)):
@@ -44,9 +43,9 @@ def two(film, tmp_path):
 
 
 def test_a_clip_is_the_mean_of_its_windows(two, brightness):
-    tally, records = scored(two, brightness)
+    summary, records = scored(two, brightness)
     late, still = records["late.mp4"], records["still.mp4"]
-    assert (len(tally.records), tally.known, tally.bad) == (2, 0, {})
+    assert (len(summary.records), summary.known, summary.bad) == (2, 0, {})
     assert [(window["start"], window["end"]) for window in late["windows"]] == [
         (0.0, 1.8),
         (1.92, 3.72),
@@ -68,27 +67,20 @@ def test_a_clip_is_the_mean_of_its_windows(two, brightness):
 
 
 def test_windows_weigh_what_they_last_and_moves_what_they_cover():
-    def span(weight):
-        return Span(np.arange(2), np.array([0.0, 2.0]), weight)
-
-    clip = summed(
-        [
-            (span(2.0), Reading(0.1, 0.02, "static", 1.0)),
-            (span(2.0), Reading(0.1, 0.02, "static", 1.0)),
-            (span(1.0), Reading(0.4, 0.20, "zoom", 0.0)),
-        ]
-    )
-    assert clip == Reading(pytest.approx(0.16), pytest.approx(0.056), "zoom", pytest.approx(0.8))
-    still = [(span(1.0), Reading(0.1, 0.0, "roll", 1.0)), (span(3.0), Reading(0.1, 0.0, "static", 1.0))]
-    assert summed(still).move == "static"
+    still, zoom = MotionEstimate(0.1, 0.02, "static", 1.0), MotionEstimate(0.4, 0.20, "zoom", 0.0)
+    clip = average_estimates([still, still, zoom], [2.0, 2.0, 1.0])
+    assert clip == MotionEstimate(pytest.approx(0.16), pytest.approx(0.056), "zoom", pytest.approx(0.8))
+    none = [MotionEstimate(0.1, 0.0, "roll", 1.0), MotionEstimate(0.1, 0.0, "static", 1.0)]
+    assert average_estimates(none, [1.0, 3.0]).move == "static"
+    assert average_estimates([zoom], [0.3]) == zoom
 
 
 def test_batches_hold_one_shape_and_no_window_is_lost(brightness):
     rng = np.random.default_rng(0)
     sizes = rng.integers(1, 5, 300) * 8
     clips = [Clip.at(np.full((4, size, 8, 3), n % 251, np.uint8), 8) for n, size in enumerate(sizes)]
-    readings = dict(measured(enumerate(clips), brightness, 7))
-    assert sorted(readings) == list(range(300))
+    estimates = dict(measure_batches(enumerate(clips), brightness, 7))
+    assert sorted(estimates) == list(range(300))
     assert max(count for count, _ in brightness.batches) == 7
     assert len(brightness.batches) <= 300 / 7 + 4 + 1
 
@@ -104,16 +96,16 @@ def test_reading_ahead_keeps_the_order_and_its_depth():
         return item
 
     with ThreadPoolExecutor(4) as pool:
-        assert list(ahead(pool, work, range(50), 4)) == list(range(50))
+        assert list(map_ahead(pool, work, range(50), 4)) == list(range(50))
     assert 1 < max(most) <= 4
 
 
 def test_bad_files_are_named_and_stop_nothing(shared_data, two, brightness, tmp_path):
     told = {}
     videos = [*(str(shared_data / "bad" / f"{name}.mp4") for name in BAD), *two, str(tmp_path / "gone.mp4")]
-    tally, records = scored(videos, brightness, bad=told.__setitem__, threads=3)
+    summary, records = scored(videos, brightness, report_bad=told.__setitem__, threads=3)
     assert sorted(records) == ["late.mp4", "still.mp4"]
-    assert tally.bad == told
+    assert summary.bad == told
     assert set(told) == {*videos} - {*two}
     assert all(len(reason) > 10 for reason in told.values())
 
@@ -135,10 +127,10 @@ def test_a_meter_without_numbers_makes_no_record(two):
         name = "broken"
 
         def __call__(self, clips):
-            return [Reading(float("nan"), 0.1, "pan", 0.5) for _ in clips]
+            return [MotionEstimate(float("nan"), 0.1, "pan", 0.5) for _ in clips]
 
-    tally, _ = scored(two, Broken())
-    assert set(tally.bad.values()) == {"the meter gave no number for it"}
+    summary, _ = scored(two, Broken())
+    assert set(summary.bad.values()) == {"the meter gave no number for it"}
 
 
 def test_what_is_known_is_not_measured_again(two, tmp_path, brightness):
@@ -147,11 +139,11 @@ def test_what_is_known_is_not_measured_again(two, tmp_path, brightness):
     def again(videos, meter=brightness, **settings):
         meter.batches.clear()
         sink = ScoreFile(out)
-        tally, records = scored(videos, meter, sink, **settings)
+        summary, records = scored(videos, meter, sink, **settings)
         sink.close()
         lines = [json.loads(line) for line in out.read_text().splitlines()]
         assert len({line["path"] for line in lines}) == len(lines)
-        return tally.known, sum(count for count, _ in meter.batches), records, {line["path"]: line for line in lines}
+        return summary.known, sum(count for count, _ in meter.batches), records, {line["path"]: line for line in lines}
 
     first = again(two)
     assert first[:2] == (0, 5)
@@ -179,18 +171,18 @@ def test_another_number_of_windows_is_measured_again_where_it_matters(film, tmp_
     long = film(tmp_path / "long.mp4", range(1500), rate=25, size=(16, 16), preset="ultrafast")
     short = film(tmp_path / "short.mp4", range(60), rate=25)
     sink = ScoreFile(tmp_path / "scores.jsonl")
-    _, records = scored([long, short], brightness, sink, most=4)
+    _, records = scored([long, short], brightness, sink, max_windows=4)
     assert records["long.mp4"]["sampled"] == len(records["long.mp4"]["windows"]) == 4
-    assert scored([long, short], brightness, sink, most=4)[0].known == 2
-    assert scored([long, short], brightness, sink, most=5)[0].known == 1
+    assert scored([long, short], brightness, sink, max_windows=4)[0].known == 2
+    assert scored([long, short], brightness, sink, max_windows=5)[0].known == 1
     sink.close()
 
 
 KILLED = """
 import sys, time
-from jaxmotion.meter.estimate import Reading
+from jaxmotion.meter.estimate import MotionEstimate
 from jaxmotion.meter.tool import score_videos
-from jaxmotion.meter.windows import Wanted
+from jaxmotion.meter.windows import WindowSpec
 from jaxmotion.meter.sinks import ScoreFile
 from pathlib import Path
 
@@ -198,9 +190,9 @@ class Slow:
     name = "slow"
     def __call__(self, clips):
         time.sleep(0.05)
-        return [Reading(0.1, 0.1, "pan", 0.5) for _ in clips]
+        return [MotionEstimate(0.1, 0.1, "pan", 0.5) for _ in clips]
 
-score_videos(sys.argv[2:], Slow(), ScoreFile(Path(sys.argv[1])), wanted=Wanted(), batch=1, progress=sys.stderr)
+score_videos(sys.argv[2:], Slow(), ScoreFile(Path(sys.argv[1])), spec=WindowSpec(), batch=1, progress=sys.stderr)
 """
 
 

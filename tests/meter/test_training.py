@@ -27,8 +27,8 @@ def trained(tmp_path_factory, root) -> Path:
 
 
 def test_a_run_becomes_a_meter_and_a_file_that_says_the_same(trained, tmp_path) -> None:
-    export.ship_meter(trained, tmp_path / "mine.safetensors")
-    opened, loaded = export.open_meter(trained), meter.load(tmp_path / "mine.safetensors")
+    export.export_meter(trained, tmp_path / "mine.safetensors")
+    opened, loaded = export.open_meter(trained), meter.load_meter(tmp_path / "mine.safetensors")
     clip = Clip.at(ClutteredScenes(size=(48, 64), frames=5).open().example(0)["video"], 8)
     ours, theirs = opened([clip])[0], loaded([clip])[0]
     assert loaded.name.startswith("mine-")

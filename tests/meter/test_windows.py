@@ -4,14 +4,15 @@ import av
 import numpy as np
 import pytest
 
-from jaxmotion.meter.windows import Wanted, plan, read, spaced, stills
+from jaxmotion.meter.windows import WindowSpec, decode_windows, plan_windows, stills
 from jaxmotion.video.decode import BadClipError
+from jaxmotion.video.frames import space_frames
 
-WANTED = Wanted()
+SPEC = WindowSpec()
 
 
-def clips_of(path, wanted=WANTED, most=32):
-    return [clip for part in plan(path, wanted, most).parts for clip in read(path, part, wanted).clips]
+def clips_of(path, spec=SPEC, most=32):
+    return [clip for group in plan_windows(path, spec, most).groups for clip in decode_windows(path, group, spec).clips]
 
 
 @pytest.mark.parametrize(
@@ -20,14 +21,14 @@ def clips_of(path, wanted=WANTED, most=32):
 def test_constant_rates_take_every_kth_frame(fps, stride):
     """The k whose k / fps is nearest to 1/8 s as a ratio, in exact times and in those of a clock of milliseconds."""
     seconds = np.arange(400) / fps
-    assert np.diff(spaced(seconds, 0.125)).tolist() == [stride] * (-(-400 // stride) - 1)
-    assert (spaced(np.round(seconds, 3), 0.125) == spaced(seconds, 0.125)).all()
+    assert np.diff(space_frames(seconds, 0.125)).tolist() == [stride] * (-(-400 // stride) - 1)
+    assert (space_frames(np.round(seconds, 3), 0.125) == space_frames(seconds, 0.125)).all()
 
 
 def test_variable_rates_are_sampled_by_time():
     rng = np.random.default_rng(0)
     seconds = np.cumsum(rng.choice([1 / 60, 1 / 30, 1 / 24, 1 / 12], 600))
-    chosen = seconds[spaced(seconds, 0.125)] - seconds[0]
+    chosen = seconds[space_frames(seconds, 0.125)] - seconds[0]
     assert (np.diff(chosen) > 0).all()
     off = np.abs(chosen - np.rint(chosen / 0.125) * 0.125)
     assert off.max() <= 1 / 24 + 1e-9  # half of the longest gap
@@ -36,22 +37,22 @@ def test_variable_rates_are_sampled_by_time():
 
 def test_a_dropped_frame_moves_one_choice_only():
     seconds = np.delete(np.arange(120), 41) / 24
-    chosen = seconds[spaced(seconds, 0.125)] * 24
+    chosen = seconds[space_frames(seconds, 0.125)] * 24
     assert chosen[:40] == pytest.approx(np.arange(0, 120, 3))  # frame 41 is none of them
     without = np.delete(np.arange(120), 42) / 24
-    moved = np.abs(without[spaced(without, 0.125)][:40] * 24 - np.arange(0, 120, 3))
+    moved = np.abs(without[space_frames(without, 0.125)][:40] * 24 - np.arange(0, 120, 3))
     assert (moved > 0.01).nonzero()[0].tolist() == [14]
     assert moved.max() == pytest.approx(1)
 
 
 def test_what_stands_still_for_days_costs_nothing():
     seconds = np.concatenate([np.arange(10) / 8, 5 + np.arange(4) / 16, [1e6]])
-    assert spaced(seconds, 0.125).tolist() == [*range(11), 12, 13, 14]
+    assert space_frames(seconds, 0.125).tolist() == [*range(11), 12, 13, 14]
 
 
 def test_windows_tile_the_clip_and_the_last_ends_with_it(film, numbers, tmp_path):
     path = film(tmp_path / "film.mp4", range(107), rate=24)  # 36 chosen frames: two windows and four more
-    found = plan(path, WANTED, 32)
+    found = plan_windows(path, SPEC, 32)
     clips = clips_of(path)
     assert [numbers(clip) for clip in clips] == [
         list(range(0, 48, 3)),
@@ -59,7 +60,7 @@ def test_windows_tile_the_clip_and_the_last_ends_with_it(film, numbers, tmp_path
         list(range(60, 108, 3)),
     ]
     assert clips[2].seconds == pytest.approx(np.arange(60, 108, 3) / 24)
-    weights = [span.weight for part in found.parts for span in part]
+    weights = [window.weight for part in found.groups for window in part]
     assert weights == pytest.approx([45 / 24, 45 / 24, 12 / 24])  # what the window before has seen does not count
     assert (found.seconds, found.fps, found.sampled) == (pytest.approx(107 / 24), pytest.approx(24), False)
 
@@ -107,14 +108,14 @@ def test_portrait_videos_are_upright_and_squeezed_onto_the_canvas(film, tmp_path
         asked.append((height, width))
         return 32, 16
 
-    wanted = Wanted(canvas=canvas)
-    part = read(path, plan(path, wanted, 32).parts[0], wanted)
+    spec = WindowSpec(canvas=canvas)
+    part = decode_windows(path, plan_windows(path, spec, 32).groups[0], spec)
     assert part.size == (64, 48)
     assert set(asked) == {(64, 48)}
     assert part.clips[0].video.shape == (15, 32, 16, 3)
     assert part.clips[0].video[:, :14].max() < 20  # what was left is above
     assert part.clips[0].video[:, 18:].min() > 235
-    assert [picture.shape for picture in stills(path, wanted)] == [(32, 16, 3)] * 3
+    assert [picture.shape for picture in stills(path, spec)] == [(32, 16, 3)] * 3
 
 
 @pytest.mark.parametrize(("suffix", "codec"), [("webm", "libvpx-vp9"), ("avi", "mpeg4"), ("ts", "libx264")])
@@ -141,26 +142,26 @@ def test_gifs(film, tmp_path):
 
 def test_windows_of_a_long_video_are_spread_over_it(film, tmp_path):
     path = film(tmp_path / "long.mp4", range(3000), rate=25, size=(16, 16), preset="ultrafast")  # two minutes
-    found = plan(path, WANTED, 5)
-    spans = [span for part in found.parts for span in part]
+    found = plan_windows(path, SPEC, 5)
+    windows = [window for part in found.groups for window in part]
     assert found.sampled
-    assert [span.seconds[0] for span in spans] == pytest.approx(np.linspace(0, 120 - 3, 5), abs=0.05)
+    assert [window.seconds[0] for window in windows] == pytest.approx(np.linspace(0, 120 - 3, 5), abs=0.05)
     numbers = np.arange(3000)
     greys = 20 + 5 * (numbers % 22 + numbers // 22 % 22)
-    for clip, span in zip(clips_of(path, most=5), spans, strict=True):
+    for clip, window in zip(clips_of(path, most=5), windows, strict=True):
         assert len(clip.video) == 16
         assert np.diff(clip.seconds) == pytest.approx(0.12)
-        assert clip.video.mean((1, 2, 3)) == pytest.approx(greys[np.rint(span.seconds * 25).astype(int)], abs=2)
-    assert sum(len(part) for part in plan(path, WANTED, 0).parts) == 63
-    assert max(len(part) for part in plan(path, WANTED, 0).parts) == 16  # a part is decoded in one go
+        assert clip.video.mean((1, 2, 3)) == pytest.approx(greys[np.rint(window.seconds * 25).astype(int)], abs=2)
+    assert sum(len(part) for part in plan_windows(path, SPEC, 0).groups) == 63
+    assert max(len(part) for part in plan_windows(path, SPEC, 0).groups) == 16  # a part is decoded in one go
 
 
 def test_three_hours_take_seconds(film, tmp_path):
     """One picture a second, so that the film is quickly written; what counts is that it is not read from end to end."""
     path = film(tmp_path / "hours.mkv", range(3 * 3600), size=(16, 16), preset="ultrafast")
     started = time.perf_counter()
-    found = plan(path, WANTED, 8)
-    clips = [clip for part in found.parts for clip in read(path, part, WANTED).clips]
+    found = plan_windows(path, SPEC, 8)
+    clips = [clip for part in found.groups for clip in decode_windows(path, part, SPEC).clips]
     assert time.perf_counter() - started < 10
     assert found.seconds == pytest.approx(3 * 3600, abs=2)
     assert [len(clip.video) for clip in clips] == [16] * 8
@@ -184,7 +185,7 @@ def test_a_file_cut_off_is_scored_as_far_as_it_goes(film, tmp_path):
     cut = tmp_path / "cut.mkv"
     film(cut, range(200), rate=25, pictures=noise)
     cut.write_bytes(cut.read_bytes()[: cut.stat().st_size // 2])
-    found = plan(str(cut), WANTED, 32)
+    found = plan_windows(str(cut), SPEC, 32)
     assert all(clip is not None for clip in clips_of(str(cut)))
     assert 3 < found.seconds < 5
 
@@ -203,14 +204,14 @@ def test_a_file_cut_off_is_scored_as_far_as_it_goes(film, tmp_path):
 )
 def test_bad_files_say_why(shared_data, name, reason):
     with pytest.raises(BadClipError, match=reason):
-        plan(str(shared_data / "bad" / f"{name}.mp4"), WANTED, 32)
+        plan_windows(str(shared_data / "bad" / f"{name}.mp4"), SPEC, 32)
 
 
 def test_reading_never_fails(shared_data, film, tmp_path):
     path = tmp_path / "film.mp4"
     film(path, range(50), rate=25)
-    (part,) = plan(str(path), WANTED, 32).parts
+    (part,) = plan_windows(str(path), SPEC, 32).groups
     path.unlink()
-    found = read(str(path), part, WANTED)
+    found = decode_windows(str(path), part, SPEC)
     assert found.clips == (None,)
     assert "No such file" in found.reason

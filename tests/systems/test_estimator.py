@@ -9,12 +9,13 @@ import pytest
 
 from jaxmotion.data.cluttered_scenes import ClutteredScenes
 from jaxmotion.models import tadaconv
-from jaxmotion.systems.motion_estimator.motion_estimator import Fields, MotionEstimator, Pixels, confidence
+from jaxmotion.models.motion_estimator import Fields, MotionEstimatorSizes, Pixels, confidence
+from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.motion_fields import CHANNELS, camera_flow, fit_camera, motion_fields
 from jaxmotion.video.patch_matching import cells
 
-TINY = MotionEstimator(tadaconv.TINY, hidden=16, frames=4, size=(48, 64))
+TINY = MotionEstimator(MotionEstimatorSizes(tadaconv.TINY, hidden=16), frames=4, size=(48, 64))
 DATA = ClutteredScenes(frames=4, size=(48, 64))
 
 
@@ -63,7 +64,7 @@ def test_the_move_of_a_camera_is_the_one_that_was_drawn(task, params, kind, plac
         flow_regions=0,
     )
     example = dataclasses.replace(clear, size=(144, 256), frames=4).open().example(1)
-    said = task.read(params, example["video"][None], np.full((1, 3), 1 / example["fps"], np.float32))
+    said = task.network.read(params, example["video"][None], np.full((1, 3), 1 / example["fps"], np.float32))
     assert int(np.argmax(said.moves[0])) == place
     np.testing.assert_allclose(said.moves[0], example["moves"], atol=0.02)
 
@@ -95,7 +96,7 @@ def test_judged_pairs_are_ranked_by_what_people_said(task, params) -> None:
     video = np.stack([source.example(index)["video"] for index in range(4)]).reshape(2, 2, 4, 48, 64, 3)
     unknown = np.full((2, 2), np.nan, np.float32)
     base = {"video": video, "fps": np.full(2, 8, np.float32), "object": unknown, "camera": unknown}
-    said = jax.jit(task.read)(params, video.reshape(4, 4, 48, 64, 3), np.full((4, 3), 1 / 8, np.float32))
+    said = jax.jit(task.network.read)(params, video.reshape(4, 4, 48, 64, 3), np.full((4, 3), 1 / 8, np.float32))
     ahead = np.asarray(said.object[0::2] - said.object[1::2])
     right = {**base, "stronger_object": np.sign(ahead), "stronger_camera": np.full(2, np.nan, np.float32)}
     wrong = {**right, "stronger_object": -np.sign(ahead)}
@@ -123,7 +124,7 @@ def test_it_learns(task, params, batch) -> None:
 
 def test_scores_stay_in_their_range(task, params, batch) -> None:
     wild = jax.tree.map(lambda p: 30 * p, params)
-    said = jax.jit(task.read)(wild, batch["video"], np.full((8, 3), 1 / 8, np.float32))
+    said = jax.jit(task.network.read)(wild, batch["video"], np.full((8, 3), 1 / 8, np.float32))
     for scores in (said.object, said.camera):
         assert float(scores.min()) >= 1.0
         assert float(scores.max()) <= 10.0
@@ -134,10 +135,10 @@ def test_the_papers_way_looks_at_pixels() -> None:
     pixels = Pixels()
     video = np.full((1, 2, 32, 32, 3), 128, np.uint8)
     np.testing.assert_allclose(pixels(video, np.ones((1, 1))), (128 / 255 - 0.45) / 0.225, rtol=1e-6)
-    config = MotionEstimator(dataclasses.replace(tadaconv.R50), Pixels(), frames=8, size=(224, 224))
+    config = MotionEstimatorSizes(tadaconv.R50, Pixels())
     shapes = jax.eval_shape(config.build().init, jax.random.key(0))
     assert shapes["object_in"]["kernel"].shape[0] == 2048
-    assert Fields() == MotionEstimator(tadaconv.SMALL).view
+    assert Fields() == MotionEstimatorSizes(tadaconv.SMALL).view
 
 
 def test_confidence_falls_with_the_expected_error() -> None:

@@ -12,12 +12,12 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
 
-from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.entries import CAMERA, FPS, INTENSITY, OBJECT, VIDEO
 from jaxmotion.foundation.types import Batch, Condition, Params
+from jaxmotion.models.motion_estimator import MotionEstimatorSizes, upgrade_sizes
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.latent_shape import Canvas
-from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.gradients import feature_difference
 from jaxmotion.video.ssim import ssim
@@ -66,7 +66,12 @@ class Known(Intensity):
         return (OBJECT, CAMERA)
 
 
-@register()
+def _upgrade_estimator(values: Json) -> Json:
+    """Keeps the network of an estimator that an earlier version saved with its training settings."""
+    return {**values, "estimator": upgrade_sizes(values["estimator"])}
+
+
+@register(upgrade=_upgrade_estimator)
 @dataclasses.dataclass(frozen=True)
 class Estimated(Intensity):
     """A frozen motion estimator reads every training clip, in windows of so many frames.
@@ -74,7 +79,7 @@ class Estimated(Intensity):
     Source: MotionStone, Overall Pipeline: the estimator is frozen and its prediction is the condition.
     """
 
-    estimator: MotionEstimator
+    estimator: MotionEstimatorSizes
     size: tuple[int, int] = (144, 256)
     """(height, width) at which it looks at clips."""
     frames: int = 16

@@ -11,12 +11,12 @@ import numpy as np
 from jaxtyping import Bool, Float, UInt8
 
 from jaxmotion.video.geometry import Placement, apply, camera_speeds, compose, corners, invert, object_speed, rotation
+from jaxmotion.video.luma import LUMA
 from jaxmotion.video.synthetic.cutouts import Cutout, hidden_by, spread_points
 from jaxmotion.video.synthetic.photos import Photo, sample_photo
 
 LARGEST_TILT = np.radians(8)
 VIEW_TRIALS = 3
-LUMA = np.array([0.299, 0.587, 0.114])
 BACKGROUND_TRACKS, OBJECT_TRACKS = 16, 8
 
 
@@ -78,7 +78,7 @@ def draw_view(
 def draw_tint(strength: float, rng: np.random.Generator) -> Float[np.ndarray, "3 4"]:
     """A random change of colour: saturation, a gain per colour, contrast about mid-grey, brightness and cast."""
     wild = rng.uniform(-1, 1, 9) * strength
-    saturation = np.eye(3) * (1 + wild[0]) - wild[0] * LUMA[None, :]
+    saturation = np.eye(3) * (1 + wild[0]) - wild[0] * np.array(LUMA)[None, :]
     gain = np.exp(wild[1:4] * 0.5) * np.exp(wild[4] * 0.5)
     linear = gain[:, None] * saturation
     return np.concatenate([linear, (128 - linear @ np.full(3, 128.0) + 60 * wild[5] + 40 * wild[6:])[:, None]], -1)
