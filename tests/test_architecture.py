@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -85,6 +86,50 @@ def test_systems_do_not_know_each_other(modules: dict[str, set[str]]) -> None:
         if system(name) and system(target) and system(name) != system(target)
     ]
     assert not wrong
+
+
+def _names_in_code(path: Path) -> set[str]:
+    """Identifiers, imported names and strings of a file: no comments, no docstrings, no `DESCRIPTION` of a command.
+
+    A command's help shows examples with shipped configs, as a docstring may.
+    """
+    tree = ast.parse(path.read_text())
+    found, docstrings = set(), set()
+    for node in ast.walk(tree):
+        for each in getattr(node, "body", None) or [] if isinstance(getattr(node, "body", None), list) else []:
+            if isinstance(each, ast.Expr) and isinstance(each.value, ast.Constant):
+                docstrings.add(id(each.value))
+        if isinstance(node, ast.Assign) and [ast.unparse(each) for each in node.targets] == ["DESCRIPTION"]:
+            docstrings.add(id(node.value))
+        match node:
+            case ast.Name(id=name) | ast.Attribute(attr=name) | ast.FunctionDef(name=name) | ast.ClassDef(name=name):
+                found.add(name)
+            case ast.ImportFrom(module=module, names=names):
+                found |= {module or "", *(alias.name for alias in names)}
+            case ast.arg(arg=name) | ast.keyword(arg=str(name)):
+                found.add(name)
+            case ast.Constant(value=str(text)) if id(node) not in docstrings:
+                found.add(text)
+    return found
+
+
+def test_nothing_but_a_system_has_its_name_in_code(root: Path) -> None:
+    """A system whose name is a network's too (`models/motion_estimator.py`) is known by its imports only."""
+    package = root / "jaxmotion"
+    folders = [path for path in sorted((package / "systems").iterdir()) if (path / "__init__.py").is_file()]
+    assert {"livephoto", "motionstone"} <= {folder.name for folder in folders}
+    wrong = []
+    for folder in folders:
+        words = [rf"systems\.{folder.name}"]
+        if not (package / "models" / f"{folder.name}.py").is_file():
+            words.append(folder.name.replace("_", "_?"))
+        pattern = re.compile("|".join(words), re.IGNORECASE)
+        for path in sorted(package.rglob("*.py")):
+            if folder not in path.parents:
+                wrong += [
+                    f"{path.relative_to(root)}: {name!r}" for name in _names_in_code(path) if pattern.search(name)
+                ]
+    assert not wrong, "\n".join(wrong)
 
 
 def test_no_import_goes_in_circles(modules: dict[str, set[str]]) -> None:
