@@ -128,6 +128,7 @@ def scored(asked, folder, tmp_path_factory) -> experiment.Experiment:
     return dataclasses.replace(asked, data=data)
 
 
+@pytest.mark.slow
 def test_they_train_and_the_step_is_compiled_once_for_each(scored, tmp_path, capsys) -> None:
     result = train.train(scored, tmp_path / "run")
     assert (result.step, result.skipped) == (6, 0)
@@ -150,6 +151,7 @@ def test_they_train_and_the_step_is_compiled_once_for_each(scored, tmp_path, cap
     assert opened.at(9, (64, 32)).at_settings(np.zeros((64, 32, 3), np.uint8), "", [{}]).shape == (1, 9, 64, 32, 3)
 
 
+@pytest.mark.slow
 def test_they_are_prepared_apart_and_train_together(scored, tmp_path, capsys) -> None:
     folder = tmp_path / "set"
     assert precompute.precompute(scored, folder, dtype="float32", per_shard=2, at_once=2) == 8

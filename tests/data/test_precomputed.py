@@ -301,6 +301,7 @@ def test_the_loss_is_that_of_the_clips(asked, whole) -> None:
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_it_trains(root, whole, tmp_path) -> None:
     """From the command line, with a process that loads."""
     command = [

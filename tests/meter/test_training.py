@@ -57,6 +57,7 @@ def test_every_experiment_comes_back_from_json(root, name) -> None:
     assert experiment.from_json(experiment.to_json(loaded)) == loaded
 
 
+@pytest.mark.slow
 def test_judged_pairs_and_pseudo_labels_train_it_further(trained, root, film, tmp_path) -> None:
     """`judged`: from a trained meter, on a person's pair and on a measured clip's score at once."""
     for number in range(4):

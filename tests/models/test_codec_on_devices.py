@@ -6,7 +6,11 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 from tests.support import SUPPORT
+
+pytestmark = pytest.mark.slow  # a process of its own that compiles for minutes
 
 
 def test_every_device_encodes_its_own_clips(root: Path) -> None:

@@ -130,7 +130,7 @@ def gradient(remat: str):
     return jax.jit(jax.grad(lambda p: (network.apply({"params": p}, ZT, TIME, TOLD) ** 2).mean()))(params)
 
 
-@pytest.mark.parametrize("remat", ["full", "dots"])
+@pytest.mark.parametrize("remat", ["full", pytest.param("dots", marks=pytest.mark.slow)])
 def test_rematerialised_gradients_are_the_same(remat):
     kept, again = gradient("none"), gradient(remat)
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(kept))

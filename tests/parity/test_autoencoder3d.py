@@ -95,6 +95,7 @@ def test_tiles(both, distance, draw):
     assert distance(jnp.concatenate(list(codec.stream(params, z)), axis=1), channels_last(pixels)) < 1e-5
 
 
+@pytest.mark.slow
 def test_one_tile_is_remembered_on_the_device(both, draw, monkeypatch):
     """What those of the other tiles have seen waits on the host; pixels have the type of the weights."""
     _, codec, params = both

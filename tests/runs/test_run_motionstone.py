@@ -91,6 +91,7 @@ def test_dials_are_turned_and_reported(trained: Path) -> None:
     assert "Does each dial move its own axis?" in page
 
 
+@pytest.mark.slow
 def test_ablations_stand_side_by_side_and_are_not_made_twice(root: Path, trained: Path, tmp_path: Path) -> None:
     """One row is trained already."""
     rows = {"full": small(root), "mixed": small(root, "tiny_mixed")}

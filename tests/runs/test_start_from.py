@@ -166,6 +166,7 @@ def test_every_part_starts_from_its_source(params, public):
     assert not np.any(params["denoiser"]["conv_condition"]["kernel"])
 
 
+@pytest.mark.slow
 def test_training_starts_from_them_and_goes_on_without_them(experiment, tmp_path, monkeypatch):
     """One step moves what is trained and leaves the rest as it came; continuing reads no source."""
     folder = tmp_path / "run"
@@ -187,6 +188,7 @@ def test_training_starts_from_them_and_goes_on_without_them(experiment, tmp_path
     assert train.train(gone, folder).step == 2
 
 
+@pytest.mark.slow
 def test_a_run_is_a_source_too(experiment, tmp_path):
     folder = tmp_path / "run"
     train.train(experiment, folder)

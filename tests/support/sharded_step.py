@@ -1,6 +1,6 @@
 """A training step of a small system on 1 and on 8 fake devices; prints loss, gradients and shards' bytes as JSON.
 
-python tests/support/sharded_step.py livephoto|motionstone
+python tests/support/sharded_step.py livephoto|motionstone MESH...
 """
 
 import dataclasses
@@ -53,7 +53,7 @@ def held(tree):
     return sum(max(shard.data.nbytes for shard in leaf.addressable_shards) for leaf in jax.tree.leaves(tree))
 
 
-def main(system):
+def main(system, *meshes):
     task, config = {"livephoto": livephoto, "motionstone": motionstone}[system]()
     rng = np.random.default_rng(0)
     side = 24 if system == "motionstone" else 32
@@ -64,7 +64,8 @@ def main(system):
     if system == "motionstone":
         batch |= {name: rng.uniform(1, 10, 8).astype(np.float32) for name in ("object", "camera")}
     result, start = {}, None
-    for name, (sizes, count) in MESHES[system].items():
+    for name in meshes:
+        sizes, count = MESHES[system][name]
         mesh = make_mesh(sizes, jax.devices()[:count])
         with jax.set_mesh(mesh):
             program = build_program(task, config, mesh)
@@ -75,7 +76,7 @@ def main(system):
             state = state.replace(trained=jax.tree.map(lambda x: x + 0.02, state.trained))
             found = jax.jit(lambda s, b: gradients(task, config, placed.trained, s, b, jax.random.key(0)))  # noqa: B023
             loss, _, grads = found(state, sharding.distribute(batch, mesh))
-            text = jax.jit(found).lower(state, sharding.distribute(batch, mesh)).as_text()
+            text = found.lower(state, sharding.distribute(batch, mesh)).as_text()
         flat = {path: np.asarray(leaf, np.float64) for path, leaf in sharding.paths(grads).items()}
         result[name] = {
             "loss": float(loss),
@@ -88,4 +89,4 @@ def main(system):
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])

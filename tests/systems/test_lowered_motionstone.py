@@ -10,6 +10,8 @@ import pytest
 
 from tests.support import SUPPORT
 
+pytestmark = pytest.mark.slow  # a process of its own that compiles for minutes
+
 SCRIPT = SUPPORT / "lowered_motionstone.py"
 
 

@@ -96,6 +96,7 @@ def four_channels(tmp_path_factory: pytest.TempPathFactory) -> Case:
     return Case(FOUR_CHANNELS, DIFFUSED, params, folder, {"prompt": "a dog runs"})
 
 
+@pytest.mark.slow
 def test_frames_agree_in_a_clean_process(quickstart: Case, ablated: Case, photo: Path, tmp_path: Path) -> None:
     cases = {"quickstart": quickstart, "ablated": ablated}
     for name, theirs in frames_elsewhere(cases, photo, tmp_path).items():
@@ -183,6 +184,7 @@ def test_each_parameter_goes_into_one_component(root: Path, published) -> None:
         assert sorted(taken) == sorted(flat), name
 
 
+@pytest.mark.slow
 def test_the_published_size_is_the_public_classes(published) -> None:
     """Names and shapes of all tensors, without any memory."""
     loaded, system, flat = published
