@@ -1,7 +1,7 @@
 """The motion estimator of MotionStone (arXiv:2412.05848), trained on worlds with known motion.
 
     python -m jaxmotion.train --config configs/motion_estimator.py:small --run runs/meter
-    python -m jaxmotion.score ship --run runs/meter --out motion_meter.safetensors
+    python -m jaxmotion.score export --run runs/meter --out motion_meter.safetensors
 
 `small` is the meter that comes with the package. `r50` is the paper's way: TAda2D-R50 on pixels. `tiny` is for tests.
 """

@@ -25,8 +25,7 @@ from jaxmotion.evaluation.control import CONTROL
 from jaxmotion.evaluation.plot import PLOT
 from jaxmotion.foundation.entries import CAMERA, OBJECT
 from jaxmotion.video import motion_scale as unit
-
-AXES = (OBJECT, CAMERA)
+from jaxmotion.video.motion_scale import AXES
 
 
 @dataclasses.dataclass(frozen=True)

@@ -19,6 +19,7 @@ from jaxmotion.models.motion_estimator import MotionEstimatorSizes, upgrade_size
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.video import motion_scale as unit
+from jaxmotion.video.frames import tile_frames, unseen_seconds
 from jaxmotion.video.gradients import feature_difference
 from jaxmotion.video.ssim import ssim
 
@@ -95,20 +96,20 @@ class Estimated(Intensity):
         return {axis: lambda params, batch, axis=axis: self.read(params, batch)[axis] for axis in (OBJECT, CAMERA)}
 
     def read(self, params: Params, batch: Batch) -> dict[str, Float[Array, " B"]]:
-        """Both scores: those of the mean speed over the windows."""
+        """Returns both scores: those of the mean speed over the windows that the motion meter measures, too."""
         video = batch[VIDEO]
         B, T = video.shape[:2]
         seconds = jnp.broadcast_to(1 / batch[FPS][:, None], (B, T - 1))
-        count = max(1, T // self.frames)
-        length = min(T, self.frames)
         shown = jax.image.resize(video.astype(jnp.float32), (B, T, *self.size, 3), "linear", antialias=True)
         shown = jnp.round(shown).astype(jnp.uint8)
-        speeds = []
-        for start in np.linspace(0, T - length, count).round().astype(int):
-            steps = seconds[:, start : start + length - 1]
-            said = self.estimator.build().read(params[METER], shown[:, start : start + length], steps)
-            speeds.append(jnp.stack([unit.speed(said.object), unit.speed(said.camera)]))
-        objects, cameras = jax.lax.stop_gradient(jnp.mean(jnp.stack(speeds), axis=0))
+        network = self.estimator.build()
+        windows = tile_frames(np.arange(T), self.frames)
+        weights = unseen_seconds(np.arange(T, dtype=float), windows)  # in frames: they are evenly spaced
+        speeds = jnp.zeros((2, B))
+        for window, weight in zip(windows, weights, strict=True):
+            read = network.read(params[METER], shown[:, window], seconds[:, window[:-1]])
+            speeds += weight / sum(weights) * jnp.stack([unit.speed(read.object), unit.speed(read.camera)])
+        objects, cameras = jax.lax.stop_gradient(speeds)
         return {OBJECT: unit.score(objects), CAMERA: unit.score(cameras)}
 
 
