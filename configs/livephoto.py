@@ -14,7 +14,7 @@ from jaxmotion.data.clips import Clips
 from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM
-from jaxmotion.diffusion.sampling import Noise, Sampling
+from jaxmotion.diffusion.sampling import InitialNoise, Noise, Sampling
 from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
 from jaxmotion.models import autoencoder, clip, dinov2, space_to_depth, stable_diffusion
 from jaxmotion.models.unet import UNetSizes
@@ -74,8 +74,8 @@ def without(parts: Conditioners, name: str) -> Conditioners:
     return {key: part for key, part in parts.items() if key != name}
 
 
-def full_size(parts: Conditioners, trained: tuple[str, ...] = NEW_PARTS, start: Noise | PriorInversion = PRIOR):
-    """LivePhoto at the published size with these conditioners, trained parts and start of sampling."""
+def full_size(parts: Conditioners, trained: tuple[str, ...] = NEW_PARTS, initial_noise: InitialNoise = PRIOR):
+    """LivePhoto at the published size with these conditioners, trained parts and initial noise."""
     return Experiment(
         system=LivePhoto(
             unet=dataclasses.replace(stable_diffusion.FULL, remat="full"),
@@ -100,12 +100,12 @@ def full_size(parts: Conditioners, trained: tuple[str, ...] = NEW_PARTS, start: 
             log_every=20,
         ),
         start_from=PUBLIC_WEIGHTS,
-        sampling=Sampling(DDIM(25), guidance=7.5, start=start),
+        sampling=Sampling(DDIM(25), guidance=7.5, initial_noise=initial_noise),
         workers=8,
     )
 
 
-def tiny_size(parts: Conditioners, start: Noise | PriorInversion = PRIOR):
+def tiny_size(parts: Conditioners, initial_noise: InitialNoise = PRIOR):
     """The same classes at a size that trains on two CPU cores; all of it is trained, for there is nothing to load."""
     return Experiment(
         system=LivePhoto(
@@ -138,7 +138,10 @@ def tiny_size(parts: Conditioners, start: Noise | PriorInversion = PRIOR):
             sample_every=250,
         ),
         sampling=Sampling(
-            DDIM(12, spacing="trailing", steps_offset=0, final="clean"), guidance=1.5, start=start, inversion_steps=4
+            DDIM(12, spacing="trailing", steps_offset=0, final="clean"),
+            guidance=1.5,
+            initial_noise=initial_noise,
+            inversion_steps=4,
         ),
     )
 
@@ -161,7 +164,7 @@ lora, tiny_lora = lora_of(full, 16), lora_of(tiny, 4)
 
 # Table 1. Prior inversion belongs to sampling, so its row and the one before share their training.
 reference_latent = full_size(without(FULL_PARTS, "content"), (MOTION, CHANNELS, REWEIGHTING), Noise())
-content_encoder = full_size(FULL_PARTS, start=Noise())
+content_encoder = full_size(FULL_PARTS, initial_noise=Noise())
 prior_inversion = full
 tiny_reference_latent = tiny_size(without(TINY_PARTS, "content"), Noise())
 tiny_content_encoder = tiny_size(TINY_PARTS, Noise())

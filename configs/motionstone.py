@@ -14,7 +14,7 @@ from jaxmotion.data.clips import Clips
 from jaxmotion.data.precomputed import PrecomputedLatents
 from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer, T5Tokenizer
-from jaxmotion.diffusion.guidance import Dynamic
+from jaxmotion.diffusion.guidance import CogVideoXDynamic
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM, SDEDPMSolverPP
 from jaxmotion.diffusion.sampling import Sampling
@@ -91,7 +91,7 @@ def full_size(scores=decoupled, intensity: Intensity = METER, transformer=cogvid
             log_every=10,
         ),
         start_from=StartFrom(backbone=public, vae=public, text_encoder=public),
-        sampling=Sampling(SDEDPMSolverPP(50), guidance=6.0, curve=Dynamic()),
+        sampling=Sampling(SDEDPMSolverPP(50), guidance=6.0, guidance_schedule=CogVideoXDynamic()),
         workers=8,
     )
 

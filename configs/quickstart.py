@@ -79,7 +79,7 @@ full = Experiment(
     sampling=Sampling(
         DDIM(12, spacing="trailing", steps_offset=0, final="clean"),
         guidance=1.5,
-        start=PriorInversion(),
+        initial_noise=PriorInversion(),
         inversion_steps=4,
     ),
     prompts=("the camera pans left", "the camera pans right"),

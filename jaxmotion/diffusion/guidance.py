@@ -25,35 +25,36 @@ Term = tuple[Any, Scale]
 """A condition (a tree of arrays with the batch on the leading axis) and its scale."""
 
 
-@register()
+@register("Flat")
 @dataclasses.dataclass(frozen=True)
-class Flat:
+class Constant:
     """The same scale in all steps."""
 
-    def scale(self, most: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
+    def scale(self, peak: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
         """The scale itself."""
-        return most
+        return peak
 
 
-@register()
+@register("Rising")
 @dataclasses.dataclass(frozen=True)
-class Rising:
+class CosineByStep:
     """A scale that rises from 1 to almost 1 + w: 1 + w (1 - cos(pi (i / N)^5)) / 2 in step i = 0 .. N - 1.
 
-    Source: what `DynamicCFG` of CogVideoX's SAT code would do if it were told the number of the step; see `Dynamic`.
+    Source: what `DynamicCFG` of CogVideoX's SAT code would do if it were told the number of the step; see
+    `CogVideoXDynamic`.
     """
 
     exponent: float = 5.0
 
-    def scale(self, most: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
+    def scale(self, peak: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
         """A function of the times that a sampler visits."""
         count = len(timesteps)
-        return _swung(most, np.arange(count) / count, self.exponent, timesteps)
+        return _cosine_ramp(peak, np.arange(count) / count, self.exponent, timesteps)
 
 
-@register()
+@register("Dynamic")
 @dataclasses.dataclass(frozen=True)
-class Dynamic:
+class CogVideoXDynamic:
     """The scale of CogVideoX's own sampling: 1 + w (1 - cos(pi ((N - t) / N)^5)) / 2 at time t of N steps.
 
     t is the time of training, 999 .. 0, and not the number of a step, so with few steps the scale jumps between 1 and
@@ -65,16 +66,16 @@ class Dynamic:
 
     exponent: float = 5.0
 
-    def scale(self, most: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
+    def scale(self, peak: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
         """A function of the times that a sampler visits."""
         share = (len(timesteps) - np.asarray(timesteps, np.float64)) / len(timesteps)
-        return _swung(most, share, self.exponent, timesteps)
+        return _cosine_ramp(peak, share, self.exponent, timesteps)
 
 
-def _swung(most: float, share: Float[np.ndarray, "N"], exponent: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
-    """The scale 1 + w (1 - cos(pi share^exponent)) / 2 by the times that a sampler visits."""
+def _cosine_ramp(peak: float, share: Float[np.ndarray, "N"], exponent: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
+    """Returns the scale 1 + w (1 - cos(pi share^exponent)) / 2 as a function of the times that a sampler visits."""
     table = np.zeros(int(np.max(timesteps)) + 1, np.float32)
-    table[np.asarray(timesteps)] = 1 + most * (1 - np.cos(np.pi * share**exponent)) / 2
+    table[np.asarray(timesteps)] = 1 + peak * (1 - np.cos(np.pi * share**exponent)) / 2
     return lambda t: jnp.asarray(table)[t]
 
 

@@ -24,7 +24,7 @@ from jaxmotion.runs.compatibility import check_known, check_prepared
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.initial import starting_weights
 from jaxmotion.runs.trained import CALIBRATION, TrainedRun, _previewed
-from jaxmotion.sampling.generate import Sampler
+from jaxmotion.sampling.generate import Generator
 from jaxmotion.sampling.grid import grid
 from jaxmotion.training import checkpoint, loop
 from jaxmotion.training.log import write_whole
@@ -63,7 +63,7 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
     calibrated = _calibrated(experiment, mesh, source, directory)
     task = calibrated.system.build()
     preview = None
-    if isinstance(task, Sampler):
+    if isinstance(task, Generator):
         preview = functools.partial(_write_preview, calibrated, task, source, directory)
     loader = _loader(experiment, mesh, source)
     return loop.run(task, experiment.train, mesh, loader, directory, meta=meta, on_sample=preview, start=weights)
@@ -104,7 +104,7 @@ def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path
 
 
 def _write_preview(
-    experiment: Experiment, model: Sampler, source: Any, directory: Path, params: Params, step: int
+    experiment: Experiment, model: Generator, source: Any, directory: Path, params: Params, step: int
 ) -> None:
     """Writes the first clips of the data, animated at three levels, to samples/step_NNNNNN_N.mp4."""
     run = TrainedRun(directory, experiment, model, cast(params, experiment.train.precision))

@@ -30,7 +30,7 @@ from jaxmotion.foundation.entries import IMAGE, INTENSITY, LEVEL, TEXT, VIDEO
 from jaxmotion.foundation.types import Params, Settings, file_part
 from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.sampling.generate import Decode, Sampler, generate
+from jaxmotion.sampling.generate import Decode, Generator, generate
 from jaxmotion.sampling.grid import write_settings
 from jaxmotion.sampling.request import Request
 from jaxmotion.systems.control import Controls, ControlValues, combinations, control_entries, sweeps
@@ -53,7 +53,7 @@ class TrainedRun:
 
     directory: Path
     experiment: Experiment
-    model: Sampler
+    model: Generator
     params: Params
     decode: Decode | None = None
     """What makes pixels of latents; None: the model."""
@@ -106,7 +106,7 @@ class TrainedRun:
             return self
         data = dataclasses.replace(self.experiment.data, frames=system.frames, size=system.size)
         model = system.build()
-        assert isinstance(model, Sampler)  # as that of the run's own size
+        assert isinstance(model, Generator)  # as that of the run's own size
         experiment = dataclasses.replace(self.experiment, system=system, data=data)
         return dataclasses.replace(self, experiment=experiment, model=model)
 
@@ -281,7 +281,7 @@ def open_run(
         measured = json.loads(calibration.read_text())
         experiment = dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
     model = experiment.system.build()
-    if not isinstance(model, Sampler):
+    if not isinstance(model, Generator):
         raise ValueError(f"{directory} holds a run of {type(experiment.system).__name__}, which makes no clips.")
     params = checkpoint.restore_params(directory, weights=weights)
     if precision == "train":

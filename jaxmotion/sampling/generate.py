@@ -20,12 +20,15 @@ PIXELS_AT_ONCE, MOST_AT_ONCE = 2**18, 32
 
 
 Decode = Callable[[Params, Float[Array, "B T h w C"]], Iterator[UInt8[Array, "B T H W 3"]]]
-"""(parameters of the system, latents) to pixels, some frames after the others; see `Sampler.decode`."""
+"""(parameters of the system, latents) to pixels, some frames after the others; see `Generator.decode`."""
 
 
 @runtime_checkable
-class Sampler(Protocol):
-    """What can be sampled, such as `VideoDiffusion`."""
+class Generator(Protocol):
+    """A model that makes clips, such as `VideoDiffusion`.
+
+    It is a key of the cache of compiled functions, so its class hashes by identity: a dataclass with `eq=False`.
+    """
 
     def sample_latents(
         self,
@@ -44,7 +47,7 @@ class Sampler(Protocol):
 
 
 def generate(
-    system: Sampler,
+    system: Generator,
     params: Params,
     batch: Mapping[str, Any],
     keys: Key[Array, " N"],
@@ -60,7 +63,7 @@ def generate(
         params: its parameters.
         batch: the entries that sampling asks for, [N ...] each; `image` (uint8 [N H W 3]) is one of them.
         keys: one for each clip.
-        sampling: sampler, steps, guidance, start.
+        sampling: sampler, steps, guidance, initial noise.
         at_once: how many clips are sampled together. The last few are filled up with copies that are thrown away.
         decode: what makes pixels of latents; None: the system itself.
 
@@ -75,7 +78,7 @@ def generate(
     if at_once is None:
         at_once = min(MOST_AT_ONCE, max(1, PIXELS_AT_ONCE // (height * width)))
     at_once = min(at_once, count)
-    compiled = _compiled(_Same(system), sampling)
+    compiled = _compile(system, sampling)
     starts = range(0, count, at_once)
     decode, clips = decode or system.decode, []
     with tqdm(
@@ -94,7 +97,7 @@ def generate(
 class _Compiled:
     """One compiled sampling function and the bar it moves while it runs."""
 
-    def __init__(self, system: Sampler, sampling: Sampling):
+    def __init__(self, system: Generator, sampling: Sampling):
         self.bar: tqdm | None = None
 
         def on_step(step: Any) -> None:
@@ -107,19 +110,6 @@ class _Compiled:
         self.sample = jax.jit(sample)
 
 
-class _Same:
-    """A system as a key of a cache: two are equal when they are the same object."""
-
-    def __init__(self, system: Sampler):
-        self.system = system
-
-    def __hash__(self) -> int:
-        return id(self.system)
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, _Same) and other.system is self.system
-
-
 @functools.lru_cache(maxsize=8)
-def _compiled(same: _Same, sampling: Sampling) -> _Compiled:
-    return _Compiled(same.system, sampling)
+def _compile(system: Generator, sampling: Sampling) -> _Compiled:
+    return _Compiled(system, sampling)

@@ -85,9 +85,9 @@ class Request:
         if self.guidance is not None:
             asked["guidance"] = self.guidance
         if self.guidances:
-            asked["others"] = tuple({**dict(default.others), **dict(self.guidances)}.items())
+            asked["guidance_scales"] = tuple({**dict(default.guidance_scales), **dict(self.guidances)}.items())
         if self.prior is not None:
-            asked["start"] = PriorInversion(*self.prior) if any(self.prior) else Noise()
+            asked["initial_noise"] = PriorInversion(*self.prior) if any(self.prior) else Noise()
         return dataclasses.replace(default, **asked)
 
 

@@ -100,7 +100,7 @@ class LoRA(System):
         return dataclasses.replace(self, of=self.of.calibrated(measured))
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class Adapted:
     """A task whose parameters are those of another one and the factors, `lora`."""
 
@@ -148,7 +148,7 @@ class Adapted:
         return self.of.loss(self.merged(params), batch, key)
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as the model that it adapts
 class AdaptedDiffusion(Adapted):
     """An adapted video diffusion model."""
 

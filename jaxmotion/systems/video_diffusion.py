@@ -29,7 +29,7 @@ from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.system import Table
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: a key of caches of compiled functions
 class VideoDiffusion:
     """A video diffusion model: the one class behind all three systems.
 
@@ -183,7 +183,7 @@ class VideoDiffusion:
             plain = guide(denoise, [(self.condition(params, null), 1.0)])
             return invert(self.process, plain, still, steps=sampling.inversion_steps, **same)
 
-        start = sampling.start.start(self.noise(keys), inverted)
+        start = sampling.initial_noise.start(self.noise(keys), inverted)
         z0 = sample(sampling.sampler, self.process, guide(denoise, terms), start, keys, on_step=on_step)
         return z0[:, canvas.copies :]
 
@@ -204,7 +204,7 @@ class VideoDiffusion:
         for name, following in zip(names, [*names[1:], None], strict=False):
             told[name] = asked[name]
             if following is None or scales[following] != scales[name]:
-                scale = sampling.curve.scale(scales[name], times)
+                scale = sampling.guidance_schedule.scale(scales[name], times)
                 terms.append((sum(told.values(), Condition()), scale))
         return terms
 

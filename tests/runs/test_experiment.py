@@ -37,14 +37,14 @@ def test_overrides_reach_every_part(root: Path) -> None:
         "2",
         "--data.path",
         "x",
-        "--sampling.start.first",
+        "--sampling.initial_noise.first",
         "0.5",
     ]
     changed = experiment.override(experiment.load(f"{root}/configs/livephoto.py:tiny"), asked, "test", "")
     assert isinstance(changed.system, LivePhoto)
     assert changed.system.level is not None
     assert (changed.train.steps, changed.system.level.scale, changed.data.path) == (7, 2.0, "x")
-    assert changed.sampling.start.first == 0.5
+    assert changed.sampling.initial_noise.first == 0.5
 
 
 def test_a_misspelt_override_names_what_was_meant(root: Path, capsys: pytest.CaptureFixture) -> None:

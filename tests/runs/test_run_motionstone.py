@@ -43,7 +43,7 @@ def test_every_combination_of_scores_is_a_clip_of_a_grid(trained: Path, photo: P
     assert all(path.is_file() for path in files)
     guided = dataclasses.replace(asked, guidances=(("object", 2.0), ("camera", 3.0)))
     sampling = guided.sampling(opened.experiment.sampling)
-    assert dict(sampling.others) == {"object": 2.0, "camera": 3.0}
+    assert dict(sampling.guidance_scales) == {"object": 2.0, "camera": 3.0}
     with pytest.raises(ValueError, match="no control level; it has object, camera"):
         opened.entries([{"level": 5}])
 

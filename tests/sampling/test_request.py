@@ -207,8 +207,8 @@ def test_what_cannot_be_asked_for(asked: dict, said: str) -> None:
 
 
 def test_a_request_changes_only_what_it_says() -> None:
-    default = Sampling(DDIM(25, eta=0.5), guidance=7.5, start=PriorInversion())
+    default = Sampling(DDIM(25, eta=0.5), guidance=7.5, initial_noise=PriorInversion())
     assert Request("a.png").sampling(default) == default
     asked = Request("a.png", steps=4, guidance=1.0, prior=(0.1, 0.05)).sampling(default)
-    assert asked == Sampling(DDIM(4, eta=0.5), guidance=1.0, start=PriorInversion(0.1, 0.05))
+    assert asked == Sampling(DDIM(4, eta=0.5), guidance=1.0, initial_noise=PriorInversion(0.1, 0.05))
     assert Request("a.png", prior=(0.0, 0.0)).sampling(default).start == Noise()

@@ -56,7 +56,7 @@ FOUR_CHANNELS = LivePhoto(
     frames=4,
     size=(16, 24),
 )
-DIFFUSED = Sampling(DDIM(3), guidance=3.0, start=PriorInversion(0.3, 0.1), inversion_steps=2)
+DIFFUSED = Sampling(DDIM(3), guidance=3.0, initial_noise=PriorInversion(0.3, 0.1), inversion_steps=2)
 
 
 def random_parameters(system: LivePhoto, seed: int = 0) -> dict[str, Any]:

@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 
 from jaxmotion.data.synthetic_clips import SyntheticClips
-from jaxmotion.diffusion.guidance import Dynamic, Flat, Rising
+from jaxmotion.diffusion.guidance import CogVideoXDynamic, Constant, CosineByStep
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, INTENSITY, OBJECT, TEXT, VIDEO
@@ -156,7 +156,7 @@ def test_training_sees_noisy_pictures_and_sometimes_none(model, params, batch):
     ],
 )
 def test_guidance_evaluates_no_more_conditions_than_it_needs(model, params, batch, guidance, others, terms):
-    sampling = Sampling(DDIM(4), guidance, others=others)
+    sampling = Sampling(DDIM(4), guidance, guidance_scales=others)
     found = model._terms(params, batch, sampling, np.array([999, 0]))
     assert len(found) == terms
     last = found[-1][0]
@@ -169,21 +169,21 @@ def test_guidance_evaluates_no_more_conditions_than_it_needs(model, params, batc
 
 def test_guiding_what_is_not_there_is_an_error(model, params, batch):
     with pytest.raises(ValueError, match="no condition 'boxes'"):
-        model._terms(params, batch, Sampling(DDIM(4), 2.0, others=(("boxes", 2.0),)), np.array([999]))
+        model._terms(params, batch, Sampling(DDIM(4), 2.0, guidance_scales=(("boxes", 2.0),)), np.array([999]))
 
 
 def test_the_rising_scale_is_that_of_the_step():
     times = np.array([999, 749, 499, 249])
-    scale = Rising().scale(6.0, times)
+    scale = CosineByStep().scale(6.0, times)
     expected = 1 + 6 * (1 - np.cos(np.pi * (np.arange(4) / 4) ** 5)) / 2
     np.testing.assert_allclose(scale(jnp.asarray(times)), expected, rtol=1e-6)
-    assert Flat().scale(6.0, times) == 6.0
+    assert Constant().scale(6.0, times) == 6.0
 
 
 def test_the_dynamic_scale_is_that_of_the_time():
     """As CogVideoX samples: 1 + w (1 - cos(pi ((N - t) / N)^5)) / 2, whose t is that of training."""
     times = np.array([999, 979, 499, 50, 19])
-    found = np.asarray(Dynamic().scale(6.0, times)(jnp.asarray(times)))
+    found = np.asarray(CogVideoXDynamic().scale(6.0, times)(jnp.asarray(times)))
     expected = [1 + 6 * (1 - math.cos(math.pi * ((5 - t) / 5) ** 5.0)) / 2 for t in times.tolist()]
     np.testing.assert_allclose(found, expected, rtol=1e-5)
 

@@ -72,7 +72,7 @@ def quickstart(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Case:
     system = loaded.system
     assert isinstance(system, LivePhoto)
     params, folder = random_parameters(system), tmp_path_factory.mktemp("out") / "quickstart"
-    sampling = dataclasses.replace(loaded.sampling, guidance=2.5, start=PriorInversion(0.3, 0.1))
+    sampling = dataclasses.replace(loaded.sampling, guidance=2.5, initial_noise=PriorInversion(0.3, 0.1))
     meta = experiment.to_json(loaded)
     export_diffusers(system, params, sampling, TOKENS, folder, meta=meta, verify=False)
     return Case(system, sampling, params, folder, {"prompt": "the Camera pans left, fast!", "motion_level": 9})
@@ -83,7 +83,7 @@ def ablated(tmp_path_factory: pytest.TempPathFactory) -> Case:
     """A system without maps, content and re-weighting, that starts from plain noise."""
     system = dataclasses.replace(FOUR_CHANNELS, conditioners=PLAIN)
     params, folder = random_parameters(system), tmp_path_factory.mktemp("out") / "ablated"
-    sampling = dataclasses.replace(DIFFUSED, guidance=1.0, start=Noise())
+    sampling = dataclasses.replace(DIFFUSED, guidance=1.0, initial_noise=Noise())
     export_diffusers(system, params, sampling, TOKENS, folder, meta={}, verify=False)
     return Case(system, sampling, params, folder, {"prompt": "a kite"})
 

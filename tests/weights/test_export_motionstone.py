@@ -13,7 +13,7 @@ import pytest
 from einops import rearrange
 from PIL import Image
 
-from jaxmotion.diffusion.guidance import Dynamic, Flat, Rising
+from jaxmotion.diffusion.guidance import CogVideoXDynamic, Constant, CosineByStep
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.entries import IMAGE, TEXT
@@ -45,7 +45,7 @@ CODEC = CausalCodec(Autoencoder3DSizes(4, (8, 8, 8, 16), blocks_per_stage=1, gro
 TEXTS = dataclasses.replace(t5.TINY, vocabulary=32128, length=6, end_token=1, pad_token=0)
 ASKED = {"object": 8.0, "camera": 2.5}
 STEPS = 3
-FLAT = Flat()
+CONSTANT = Constant()
 SPIECE = Path(__file__).parents[3] / "shared" / "weights" / "tokenizers" / "t5" / "spiece.model"
 
 
@@ -160,17 +160,17 @@ def export(trained, folder, sampling, tokens=None, **kwargs):
     return export_motionstone(system, params, sampling, tokens, folder, meta={"made": "in a test"}, **kwargs)
 
 
-def sampled(guidance=6.0, others=(), steps=STEPS, curve=FLAT):
+def sampled(guidance=6.0, guidance_scales=(), steps=STEPS, schedule=CONSTANT):
     sampler = DDIM(steps, spacing="trailing", steps_offset=0, final="clean")
-    return Sampling(sampler, guidance, others=others, curve=curve)
+    return Sampling(sampler, guidance, guidance_scales=guidance_scales, guidance_schedule=schedule)
 
 
-@pytest.mark.parametrize(("steps", "curve"), [(1, Flat()), (STEPS, Flat()), (STEPS, Dynamic())])
-def test_the_stock_pipeline_with_baked_scores_is_ours(trained, request_batch, tmp_path, steps, curve):
+@pytest.mark.parametrize(("steps", "schedule"), [(1, Constant()), (STEPS, Constant()), (STEPS, CogVideoXDynamic())])
+def test_the_stock_pipeline_with_baked_scores_is_ours(trained, request_batch, tmp_path, steps, schedule):
     """One step, a whole short sampling, one with the dynamic guidance of the full config; and the scores matter."""
-    sampling = sampled(steps=steps, curve=curve)
+    sampling = sampled(steps=steps, schedule=schedule)
     export(trained, tmp_path / "out", sampling, baked=ASKED)
-    dynamic = isinstance(curve, Dynamic)
+    dynamic = isinstance(schedule, CogVideoXDynamic)
     found, pipe = theirs(trained, request_batch, tmp_path / "out", sampling, use_dynamic_cfg=dynamic)
     assert type(pipe).__name__ == "CogVideoXImageToVideoPipeline"
     mine = ours(trained, request_batch, sampling)
@@ -256,15 +256,17 @@ def test_a_part_that_does_not_fit_is_said(trained, tmp_path, monkeypatch):
     assert parts["text_encoder"]["status"] == "verified"
 
 
-@pytest.mark.parametrize("curve", [Flat(), Rising(), Dynamic()])
-def test_the_card_says_how_its_clips_are_made(trained, tmp_path, curve):
+@pytest.mark.parametrize("schedule", [Constant(), CosineByStep(), CogVideoXDynamic()])
+def test_the_card_says_how_its_clips_are_made(trained, tmp_path, schedule):
     system, _ = trained
-    export(trained, tmp_path / "out", sampled(others=(("camera", 2.0),), curve=curve), baked=ASKED, fps=16.0)
+    export(
+        trained, tmp_path / "out", sampled(guidance_scales=(("camera", 2.0),), schedule=schedule), baked=ASKED, fps=16.0
+    )
     card = (tmp_path / "out" / "README.md").read_text()
     assert f"height={system.size[0]}, width={system.size[1]}, num_frames={system.frames}" in card
     assert "fps=16)" in card
-    assert ("use_dynamic_cfg=True" in card) == isinstance(curve, Dynamic)
-    assert ("rises step by step" in card) == isinstance(curve, Rising)
+    assert ("use_dynamic_cfg=True" in card) == isinstance(schedule, CogVideoXDynamic)
+    assert ("rises step by step" in card) == isinstance(schedule, CosineByStep)
     assert "both branches of the guidance have them" in card
     assert "guidance on camera (2), which this pipeline has not" in card
 
@@ -349,5 +351,5 @@ def test_what_has_no_form_is_said(trained, tmp_path):
 
 def test_rising_guidance_is_no_other_guidance(trained, request_batch):
     """They are told apart."""
-    flat, rising = sampled(), dataclasses.replace(sampled(), curve=Rising())
+    flat, rising = sampled(), dataclasses.replace(sampled(), guidance_schedule=CosineByStep())
     assert np.abs(ours(trained, request_batch, flat) - ours(trained, request_batch, rising)).max() > 1e-3

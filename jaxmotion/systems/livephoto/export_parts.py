@@ -262,7 +262,7 @@ def _attending(sizes: UNetSizes) -> dict[str, int]:
 
 def _arguments(system: LivePhoto, sampling: Sampling) -> dict[str, Any]:
     """The pipeline's arguments that are no components."""
-    match sampling.start:
+    match sampling.initial_noise:
         case PriorInversion(first, last):
             prior = [first, last]
         case Noise():

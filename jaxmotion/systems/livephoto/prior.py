@@ -11,19 +11,20 @@ from collections.abc import Callable
 import jax.numpy as jnp
 from jaxtyping import Float
 
+from jaxmotion.diffusion.sampling import InitialNoise
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.types import Array
 
 
 @register()
 @dataclasses.dataclass(frozen=True)
-class PriorInversion:
+class PriorInversion(InitialNoise):
     """z_T^n becomes alpha^n Inv(r_0) + (1 - alpha^n) z_T^n, alpha^n linear over the frames.
 
     A plain interpolation, as printed: it is not variance-preserving.
 
-    Unsaid there, chosen here: Inv is DDIM inversion of the reference latent, repeated over the frames, by the trained
-    denoiser itself with the empty caption and no guidance.
+    Not specified in the paper; we use: Inv is DDIM inversion of the reference latent, repeated over the frames, by the
+    trained denoiser itself with the empty caption and no guidance. With strengths of 0 it is not run.
     """
 
     first: float = 0.033
@@ -38,6 +39,8 @@ class PriorInversion:
     def start(
         self, noise: Float[Array, "B T h w C"], inverted: Callable[[], Float[Array, "B T h w C"]]
     ) -> Float[Array, "B T h w C"]:
-        """The latents that sampling starts from."""
+        """Returns the latents that sampling starts from."""
+        if self.first == self.last == 0.0:
+            return noise
         alpha = jnp.linspace(self.first, self.last, noise.shape[1])[:, None, None, None]
         return alpha * inverted() + (1.0 - alpha) * noise

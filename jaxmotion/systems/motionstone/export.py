@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict
 
-from jaxmotion.diffusion.guidance import Dynamic, Rising
+from jaxmotion.diffusion.guidance import CogVideoXDynamic, CosineByStep
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.foundation.types import Params, file_part
@@ -224,7 +224,7 @@ def _one(system: MotionStone, kind: type) -> Any:
 
 def _card(system: MotionStone, sampling: Sampling, meta: Mapping[str, Any], baked: Settings | None, fps: float) -> str:
     height, width = system.size
-    guided = {name: scale for name, scale in sampling.others if scale != 1.0 and name in system.controls}
+    guided = {name: scale for name, scale in sampling.guidance_scales if scale != 1.0 and name in system.controls}
     if baked is None:
         loading = (
             "pipe = DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True, torch_dtype=torch.bfloat16)",
@@ -232,12 +232,12 @@ def _card(system: MotionStone, sampling: Sampling, meta: Mapping[str, Any], bake
         )
     else:
         loading = ("pipe = CogVideoXImageToVideoPipeline.from_pretrained(FOLDER, torch_dtype=torch.bfloat16)", "")
-    dynamic = ", use_dynamic_cfg=True" if isinstance(sampling.curve, Dynamic) else ""
+    dynamic = ", use_dynamic_cfg=True" if isinstance(sampling.guidance_schedule, CogVideoXDynamic) else ""
     notes = ""
-    if isinstance(sampling.curve, Rising):
+    if isinstance(sampling.guidance_schedule, CosineByStep):
         notes += """
-jaxmotion sampled this model with guidance that rises step by step; `use_dynamic_cfg` of diffusers is another curve, and
-a plain `guidance_scale` is the nearest that its pipeline has.
+jaxmotion sampled this model with guidance that rises step by step; `use_dynamic_cfg` of diffusers is another schedule,
+and a plain `guidance_scale` is the nearest that its pipeline has.
 """
     if baked is not None:
         notes += """
