@@ -32,7 +32,14 @@ def _name(path: Path, root: Path) -> str:
 def _imports(path: Path) -> set[str]:
     """The jaxmotion modules that a file imports, also inside functions, but not under `if TYPE_CHECKING`."""
     found: set[str] = set()
-    for node in ast.walk(ast.parse(path.read_text())):
+    tree = ast.parse(path.read_text())
+    conditional = [
+        node for node in ast.walk(tree) if isinstance(node, ast.If) and "TYPE_CHECKING" in ast.unparse(node.test)
+    ]
+    for_types = {id(inner) for node in conditional for each in node.body for inner in ast.walk(each)}
+    for node in ast.walk(tree):
+        if id(node) in for_types:
+            continue
         if isinstance(node, ast.Import):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
