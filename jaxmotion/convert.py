@@ -12,9 +12,8 @@ from rich.console import Console
 from jaxmotion.foundation import command_line as commands
 from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment, export
-from jaxmotion.weights import lora
-from jaxmotion.weights import native_files as imported
-from jaxmotion.weights.formats import FORMATS, named
+from jaxmotion.weights import lora, native_files
+from jaxmotion.weights.formats import FORMATS, find_format
 from jaxmotion.weights.hub import locate
 from jaxmotion.weights.inspection import checkpoints_in, inspect, is_ours, show
 from jaxmotion.weights.tensor_files import open_tensors
@@ -53,7 +52,7 @@ def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="python -m jaxmotion.convert", description=DESCRIPTION, formatter_class=shape, allow_abbrev=False
     )
-    known = "formats:\n" + "".join(f"  {each.name:24} {each.holds}\n" for each in FORMATS)
+    known = "formats:\n" + "".join(f"  {each.name:24} {each.description}\n" for each in FORMATS)
     verbs = parser.add_subparsers(required=True, metavar="inspect | import | export | merge")
 
     look = verbs.add_parser(
@@ -105,7 +104,7 @@ def _inspect(options: argparse.Namespace) -> None:
         console = Console(width=160)
     path = locate(options.source)
     if is_ours(path):
-        opened = imported.open_imported(path)
+        opened = native_files.open_native(path)
         came = f", imported from the format {opened.format}" if opened.format else ""
         console.print(f"{path}: {len(opened.params)} parameters under our own paths{came}")
         return
@@ -125,12 +124,12 @@ def _inspect(options: argparse.Namespace) -> None:
 
 def _import(options: argparse.Namespace) -> None:
     checkpoint = open_tensors(locate(options.source))
-    kind = named(options.format, checkpoint)
+    kind = find_format(options.format, checkpoint)
     like = None
     if options.config:
         task = experiment.load(options.config).system.build()
         like = sharding.paths(jax.eval_shape(task.init, jax.random.key(0)))
-    for path in imported.import_checkpoint(checkpoint, kind, options.destination, like):
+    for path in native_files.import_checkpoint(checkpoint, kind, options.destination, like):
         print(path)
 
 
@@ -142,7 +141,7 @@ def _merge(options: argparse.Namespace) -> None:
 
 def _export(options: argparse.Namespace) -> None:
     if options.imported:
-        files = imported.restore(options.imported, options.destination)
+        files = native_files.restore(options.imported, options.destination)
     else:
         asked = {name: getattr(options, name) for name in ("object", "camera", "intensity")}
         files = export.export(

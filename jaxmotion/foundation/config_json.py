@@ -18,8 +18,8 @@ import os
 import pkgutil
 import types
 import typing
-from collections.abc import Callable, Mapping
-from typing import Any, TypeVar
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, TypeAlias, TypeVar
 
 import cattrs
 from cattrs.gen import make_dict_structure_fn
@@ -29,6 +29,8 @@ PLUGINS = "JAXMOTION_PLUGINS"
 """Environment variable: modules that define further configs, separated by commas."""
 _TAG = "class"
 Config = TypeVar("Config")
+JsonValue: TypeAlias = "bool | int | float | str | Sequence[JsonValue] | Mapping[str, JsonValue] | None"
+"""A value that JSON can hold."""
 Json = dict[str, Any]
 """JSON values of an object."""
 

@@ -71,7 +71,7 @@ def _loaded(weights: str, iterations: int) -> tuple[jax.stages.Wrapped, Params]:
     checkpoint = open_tensors(Path(weights))
     name = detect(checkpoint).name
     if name not in SIZES:
-        raise ValueError(f"{weights} is {BY_NAME[name].holds}; tracks need a RAFT.")
+        raise ValueError(f"{weights} is {BY_NAME[name].description}; tracks need a RAFT.")
     network = dataclasses.replace(SIZES[name], iterations=iterations).build()
     side = 2 * raft.SMALLEST
     like = jax.eval_shape(network.init, jax.random.key(0), *(jnp.zeros((1, side, side, 3)),) * 2)["params"]

@@ -18,7 +18,7 @@ from jaxmotion.systems.lora import LoRA
 from jaxmotion.systems.motionstone.export import export_motionstone
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.training import checkpoint
-from jaxmotion.weights import native_files as imported
+from jaxmotion.weights import native_files
 from jaxmotion.weights.hub import files_of
 from jaxmotion.weights.lora import export_lora
 from jaxmotion.weights.tokenizers import CLIP_FILES, ClipTokens, HashTokens, T5Tokens, Tokens
@@ -115,7 +115,7 @@ def export(
         return export_motion_adapter(system, params, destination, meta=meta)
     if kind == "comfy":
         return export_comfy(system, sharding.paths(params), destination, meta=meta)
-    return imported.export_parameters(sharding.paths(params), destination, meta=meta)
+    return native_files.export_parameters(sharding.paths(params), destination, meta=meta)
 
 
 def _exported_tokenizer(tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer) -> Tokens:

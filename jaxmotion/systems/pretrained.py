@@ -16,10 +16,9 @@ from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.nn.low_rank import LORA, pairs
 from jaxmotion.systems.lora import LoRA
 from jaxmotion.systems.system import System
-from jaxmotion.weights import formats, lora
-from jaxmotion.weights import native_files as imported
+from jaxmotion.weights import formats, lora, native_files
 from jaxmotion.weights.hub import locate, names_repository
-from jaxmotion.weights.rules import ConversionError, Lazy
+from jaxmotion.weights.rules import ConversionError, LazyArray
 from jaxmotion.weights.tensor_files import open_tensors
 
 
@@ -117,14 +116,14 @@ def check(start: StartFrom, like: Mapping[str, Any]) -> dict[str, str]:
     return found
 
 
-def _from_source(name: str, source: str, like: Mapping[str, Any]) -> dict[str, Lazy]:
+def _from_source(name: str, source: str, like: Mapping[str, Any]) -> dict[str, LazyArray]:
     field = _FIELDS[name]
     mine = {path: array for path, array in like.items() if path.startswith(f"{field.part}/")}
     if not mine:
         raise CheckpointFileError(f"start_from.{name} is {source}, but this system has no {field.part}.")
     path = locate(source, *field.folders)
     wanted = {key: array for key, array in mine.items() if re.search(field.takes, key)}
-    found = _of_ours(path, wanted) if imported.is_imported(path) else _of_theirs(name, path, field, mine)
+    found = _of_ours(path, wanted) if native_files.is_native(path) else _of_theirs(name, path, field, mine)
     taken = {key: array for key, array in found.items() if key in wanted}
     if not taken:
         raise CheckpointFileError(f"{path} gives nothing that start_from.{name} could take from it.")
@@ -158,8 +157,8 @@ def _from_lora(source: str, system: System, like: Mapping[str, Any], made: Mappi
     return found
 
 
-def _of_ours(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Lazy]:
-    found = {path: array for path, array in imported.open_imported(folder).params.items() if path in wanted}
+def _of_ours(folder: Path, wanted: Mapping[str, Any]) -> dict[str, LazyArray]:
+    found = {path: array for path, array in native_files.open_native(folder).params.items() if path in wanted}
     wrong = [
         f"{path}: {list(array.shape)} came, {list(wanted[path].shape)} is needed"
         for path, array in found.items()
@@ -170,12 +169,12 @@ def _of_ours(folder: Path, wanted: Mapping[str, Any]) -> dict[str, Lazy]:
     return found
 
 
-def _of_theirs(name: str, path: Path, field: _Field, mine: Mapping[str, Any]) -> dict[str, Lazy]:
+def _of_theirs(name: str, path: Path, field: _Field, mine: Mapping[str, Any]) -> dict[str, LazyArray]:
     checkpoint = open_tensors(path)
     kind = formats.detect(checkpoint)
     if field.part not in kind.parts_of(checkpoint):
-        fitting = "".join(f"\n  {each.holds}" for each in formats.FORMATS if field.part in each.parts)
+        fitting = "".join(f"\n  {each.description}" for each in formats.FORMATS if field.part in each.parts)
         raise CheckpointFileError(
-            f"{path} is {kind.holds}, and start_from.{name} needs the {field.part}. These would do:{fitting}"
+            f"{path} is {kind.description}, and start_from.{name} needs the {field.part}. These would do:{fitting}"
         )
     return formats.read(checkpoint, kind, mine)

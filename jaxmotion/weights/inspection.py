@@ -13,10 +13,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from jaxmotion.foundation.errors import CheckpointFileError
-from jaxmotion.weights import formats
-from jaxmotion.weights import native_files as imported
+from jaxmotion.weights import formats, native_files
 from jaxmotion.weights.formats import Format
-from jaxmotion.weights.rules import ConversionError, spoken_of
+from jaxmotion.weights.rules import ConversionError, parameter_paths_of
 from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
 
 
@@ -67,7 +66,7 @@ def inspect(path: Path) -> Inspection:
     tables = kind.parts_of(checkpoint)
     mapping = {}
     for name in checkpoint:
-        found = [(part, paths) for part, rules in tables.items() if (paths := spoken_of(rules, name))]
+        found = [(part, paths) for part, rules in tables.items() if (paths := parameter_paths_of(rules, name))]
         mapping[name] = tuple(f"{part}/{each}" for part, paths in found for each in paths)
     parts, problem = {}, ""
     try:
@@ -76,7 +75,7 @@ def inspect(path: Path) -> Inspection:
             parts[part] = arrays + 1, numbers + math.prod(array.shape)
     except ConversionError as error:
         problem = str(error)
-    return Inspection(checkpoint, kind, parts, mapping, tuple(formats.kept(checkpoint, kind)), problem)
+    return Inspection(checkpoint, kind, parts, mapping, tuple(formats.buffers(checkpoint, kind)), problem)
 
 
 def show(found: Inspection, console: Console, *, every: bool = False) -> None:
@@ -86,7 +85,7 @@ def show(found: Inspection, console: Console, *, every: bool = False) -> None:
     size = sum(file.stat().st_size for file in checkpoint.files)
     types = collections.Counter(str(array.dtype) for array in checkpoint.values())
     kinds = ", ".join(f"{count} {name}" for name, count in types.most_common())
-    say(f"[bold]{escape(str(checkpoint.path))}[/bold]: {escape(found.format.holds)}")
+    say(f"[bold]{escape(str(checkpoint.path))}[/bold]: {escape(found.format.description)}")
     say(f"  format {found.format.name}; {len(checkpoint)} tensors ({kinds}) in {size / 1e6:,.1f} MB")
     for part, (arrays, numbers) in found.parts.items():
         say(f"  {part}: {arrays} arrays, {numbers:,} parameters")
@@ -108,7 +107,7 @@ def show(found: Inspection, console: Console, *, every: bool = False) -> None:
 
 def is_ours(path: Path) -> bool:
     """Whether a folder holds parameters under our own paths."""
-    return path.is_dir() and imported.is_imported(path)
+    return path.is_dir() and native_files.is_native(path)
 
 
 def _holds_one(folder: Path) -> Any:

@@ -20,7 +20,7 @@ import json
 import math
 import re
 import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,8 +34,9 @@ from jaxmotion.foundation.types import Array, Params
 from jaxmotion.nn.low_rank import DOWN, UP, fresh, merge, pairs, product, stacked
 from jaxmotion.weights import formats
 from jaxmotion.weights.diffusers_folder import files_in
-from jaxmotion.weights.lora_names import ALPHA, STABLE_DIFFUSION, Layer, Parts, known_names, layers_of
-from jaxmotion.weights.rules import ConversionError, Lazy, Tensors
+from jaxmotion.weights.formats import LORA_PARTS
+from jaxmotion.weights.lora_names import ALPHA, Layer, LoRAPart, known_names, layers_of
+from jaxmotion.weights.rules import ConversionError, LazyArray, Tensors
 from jaxmotion.weights.tensor_files import Checkpoint
 from jaxmotion.weights.write import write_tensors
 
@@ -71,7 +72,7 @@ def layout(names: Iterable[str]) -> str | None:
 
 
 def to_peft(
-    lora: Params, rank: int, alpha: float, parts: Parts = STABLE_DIFFUSION
+    lora: Params, rank: int, alpha: float, parts: Sequence[LoRAPart] = LORA_PARTS
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """(tensors, header) of a safetensors file that `load_lora_weights` of diffusers reads.
 
@@ -93,7 +94,7 @@ def to_peft(
 
 
 def to_kohya(
-    lora: Params, rank: int, alpha: float, parts: Parts = STABLE_DIFFUSION
+    lora: Params, rank: int, alpha: float, parts: Sequence[LoRAPart] = LORA_PARTS
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """(tensors, header) of a safetensors file as Kohya's scripts write it and most user interfaces read it.
 
@@ -115,7 +116,7 @@ def to_kohya(
 def from_file(
     tensors: Tensors,
     like: Params,
-    parts: Parts = STABLE_DIFFUSION,
+    parts: Sequence[LoRAPart] = LORA_PARTS,
     metadata: Mapping[str, str] | None = None,
     source: str = "The LoRA file",
 ) -> Factors:
@@ -154,7 +155,7 @@ def merge_into(
     params: Params,
     tensors: Tensors,
     scale: float = 1.0,
-    parts: Parts = STABLE_DIFFUSION,
+    parts: Sequence[LoRAPart] = LORA_PARTS,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
     """`params` with the LoRA of a file added to their kernels `scale` times. The rest as in `from_file`."""
@@ -162,7 +163,7 @@ def merge_into(
     return merge(params, factors.params, scale * factors.alpha / factors.rank)
 
 
-def add(params: Mapping[str, Any], factors: Factors, scale: float = 1.0) -> dict[str, Lazy]:
+def add(params: Mapping[str, Any], factors: Factors, scale: float = 1.0) -> dict[str, LazyArray]:
     """The kernels that the factors change, by path, each made when it is asked for, in its own precision.
 
     Args:
@@ -175,7 +176,9 @@ def add(params: Mapping[str, Any], factors: Factors, scale: float = 1.0) -> dict
         return (kernel.astype(np.float32) + change).astype(kernel.dtype)
 
     return {
-        path: Lazy(tuple(params[path].shape), np.dtype(params[path].dtype), functools.partial(make, path, down, up))
+        path: LazyArray(
+            tuple(params[path].shape), np.dtype(params[path].dtype), functools.partial(make, path, down, up)
+        )
         for path, down, up in pairs(factors.params)
     }
 
@@ -193,7 +196,7 @@ def merge_files(base: Checkpoint, lora: Checkpoint, destination: Path, scale: fl
     like = unflatten_dict(shapes, sep="/")
     factors = from_file(lora, like, metadata=lora.metadata, source=str(lora.path))
     changed = {**params, **add(params, factors, scale)}
-    tensors = {**formats.write(changed, kind.parts_of(base)), **formats.kept(base, kind)}
+    tensors = {**formats.write(changed, kind.parts_of(base)), **formats.buffers(base, kind)}
     with atomic_folder(destination) as folder:
         write_tensors(folder, base.stem, tensors)
         config = base.path / "config.json"
@@ -238,7 +241,7 @@ def refit(factors: Factors, rank: int, alpha: float, key: Array) -> dict[str, An
     return unflatten_dict(flat, sep="/")
 
 
-def _torch_factors(lora: Params, parts: Parts) -> Iterator[tuple[Layer, np.ndarray, np.ndarray]]:
+def _torch_factors(lora: Params, parts: Sequence[LoRAPart]) -> Iterator[tuple[Layer, np.ndarray, np.ndarray]]:
     """(torch layer, its factors) of all kernels. Raises ConversionError for kernels without a name."""
     held = {path: (np.asarray(down), np.asarray(up)) for path, down, up in pairs(lora)}
     layers = layers_of({path: kernel.shape for path, kernel in _kernels_of(lora).items()}, parts)
@@ -266,7 +269,7 @@ def _kernels(params: Params) -> dict[str, Any]:
     return {path: leaf for path, leaf in flat.items() if path.endswith("/kernel")}
 
 
-def _checked(tensors: Tensors, like: Params, parts: Parts, source: str) -> dict[Layer, dict[str, Any]]:
+def _checked(tensors: Tensors, like: Params, parts: Sequence[LoRAPart], source: str) -> dict[Layer, dict[str, Any]]:
     """The tensors of a file by torch layer and role: two factors, and alpha or not."""
     known = known_names(layers_of({path: tuple(leaf.shape) for path, leaf in _kernels(like).items()}, parts))
     held: dict[Layer, dict[str, Any]] = {}

@@ -1,6 +1,6 @@
-"""What LoRA files call the kernels of a system: every name that they could have, made from the rule tables.
+"""Names of the kernels of a system in LoRA files: every name that they could have, made from the rule tables.
 
-Nothing is guessed from a name that is found, for the underscores of Kohya's names cannot be told apart.
+Nothing is guessed from a name that is found, because the underscores of Kohya's names are ambiguous.
 """
 
 from __future__ import annotations
@@ -12,36 +12,28 @@ from collections.abc import Iterable, Iterator, Mapping
 import numpy as np
 
 from jaxmotion.nn.low_rank import DOWN, UP, sides, stacked
-from jaxmotion.weights.rules import ConversionError, Rules, covered, tensors_of
-from jaxmotion.weights.tables.animatediff import ANIMATEDIFF
-from jaxmotion.weights.tables.clip import CLIP_TEXT, CLIP_TEXT_BARE
-from jaxmotion.weights.tables.latent_diffusion import LDM_UNET
-from jaxmotion.weights.tables.stable_diffusion import MOTION, UNET
+from jaxmotion.weights.rules import ConversionError, Rules, paths_with_rules, tensors_of
 
 ALPHA = "alpha"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Part:
-    """What LoRA files call a part of the parameters.
+class LoRAPart:
+    """The names that LoRA files have for a part of the parameters.
 
-    prefix: of diffusers, `unet`.
-    kohya:  prefixes of Kohya's scripts, `lora_unet`; the first is written.
-    tables: rules of the part, a table for each spelling of its names; a kernel is written as the first one calls it.
+    part:      its key in the parameters, `denoiser`.
+    prefix:    of diffusers, `unet`.
+    kohya:     prefixes of Kohya's scripts, `lora_unet`; the first is written.
+    tables:    rules of the part, a table for each spelling of its names; a kernel gets the name in the first of them.
+    alternate: whether these are other spellings of a part, which are read and not written.
     """
 
+    part: str
     prefix: str
     kohya: tuple[str, ...]
     tables: tuple[Rules, ...]
+    alternate: bool = False
 
-
-Parts = Mapping[str, Part]
-
-STABLE_DIFFUSION: Parts = {
-    "denoiser": Part("unet", ("lora_unet",), (UNET, MOTION, ANIMATEDIFF, LDM_UNET)),
-    "text_encoder": Part("text_encoder", ("lora_te", "lora_te1"), (CLIP_TEXT, CLIP_TEXT_BARE)),
-}
-"""Stable Diffusion 1.5 with motion modules. The names of the latent diffusion code are those of its full depth."""
 
 _FACTORS = (("lora_A", "lora_B"), ("lora.down", "lora.up"), ("lora_linear_layer.down", "lora_linear_layer.up"))
 """PEFT; diffusers before PEFT, in the U-Net and in the text encoder."""
@@ -58,13 +50,13 @@ _PROCESSORS = {
 class Layer:
     """A torch layer that is a kernel of ours, or one of the layers that a stacked kernel holds.
 
-    names:  how tables call it; the first is written.
+    names:  its names in the tables; the first is written.
     path:   of our kernel; `number` counts the layers of a stack and is 0 elsewhere.
     theirs: shape of the torch weight, [D C] or [D C k k].
     ours:   shape of our kernel, [*C *D], without the axis of layers.
     """
 
-    part: Part
+    part: LoRAPart
     names: tuple[str, ...]
     path: str
     number: int
@@ -73,7 +65,7 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """The name that is written."""
+        """The name in the files that are written."""
         return self.names[0]
 
     @property
@@ -82,11 +74,11 @@ class Layer:
         return min((name for name in self.names if f".{self.name}".endswith(f".{name}")), key=len)
 
     def kohya(self, name: str) -> Iterator[str]:
-        """What Kohya's scripts call a layer of this name."""
+        """Yields the names of Kohya's scripts for a layer of this name."""
         return (f"{prefix}_{name.replace('.', '_')}" for prefix in self.part.kohya)
 
     def spellings(self) -> Iterator[tuple[str, str]]:
-        """(name in a file, role) of the two factors and of alpha, in all layouts."""
+        """Yields (name in a file, role) of the two factors and of alpha, in all layouts."""
         for name in self.names:
             for prefix in (f"{self.part.prefix}.", "", "base_model.model."):
                 for down, up in _FACTORS:
@@ -109,7 +101,7 @@ class Layer:
         return (rank, *self.theirs[1:]), (self.theirs[0], rank, *(1,) * (len(self.theirs) - 2))
 
     def to_torch(self, down: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The factors [*C R] and [R *D] of our kernel as those of the torch layer."""
+        """Returns the factors of the torch layer from the factors [*C R] and [R *D] of our kernel."""
         first, second = self.torch_shapes(up.shape[0])
         return (
             np.ascontiguousarray(np.moveaxis(down, (-1, -2), (0, 1)).reshape(first)),
@@ -117,7 +109,7 @@ class Layer:
         )
 
     def to_jax(self, down: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The way back."""
+        """Returns the factors [*C R] and [R *D] of our kernel from those of the torch layer."""
         rank, (_, inputs, outputs) = down.shape[0], sides("", self.ours)
         return (
             np.moveaxis(down.reshape(rank, self.theirs[1], *inputs[:-1]), (0, 1), (-1, -2)),
@@ -125,29 +117,30 @@ class Layer:
         )
 
 
-def layers_of(shapes: Mapping[str, tuple[int, ...]], parts: Parts) -> list[Layer]:
-    """The torch layers of kernels, given as shapes by path.
+def layers_of(shapes: Mapping[str, tuple[int, ...]], parts: Iterable[LoRAPart]) -> list[Layer]:
+    """Returns the torch layers of kernels, given as shapes by path.
 
-    Kernels that no table names alone have none: those that no table speaks of, and those that a table joins from
-    several tensors or cuts out of one.
+    Kernels that no table names alone have none: those without a rule, and those that a table joins from several tensors
+    or cuts out of one. Names of parts with the same prefixes are spellings of one layer.
     """
+    tables: dict[str, dict[tuple[str, tuple[str, ...]], list[LoRAPart]]] = {}
+    for each in sorted(parts, key=lambda part: part.alternate):
+        tables.setdefault(each.part, {}).setdefault((each.prefix, each.kohya), []).append(each)
     found = []
     for path, shape in shapes.items():
         head, _, rest = path.partition("/")
-        named: dict[int, dict[str, tuple[int, ...]]] = {}
-        for table in parts[head].tables if head in parts else ():
-            for number, name, torch_shape in _named(table, rest, shape, shape[0] if stacked(path) else 1):
-                named.setdefault(number, {})[name] = torch_shape
+        spellings = (_spellings(same, rest, shape, stacked(path)) for same in tables.get(head, {}).values())
+        part, named = next((found for found in spellings if found[1]), (None, {}))
         ours = shape[1:] if stacked(path) else shape
         for number, names in named.items():
             theirs = next(iter(names.values()))
-            if len(sides("", ours)[1]) > 1 or math.prod(theirs[2:]) == 1:  # no patches, whose windows we flatten
-                found.append(Layer(parts[head], tuple(names), path, number, theirs, ours))
+            if part and (len(sides("", ours)[1]) > 1 or math.prod(theirs[2:]) == 1):  # no patches: we flatten windows
+                found.append(Layer(part, tuple(names), path, number, theirs, ours))
     return found
 
 
 def known_names(layers: Iterable[Layer]) -> dict[str, tuple[Layer, str]]:
-    """(layer, role) by name in a file. Raises ConversionError if a name could be of two layers."""
+    """Returns (layer, role) by name in a file. Raises ConversionError if a name could be of two layers."""
     known: dict[str, tuple[Layer, str]] = {}
     twice = []
     for layer in layers:
@@ -159,12 +152,25 @@ def known_names(layers: Iterable[Layer]) -> dict[str, tuple[Layer, str]]:
     return known
 
 
-def _named(table: Rules, path: str, shape: tuple[int, ...], depth: int) -> list[tuple[int, str, tuple[int, ...]]]:
-    """(number of the layer, torch name, torch shape) of a kernel; none if the table does not name it alone.
+def _spellings(
+    parts: Iterable[LoRAPart], path: str, shape: tuple[int, ...], has_layers: bool
+) -> tuple[LoRAPart | None, dict[int, dict[str, tuple[int, ...]]]]:
+    """Returns (a part that names the kernel, torch shapes by number of the layer and torch name)."""
+    first, named = None, {}
+    for part in parts:
+        for table in part.tables:
+            for number, name, torch_shape in _torch_names(table, path, shape, shape[0] if has_layers else 1):
+                first = first or part
+                named.setdefault(number, {})[name] = torch_shape
+    return first, named
+
+
+def _torch_names(table: Rules, path: str, shape: tuple[int, ...], depth: int) -> list[tuple[int, str, tuple[int, ...]]]:
+    """Returns (number of the layer, torch name, torch shape) of a kernel; none if the table does not name it alone.
 
     The table is given a kernel whose values are the numbers of its layers.
     """
-    if not covered(table, [path]):
+    if not paths_with_rules(table, [path]):
         return []
     numbers = np.arange(depth, dtype=np.int32).reshape(depth, *(1,) * (len(shape) - 1))
     try:

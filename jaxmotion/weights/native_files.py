@@ -17,9 +17,10 @@ from typing import Any
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.weights import formats
+from jaxmotion.weights.checkpoint_format import with_widened_input
 from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.formats import BY_NAME, Format
-from jaxmotion.weights.rules import Lazy, Rules
+from jaxmotion.weights.rules import LazyArray, Rules
 from jaxmotion.weights.tensor_files import INDEX, Checkpoint, open_tensors
 from jaxmotion.weights.write import SHARD_BYTES, write_tensors
 
@@ -27,7 +28,7 @@ DESCRIPTION, PARAMETERS, KEPT, KEPT_CONFIG = "jaxmotion.json", "parameters", "ke
 
 
 @dataclasses.dataclass(frozen=True)
-class Imported:
+class NativeCheckpoint:
     """A folder of parameters under our paths. `format` and `latents` are empty when they did not come from outside.
 
     latents: input channels of a widened U-Net that belong to z_t; 0 when it is not widened.
@@ -38,15 +39,15 @@ class Imported:
     format: str = ""
     latents: int = 0
     stem: str = "model"
-    kept: Mapping[str, Lazy] = dataclasses.field(default_factory=dict)
+    kept: Mapping[str, LazyArray] = dataclasses.field(default_factory=dict)
 
-    def tensors(self) -> dict[str, Lazy]:
+    def tensors(self) -> dict[str, LazyArray]:
         """The tensors as they came, by their names outside."""
         if self.format not in BY_NAME:
             raise CheckpointFileError(f"{self.params.path} did not come from a format outside that could be restored.")
         tables: dict[str, Rules] = dict(BY_NAME[self.format].parts)
         if self.latents:
-            tables["denoiser"] = formats.widened(tables["denoiser"], self.latents)
+            tables["denoiser"] = with_widened_input(tables["denoiser"], self.latents)
         return {**formats.write(self.params, tables), **self.kept}
 
 
@@ -73,10 +74,10 @@ def import_checkpoint(
         FileExistsError: the destination holds something already.
     """
     params = formats.read(checkpoint, kind, like)
-    rest = formats.kept(checkpoint, kind)
+    rest = formats.buffers(checkpoint, kind)
     widened = "denoiser/conv_condition/kernel" in params
     latents = params["denoiser/conv_in/kernel"].shape[2] if widened else 0
-    description = {"format": kind.name, "holds": kind.holds, "latents": latents, "stem": checkpoint.stem}
+    description = {"format": kind.name, "holds": kind.description, "latents": latents, "stem": checkpoint.stem}
     with atomic_folder(destination) as folder:
         write(folder, params, description, shard_bytes=shard_bytes)
         if rest:
@@ -105,7 +106,7 @@ def restore(source: Path, destination: Path, *, shard_bytes: int = SHARD_BYTES) 
         CheckpointFileError: the source did not come from outside.
         FileExistsError: the destination holds something already.
     """
-    opened = open_imported(source)
+    opened = open_native(source)
     with atomic_folder(destination) as folder:
         write_tensors(folder, opened.stem, opened.tensors(), shard_bytes=shard_bytes)
         if (source / KEPT_CONFIG).is_file():
@@ -113,12 +114,12 @@ def restore(source: Path, destination: Path, *, shard_bytes: int = SHARD_BYTES) 
     return files_in(destination)
 
 
-def is_imported(folder: Path) -> bool:
+def is_native(folder: Path) -> bool:
     """Whether a folder was written here."""
     return (folder / DESCRIPTION).is_file()
 
 
-def open_imported(folder: Path) -> Imported:
+def open_native(folder: Path) -> NativeCheckpoint:
     """The folder that `write` or `import_checkpoint` wrote.
 
     Raises:
@@ -134,7 +135,7 @@ def open_imported(folder: Path) -> Imported:
     if len(params) != count:
         raise CheckpointFileError(f"{folder} holds {len(params)} parameters; {DESCRIPTION} says {count}.")
     rest = _opened(folder, KEPT) if any(folder.glob(f"{KEPT}*.safetensors")) else {}
-    return Imported(params, name, latents, stem, rest)
+    return NativeCheckpoint(params, name, latents, stem, rest)
 
 
 def _opened(folder: Path, stem: str) -> Checkpoint:

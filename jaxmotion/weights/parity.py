@@ -1,4 +1,4 @@
-"""How far an exported pipeline is from ours: both are run on the same inputs, part by part.
+"""Parity of an exported pipeline with ours: both are run on the same inputs, part by part.
 
 PyTorch, diffusers and transformers are imported only when something is verified.
 """
@@ -14,15 +14,17 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from tqdm import tqdm
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.types import Params
 
 RELATIVE = 1e-4
 """The largest difference of a part's result, over the largest value of ours."""
 
-Pair = tuple[Any, Any]
-"""Our result and that of PyTorch, of the same shape."""
+Outputs = tuple[npt.ArrayLike, npt.ArrayLike]
+"""(ours, reference): the output of our part and of its PyTorch counterpart, of the same shape."""
 
 
 class VerificationError(ValueError):
@@ -31,7 +33,7 @@ class VerificationError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Difference:
-    """How far a part is from ours, or why nobody knows.
+    """The difference of an exported part from ours, or the reason why it was not measured.
 
     absolute, relative: the largest difference, and that over the largest value of ours.
     limit:    (which of the two, how large it may be).
@@ -49,14 +51,14 @@ class Difference:
 
     @property
     def status(self) -> str:
-        """What became of it."""
+        """verified, not verified, or too large."""
         if self.reason:
             return "not verified"
         kind, most = self.limit
         return "verified" if getattr(self, kind) <= most else "too large"  # NaN is too large
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+    def to_json(self) -> Json:
+        """Returns JSON values."""
         if self.reason:
             return {"status": self.status, "reason": self.reason}
         kind, most = self.limit
@@ -75,8 +77,8 @@ class Report:
     parts: Mapping[str, Difference]
     versions: Mapping[str, str]
 
-    def to_json(self) -> dict[str, Any]:
-        """JSON values."""
+    def to_json(self) -> Json:
+        """Returns JSON values."""
         return {
             "versions": dict(self.versions),
             "inputs": "random, float32; relative to the largest value of jaxmotion's result",
@@ -92,29 +94,32 @@ class Report:
 
 
 def unverified(parts: Iterable[str], reason: str) -> Report:
-    """The report when nothing was run."""
+    """Returns the report when nothing was run."""
     return Report({name: Difference(reason=reason) for name in parts}, versions())
 
 
-class Sides:
-    """A system and the pipeline it was exported to. Methods of its kinds run one part on both sides."""
+class ParityCheck:
+    """A system and the pipeline it was exported to.
+
+    A subclass has one method per part, of the part's name, that runs it in both and returns `Outputs`.
+    """
 
     def __init__(self, params: Params, pipe: Any):
         self._params, self.pipe = params, pipe
         self.rng = np.random.default_rng(0)
 
     def reason(self, part: str) -> str:
-        """Why a part cannot be compared; empty if it can."""
+        """Returns why a part cannot be compared; empty if it can."""
         del part
         return ""
 
     def limit(self, part: str) -> tuple[str, float]:
-        """How far a part may be from ours: ("relative" or "absolute", the largest difference)."""
+        """Returns the largest difference of a part that is allowed: ("relative" or "absolute", the number)."""
         del part
         return "relative", RELATIVE
 
     def params(self, *parts: str) -> dict[str, Any]:
-        """These parts of the parameters, or all that there are, in float32."""
+        """Returns these parts of the parameters, or all parts, in float32."""
         return {
             part: jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
             for part, tree in self._params.items()
@@ -122,26 +127,26 @@ class Sides:
         }
 
     def normal(self, *shape: int) -> jax.Array:
-        """Random inputs."""
+        """Returns random inputs."""
         return jnp.asarray(self.rng.normal(size=shape), jnp.float32)
 
     @staticmethod
     def torch(array: Any) -> Any:
-        """The same values for PyTorch."""
+        """Returns the same values as a PyTorch tensor."""
         import torch
 
         return torch.from_numpy(np.array(array))
 
 
-def verify(folder: Path, parts: Iterable[str], sides_of: Callable[[Any], Sides], **loading: Any) -> Report:
+def verify(folder: Path, parts: Iterable[str], check_of: Callable[[Any], ParityCheck], **loading: Any) -> Report:
     """Runs an exported folder beside the system it came from.
 
     Every part is "not verified" without PyTorch, and so are those for which there is not enough memory.
 
     Args:
-        parts: the names of the methods of `Sides` to run.
-        sides_of: from the loaded pipeline to both sides.
-        loading: for `from_pretrained`.
+        parts: the parts to run, by their methods of the check.
+        check_of: makes the check from the loaded pipeline.
+        loading: arguments of `from_pretrained`.
     """
     parts = list(parts)
     try:
@@ -151,34 +156,36 @@ def verify(folder: Path, parts: Iterable[str], sides_of: Callable[[Any], Sides],
         return unverified(parts, f"{error.name} is not installed")
     pipe: Any = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32, **loading)
     pipe.set_progress_bar_config(disable=True)
-    sides, found = sides_of(pipe), {}
+    check, found = check_of(pipe), {}
     with torch.no_grad(), jax.default_matmul_precision("highest"):
         for name in tqdm(parts, desc="verifying", unit="part", leave=False, disable=None):
-            if reason := sides.reason(name):
+            if reason := check.reason(name):
                 found[name] = Difference(reason=reason)
                 continue
             try:
-                ours, theirs = getattr(sides, name)()
+                ours, reference = getattr(check, name)()
             except (MemoryError, jax.errors.JaxRuntimeError) as error:
                 if not isinstance(error, MemoryError) and "RESOURCE_EXHAUSTED" not in str(error):
                     raise
                 found[name] = Difference(reason="there is not enough memory to run it in float32")
                 continue
-            found[name] = difference(ours, theirs, sides.limit(name))
+            found[name] = difference(ours, reference, check.limit(name))
     return Report(found, versions())
 
 
-def difference(ours: Any, theirs: Any, limit: tuple[str, float] = ("relative", RELATIVE)) -> Difference:
-    """How far two results are apart."""
-    ours, theirs = (np.asarray(each, np.float64) for each in (ours, theirs))
-    if ours.shape != theirs.shape:
-        raise VerificationError(f"Our result is {list(ours.shape)}, that of PyTorch is {list(theirs.shape)}.")
-    largest = float(np.abs(ours - theirs).max())
-    return Difference(largest, largest / (float(np.abs(ours).max()) or 1.0), limit)
+def difference(
+    ours: npt.ArrayLike, reference: npt.ArrayLike, limit: tuple[str, float] = ("relative", RELATIVE)
+) -> Difference:
+    """Returns how far two outputs are apart."""
+    mine, other = np.asarray(ours, np.float64), np.asarray(reference, np.float64)
+    if mine.shape != other.shape:
+        raise VerificationError(f"Our result is {list(mine.shape)}, that of PyTorch is {list(other.shape)}.")
+    largest = float(np.abs(mine - other).max())
+    return Difference(largest, largest / (float(np.abs(mine).max()) or 1.0), limit)
 
 
 def versions() -> dict[str, str]:
-    """Of what is installed among the packages that matter."""
+    """Returns the versions of the installed packages that parity depends on."""
     found = {}
     for name in ("jaxmotion", "jax", "flax", "torch", "diffusers", "transformers"):
         try:

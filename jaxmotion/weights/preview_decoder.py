@@ -16,7 +16,6 @@ from jaxtyping import Float, UInt8
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Array, Params, pixels_to_uint8
 from jaxmotion.weights import formats
-from jaxmotion.weights import infer as sizes
 from jaxmotion.weights.tensor_files import open_tensors
 
 PARTS = {"taehv": "preview", "diffusers-vae-tiny": "codec"}
@@ -38,11 +37,11 @@ class TinyDecoder:
         checkpoint = open_tensors(path)
         kind = formats.detect(checkpoint)
         if kind.name not in PARTS:
-            known = " or ".join(formats.BY_NAME[name].holds for name in PARTS)
-            raise CheckpointFileError(f"{path} holds {kind.holds}; a preview needs {known}.")
+            known = " or ".join(formats.BY_NAME[name].description for name in PARTS)
+            raise CheckpointFileError(f"{path} holds {kind.description}; a preview needs {known}.")
         part = PARTS[kind.name]
         found = {name.removeprefix(f"{part}/"): read for name, read in formats.read(checkpoint, kind).items()}
-        network, _ = sizes.network(part, {name: tuple(array.shape) for name, array in found.items()})
+        network, _ = kind.networks[part]({name: tuple(array.shape) for name, array in found.items()})
         self.path, self._network = path, network
         self._params = unflatten_dict({name: jnp.asarray(np.asarray(array)) for name, array in found.items()}, sep="/")
         self._channels: int = network.sizes.latent_channels  # pyright: ignore

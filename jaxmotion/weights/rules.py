@@ -5,8 +5,8 @@ number. `{stack}`, in the torch patterns only, stands for the number of a layer 
 first axis (`nn.chain.Stack`). Every torch name and every parameter must be met exactly once; otherwise the conversion
 stops and lists what is missing, what is unexpected, and what has the wrong shape or type.
 
-Arrays keep their precision, and none is read before it is asked for: `Lazy` arrays know their shape and type, so a
-checkpoint is converted one tensor at a time.
+Arrays keep their precision, and none is read before its values are needed: a `LazyArray` knows its shape and
+type, so a checkpoint is converted one tensor at a time.
 """
 
 from __future__ import annotations
@@ -15,16 +15,33 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxmotion.foundation.types import Params
 
-Tensors = Mapping[str, Any]
-"""Array-likes by torch name, or by path, with `shape`, `dtype` and `__array__`: NumPy's, JAX's, `Lazy`."""
+
+class Shaped(Protocol):
+    """An array or the description of one: NumPy's, JAX's, `LazyArray`, `jax.ShapeDtypeStruct`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+
+
+class ArrayLike(Shaped, Protocol):
+    """An array that NumPy can read: NumPy's, JAX's, `LazyArray`."""
+
+    def __array__(self) -> np.ndarray: ...
+
+
+Tensors = Mapping[str, ArrayLike]
+"""Arrays by torch name, or by path."""
 
 
 class ConversionError(ValueError):
@@ -56,14 +73,14 @@ class ConversionError(ValueError):
 
 
 @dataclasses.dataclass(frozen=True)
-class Lazy:
-    """An array that is made when it is asked for (`np.asarray`), and again each time."""
+class LazyArray:
+    """An array that is computed when it is read (`np.asarray`), and again each time."""
 
     shape: tuple[int, ...]
     dtype: np.dtype
     make: Callable[[], np.ndarray]
 
-    def __array__(self, dtype: Any = None, copy: bool | None = None) -> np.ndarray:
+    def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         made = self.make()
         return made if dtype is None else made.astype(dtype, copy=False)
 
@@ -76,7 +93,7 @@ class Transform:
     to_torch: takes the parameters and gives the tensors back.
     """
 
-    to_jax: Callable[..., Any]
+    to_jax: Callable[..., np.ndarray | tuple[np.ndarray, ...]]
     to_torch: Callable[..., Sequence[np.ndarray]]
 
 
@@ -91,9 +108,9 @@ JOINED_BIAS = Transform(lambda a, b: np.stack([a, b]), lambda x: (x[0], x[1]))
 
 
 def split_input(first: int) -> Transform:
-    """A convolution over `first` input channels and more: two kernels here, of which the second has the rest."""
+    """Splits a convolution's input channels: the `first` ones are one kernel here, the rest another."""
     return Transform(
-        lambda x: (CONV.to_jax(x[:, :first]), CONV.to_jax(x[:, first:])),
+        lambda x: (x[:, :first].transpose(2, 3, 1, 0), x[:, first:].transpose(2, 3, 1, 0)),
         lambda kernel, rest: CONV.to_torch(np.concatenate([kernel, rest], axis=2)),
     )
 
@@ -126,27 +143,27 @@ Rules = Sequence[Rule]
 
 
 def linear(torch: str, path: str, kernel: Transform = LINEAR) -> tuple[Rule, ...]:
-    """A layer with weight and bias, or with a weight alone."""
+    """Returns the rules of a layer with weight and bias, or with a weight alone."""
     return Rule(f"{torch}.weight", f"{path}/kernel", kernel), Rule(f"{torch}.bias", f"{path}/bias")
 
 
 def conv(torch: str, path: str) -> tuple[Rule, ...]:
-    """A two-dimensional convolution."""
+    """Returns the rules of a two-dimensional convolution."""
     return linear(torch, path, CONV)
 
 
 def pointwise(torch: str, path: str) -> tuple[Rule, ...]:
-    """A 1 x 1 convolution there, a linear layer here."""
+    """Returns the rules of a 1 x 1 convolution there, a linear layer here."""
     return linear(torch, path, POINTWISE)
 
 
 def norm(torch: str, path: str) -> tuple[Rule, ...]:
-    """A norm with scale and shift."""
+    """Returns the rules of a norm with scale and shift."""
     return Rule(f"{torch}.weight", f"{path}/scale"), Rule(f"{torch}.bias", f"{path}/bias")
 
 
 def pair(torch: str, path: str) -> tuple[Rule, ...]:
-    """A linear layer whose result falls into two halves (`nn.feedforward.GatedMLP`), one tensor there."""
+    """Returns the rules of a linear layer whose output is two halves (`nn.feedforward.GatedMLP`), one tensor there."""
     return (
         Rule(f"{torch}.weight", f"{path}/kernel", PAIR_KERNEL),
         Rule(f"{torch}.bias", f"{path}/bias", PAIR_BIAS),
@@ -154,32 +171,36 @@ def pair(torch: str, path: str) -> tuple[Rule, ...]:
 
 
 def under(torch: str, path: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
-    """The rules of a part, with its prefixes before their names and paths."""
+    """Returns the rules of a part with its prefixes before their names and paths."""
     return tuple(Rule(tuple(torch + n for n in r.names), tuple(path + p for p in r.paths), r.transform) for r in rules)
 
 
 def to_jax(rules: Rules, tensors: Tensors, like: Params, ignored: Iterable[str] = ()) -> dict[str, Any]:
-    """Our parameters from a checkpoint, as a nested dict of NumPy arrays.
+    """Returns our parameters from a checkpoint, as a nested dict of NumPy arrays.
 
     Args:
         like: nested dict of arrays or shapes: exactly the parameters that are wanted.
         ignored: patterns of torch names that are no parameters, such as buffers; here `*` stands for anything.
     """
-    flat: dict[str, Any] = flatten_dict(like, sep="/")  # pyright: ignore[reportAssignmentType]
+    flat: dict[str, Shaped] = flatten_dict(like, sep="/")  # pyright: ignore[reportAssignmentType]
     made = parameters(rules, tensors, flat, ignored)
     return unflatten_dict({path: np.asarray(array) for path, array in made.items()}, sep="/")
 
 
 def to_torch(rules: Rules, params: Params) -> dict[str, np.ndarray]:
-    """The tensors of a checkpoint from our parameters, given as a nested dict."""
-    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
+    """Returns the tensors of a checkpoint from our parameters, given as a nested dict."""
+    flat: dict[str, ArrayLike] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
     return {name: np.asarray(array) for name, array in tensors_of(rules, flat).items()}
 
 
 def parameters(
-    rules: Rules, tensors: Tensors, like: Mapping[str, Any], ignored: Iterable[str] = (), source: str = "The checkpoint"
-) -> dict[str, Lazy]:
-    """Our parameters by path, each made from its tensors when it is asked for.
+    rules: Rules,
+    tensors: Tensors,
+    like: Mapping[str, Shaped],
+    ignored: Iterable[str] = (),
+    source: str = "The checkpoint",
+) -> dict[str, LazyArray]:
+    """Returns our parameters by path, each made from its tensors when it is read.
 
     Raises:
         ConversionError: the tensors are not those that `like` needs; `source` is what its message calls them.
@@ -196,28 +217,28 @@ def parameters(
             if not jnp.issubdtype(came.dtype, jnp.floating):
                 wrong_dtype.append(f"{name}: {came.dtype} came, a floating-point type is needed")
     missing = [name for name in names if name not in tensors]
-    unexpected = [n for n in tensors if n not in names and not fits(skip, n)]
+    unexpected = [n for n in tensors if n not in names and not matches_any(skip, n)]
     if missing or unexpected or wrong_shape or wrong_dtype:
         raise ConversionError(missing, unexpected, wrong_shape, wrong_dtype, source)
     return {path: array for place in wanted for path, array in place.parameters(tensors, like).items()}
 
 
-def tensors_of(rules: Rules, params: Mapping[str, Any]) -> dict[str, Lazy]:
-    """The tensors of a checkpoint by name, each made from our parameters (array-likes by path) when it is asked for."""
+def tensors_of(rules: Rules, params: Tensors) -> dict[str, LazyArray]:
+    """Returns the tensors of a checkpoint by name, each made from our parameters (arrays by path) when it is read."""
     return {
-        name: Lazy(shape, np.dtype(params[place.paths[0]].dtype), functools.partial(place.tensor, params, name))
+        name: LazyArray(shape, np.dtype(params[place.paths[0]].dtype), functools.partial(place.tensor, params, name))
         for place in _places(rules, params)
         for name, shape in place.tensors(params).items()
     }
 
 
-def covered(rules: Rules, paths: Iterable[str]) -> set[str]:
-    """Those of the paths that the table has rules for."""
+def paths_with_rules(rules: Rules, paths: Iterable[str]) -> set[str]:
+    """Returns the paths that the table has rules for."""
     return {path for path in paths if _rules_of(rules, path)}
 
 
 def shapes_of(rules: Rules, tensors: Tensors) -> dict[str, tuple[int, ...]]:
-    """The shapes, by path, of the parameters that these tensors make, as far as they are there and fit their rules."""
+    """Returns the shapes, by path, of the parameters that these tensors make where all of them are there and fit."""
     index = _index_of_names(tuple(rules))
     found: dict[tuple[str, ...], tuple[Rule, dict[int, dict[int, str]]]] = {}
     for name in tensors:
@@ -241,14 +262,14 @@ def shapes_of(rules: Rules, tensors: Tensors) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def spoken_of(rules: Rules, name: str) -> tuple[str, ...] | None:
-    """The paths that a tensor is part of; None when no rule speaks of its name."""
+def parameter_paths_of(rules: Rules, name: str) -> tuple[str, ...] | None:
+    """Returns the paths of the parameters that a tensor is part of; None when no rule has its name."""
     found = _index_of_names(tuple(rules)).find(name)
     return tuple(pattern.format(**found[0][1]) for pattern in found[0][0].paths) if found else None
 
 
-def fits(patterns: Iterable[str], name: str) -> bool:
-    """Whether one of the patterns, in which `*` stands for anything, is of this name."""
+def matches_any(patterns: Iterable[str], name: str) -> bool:
+    """Whether a name matches one of the patterns, in which `*` stands for anything."""
     return any(_regex(pattern).fullmatch(name) for pattern in patterns)
 
 
@@ -264,7 +285,7 @@ class _Place:
     def names(self) -> Iterator[str]:
         return (name for layer in self.layers for name in layer)
 
-    def tensors(self, params: Mapping[str, Any]) -> dict[str, tuple[int, ...]]:
+    def tensors(self, params: Mapping[str, Shaped]) -> dict[str, tuple[int, ...]]:
         """Shapes of the tensors by name."""
         arrays = [_hollow(params[path]) for path in self.paths]
         if self.rule.stacked:
@@ -272,15 +293,15 @@ class _Place:
         shapes = [tuple(tensor.shape) for tensor in self.rule.transform.to_torch(*arrays)]
         return {name: shape for layer in self.layers for name, shape in zip(layer, shapes, strict=True)}
 
-    def tensor(self, params: Mapping[str, Any], name: str) -> np.ndarray:
-        """One of the tensors."""
+    def tensor(self, params: Tensors, name: str) -> np.ndarray:
+        """Returns the tensor of this name."""
         layer, part = next((i, layer.index(name)) for i, layer in enumerate(self.layers) if name in layer)
         arrays = [np.asarray(params[path]) for path in self.paths]
         if self.rule.stacked:
             arrays = [array[layer] for array in arrays]
         return self.rule.transform.to_torch(*arrays)[part]
 
-    def parameters(self, tensors: Tensors, like: Mapping[str, Any]) -> dict[str, Lazy]:
+    def parameters(self, tensors: Tensors, like: Mapping[str, Shaped]) -> dict[str, LazyArray]:
         """The parameters by path."""
         dtype = np.result_type(*(np.dtype(tensors[name].dtype) for name in self.names))
 
@@ -289,7 +310,7 @@ class _Place:
             return np.stack(layers) if self.rule.stacked else layers[0]
 
         return {
-            path: Lazy(tuple(like[path].shape), dtype, functools.partial(make, part))
+            path: LazyArray(tuple(like[path].shape), dtype, functools.partial(make, part))
             for part, path in enumerate(self.paths)
         }
 
@@ -298,10 +319,10 @@ class _Place:
         return made if isinstance(made, tuple) else (made,)
 
 
-def _places(rules: Rules, params: Mapping[str, Any]) -> list[_Place]:
-    """How the parameters fall into uses of the rules. Raises ConversionError unless each path has exactly one rule."""
+def _places(rules: Rules, params: Mapping[str, Shaped]) -> list[_Place]:
+    """Returns how rules make the parameters. Raises ConversionError unless each path has exactly one rule."""
     index = _index(tuple(rules))
-    places: dict[tuple[Any, ...], _Place] = {}
+    places: dict[tuple[str, ...], _Place] = {}
     unknown = []
     for path, array in params.items():
         found = index.find(path)
@@ -323,18 +344,18 @@ def _places(rules: Rules, params: Mapping[str, Any]) -> list[_Place]:
 
 
 class _Index:
-    """Patterns by the text before their first number, so that few are tried on a name."""
+    """The rules of patterns, by the text before the pattern's first number, so that few are tried on a name."""
 
-    def __init__(self, patterns: Iterable[tuple[str, Any]]):
-        self.by_start: dict[str, list[tuple[re.Pattern[str], Any]]] = {}
-        for pattern, value in patterns:
-            self.by_start.setdefault(pattern.partition("{")[0], []).append((_regex(pattern), value))
+    def __init__(self, patterns: Iterable[tuple[str, Rule]]):
+        self.by_start: dict[str, list[tuple[re.Pattern[str], Rule]]] = {}
+        for pattern, rule in patterns:
+            self.by_start.setdefault(pattern.partition("{")[0], []).append((_regex(pattern), rule))
         self.lengths = sorted({len(start) for start in self.by_start})
 
-    def find(self, name: str) -> list[tuple[Any, dict[str, str]]]:
-        """The values whose patterns fit, with the numbers in them."""
+    def find(self, name: str) -> list[tuple[Rule, dict[str, str]]]:
+        """Returns the rules whose patterns match, with the numbers in the name."""
         tried = (each for n in self.lengths if n <= len(name) for each in self.by_start.get(name[:n], ()))
-        return [(value, match.groupdict()) for regex, value in tried if (match := regex.fullmatch(name))]
+        return [(rule, match.groupdict()) for regex, rule in tried if (match := regex.fullmatch(name))]
 
 
 @functools.lru_cache(maxsize=64)
@@ -361,7 +382,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
     return re.compile("".join(parts))
 
 
-def _hollow(array: Any) -> np.ndarray:
+def _hollow(array: Shaped) -> np.ndarray:
     """An array of the same shape that takes no memory."""
     return np.broadcast_to(np.zeros((), np.int8), tuple(array.shape))
 

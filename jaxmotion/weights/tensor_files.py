@@ -13,7 +13,7 @@ from safetensors import SafetensorError, safe_open
 
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights import torch_zip
-from jaxmotion.weights.rules import Lazy
+from jaxmotion.weights.rules import LazyArray
 
 INDEX = ".safetensors.index.json"
 ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
@@ -38,7 +38,7 @@ DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 """The same the other way round."""
 
 
-class Checkpoint(Mapping[str, Lazy]):
+class Checkpoint(Mapping[str, LazyArray]):
     """The tensors of a checkpoint by name, in the order of the files, each read when it is asked for.
 
     path:     what was opened.
@@ -46,7 +46,7 @@ class Checkpoint(Mapping[str, Lazy]):
     metadata: text by name, from the header of a safetensors file.
     """
 
-    def __init__(self, path: Path, files: list[Path], tensors: Mapping[str, Lazy], metadata: Mapping[str, str]):
+    def __init__(self, path: Path, files: list[Path], tensors: Mapping[str, LazyArray], metadata: Mapping[str, str]):
         self.path, self.files, self.metadata = path, files, dict(metadata)
         self._tensors = dict(tensors)
 
@@ -55,7 +55,7 @@ class Checkpoint(Mapping[str, Lazy]):
         """The name of the file, or of its shards, without what follows."""
         return self.files[0].name.removesuffix(INDEX).removesuffix(self.files[0].suffix)
 
-    def __getitem__(self, name: str) -> Lazy:
+    def __getitem__(self, name: str) -> LazyArray:
         return self._tensors[name]
 
     def __iter__(self) -> Iterator[str]:
@@ -124,7 +124,7 @@ def _open_index(path: Path, file: Path) -> Checkpoint:
     return Checkpoint(path, [file, *files], tensors, shards[names[0]][1] if names else {})
 
 
-def _open_safetensors(file: Path) -> tuple[dict[str, Lazy], dict[str, str]]:
+def _open_safetensors(file: Path) -> tuple[dict[str, LazyArray], dict[str, str]]:
     try:
         with safe_open(file, framework="numpy") as opened:
             kinds = {name: opened.get_slice(name) for name in opened.keys()}  # noqa: SIM118 (no mapping)
@@ -144,12 +144,12 @@ def _open_safetensors(file: Path) -> tuple[dict[str, Lazy], dict[str, str]]:
     return {name: _lazy(file, name, shape, _DTYPES[kind]) for name, (shape, kind) in shapes.items()}, metadata
 
 
-def _lazy(file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Lazy:
+def _lazy(file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> LazyArray:
     def make() -> Any:
         with safe_open(file, framework="numpy") as opened:
             return opened.get_tensor(name)
 
-    return Lazy(shape, dtype, make)
+    return LazyArray(shape, dtype, make)
 
 
 def _check_start(file: Path, start: bytes) -> None:

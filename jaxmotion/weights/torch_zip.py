@@ -23,7 +23,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxmotion.foundation.errors import CheckpointFileError
-from jaxmotion.weights.rules import Lazy
+from jaxmotion.weights.rules import LazyArray
 
 DTYPES = {
     "DoubleStorage": np.dtype(np.float64),
@@ -43,7 +43,7 @@ _OPAQUE = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy", "_codecs"
 """Modules whose objects training code leaves beside the weights. They are noted by name and never made."""
 
 
-def read(path: Path) -> dict[str, Lazy]:
+def read(path: Path) -> dict[str, LazyArray]:
     """The tensors by name, read when they are asked for.
 
     Raises:
@@ -280,7 +280,7 @@ def _tensors(path: Path, content: Any) -> Iterator[tuple[str, _Tensor]]:
         yield str(name), tensor
 
 
-def _lazy(path: Path, name: str, tensor: _Tensor, files: dict[str, str], sizes: dict[str, int]) -> Lazy:
+def _lazy(path: Path, name: str, tensor: _Tensor, files: dict[str, str], sizes: dict[str, int]) -> LazyArray:
     storage = tensor.storage
     member = files.get(f"data/{storage.key}")
     last = tensor.offset + sum((n - 1) * stride for n, stride in zip(tensor.shape, tensor.strides, strict=True))
@@ -299,4 +299,4 @@ def _lazy(path: Path, name: str, tensor: _Tensor, files: dict[str, str], sizes: 
         strides = tuple(stride * storage.dtype.itemsize for stride in tensor.strides)
         return np.lib.stride_tricks.as_strided(numbers, tensor.shape, strides, writeable=False)
 
-    return Lazy(tensor.shape, storage.dtype, make)
+    return LazyArray(tensor.shape, storage.dtype, make)

@@ -29,7 +29,7 @@ from jaxmotion.weights.tables.clip import CLIP_TEXT_BARE
 from jaxmotion.weights.tables.cogvideox import COGVIDEOX
 from jaxmotion.weights.tables.dinov2 import DINOV2
 from jaxmotion.weights.tables.stable_diffusion import UNET
-from jaxmotion.weights.tables.t5 import T5
+from jaxmotion.weights.tables.t5 import T5, t5_config
 from jaxmotion.weights.tensor_files import open_tensors
 
 pytestmark = pytest.mark.slow
@@ -173,16 +173,7 @@ def test_t5(computed, read, distance):
     """Four of the 24 layers of XXL, at full width: all of them and their copy do not fit the memory."""
     sizes = dataclasses.replace(t5.XXL, depth=4)
     text = np.random.default_rng(0).integers(0, 32000, (1, 226), dtype=np.int32)
-    config = transformers.T5Config(
-        vocab_size=sizes.vocabulary,
-        d_model=sizes.features,
-        d_kv=sizes.head_features,
-        d_ff=sizes.hidden,
-        num_layers=sizes.depth,
-        num_heads=sizes.heads,
-        feed_forward_proj="gated-gelu",
-        tie_word_embeddings=False,
-    )
+    config = transformers.T5Config(**t5_config(sizes))
     ids = torch.tensor(text, dtype=torch.long)
     theirs = computed(lambda: transformers.T5EncoderModel(config), lambda module: module(ids).last_hidden_state)
     params = read(T5, t5.T5Encoder(sizes), text)

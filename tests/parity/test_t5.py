@@ -12,30 +12,13 @@ from transformers import T5Config, T5EncoderModel
 from transformers.models.t5.modeling_t5 import T5Attention
 
 from jaxmotion.models.t5 import TINY, T5Encoder, distance_classes
-from jaxmotion.weights.tables.t5 import SHARED_AGAIN, T5
-
-
-def theirs_of(sizes):
-    return T5EncoderModel(
-        T5Config(
-            vocab_size=sizes.vocabulary,
-            d_model=sizes.features,
-            d_kv=sizes.head_features,
-            d_ff=sizes.hidden,
-            num_layers=sizes.depth,
-            num_heads=sizes.heads,
-            relative_attention_num_buckets=sizes.buckets,
-            relative_attention_max_distance=sizes.farthest,
-            feed_forward_proj="gated-gelu",
-            tie_word_embeddings=False,
-        )
-    )
+from jaxmotion.weights.tables.t5 import SHARED_AGAIN, T5, t5_config
 
 
 def test_encoder(randomise, shapes, through_files, distance):
     """Heads wider in all than the tokens, and padding that is read like any other token, as CogVideoX reads it."""
     sizes = dataclasses.replace(TINY, head_features=24)
-    theirs = randomise(theirs_of(sizes))
+    theirs = randomise(T5EncoderModel(T5Config(**t5_config(sizes))))
     text = np.random.default_rng(0).integers(2, sizes.vocabulary, (2, sizes.length), dtype=np.int32)
     text[1, 5:] = 0
     params = through_files(T5, theirs, shapes(T5Encoder(sizes), text), SHARED_AGAIN)

@@ -24,7 +24,7 @@ from jaxmotion.runs import experiment, initial, train
 from jaxmotion.runs import trained as run
 from jaxmotion.systems.lora import LoRA
 from jaxmotion.training.checkpoint import latest_step, restore_params
-from jaxmotion.weights.native_files import open_imported
+from jaxmotion.weights.native_files import open_native
 from tests.support.exports import frames_elsewhere, of_run
 
 SHAPE = [
@@ -174,7 +174,7 @@ def test_a_lora_goes_out_and_comes_back(root: Path, trained: Path, adapted: Path
         assert code == 0, text
     code, text = said(root, "convert", "export", "--run", str(adapted), "--format=safetensors", f"{tmp_path}/merged")
     assert code == 0, text
-    merged = open_imported(tmp_path / "merged").params
+    merged = open_native(tmp_path / "merged").params
     for layout in ("peft", "kohya"):
         file = str(tmp_path / layout / "pytorch_lora_weights.safetensors")
         base = overridden(root, "--start-from.run", str(trained), "--start-from.lora", file)

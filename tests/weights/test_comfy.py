@@ -10,7 +10,7 @@ from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs.experiment import load
 from jaxmotion.systems.livephoto.export_comfy import export_comfy
 from jaxmotion.weights.formats import detect, read
-from jaxmotion.weights.rules import Lazy
+from jaxmotion.weights.rules import LazyArray
 from jaxmotion.weights.tensor_files import open_tensors
 
 torch = pytest.importorskip("torch")
@@ -65,7 +65,7 @@ def test_positions_are_those_that_diffusers_keeps(system, params, tmp_path):
 
 
 def test_without_motion_modules_there_is_nothing_to_give(system, tmp_path):
-    some = {"denoiser/conv_in/kernel": Lazy((3, 3, 4, 8), np.dtype(np.float32), lambda: np.zeros((3, 3, 4, 8)))}
+    some = {"denoiser/conv_in/kernel": LazyArray((3, 3, 4, 8), np.dtype(np.float32), lambda: np.zeros((3, 3, 4, 8)))}
     with pytest.raises(ValueError, match="without motion modules has nothing"):
         export_comfy(system, some, tmp_path / "out", meta={})
     assert not (tmp_path / "out").exists()

@@ -28,7 +28,7 @@ from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.weights import parity as report
-from jaxmotion.weights.rules import ConversionError, covered
+from jaxmotion.weights.rules import ConversionError, paths_with_rules
 from jaxmotion.weights.tensor_files import open_tensors
 from jaxmotion.weights.tokenizers import HashTokens
 from tests.support.exports import (
@@ -180,7 +180,7 @@ def test_each_parameter_goes_into_one_component(root: Path, published) -> None:
         assert isinstance(system, LivePhoto)
         systems[name] = system, shapes_of(system)
     for name, (system, flat) in systems.items():
-        taken = [path for table in livephoto.tables(system) for path in covered(table, flat)]
+        taken = [path for table in livephoto.tables(system) for path in paths_with_rules(table, flat)]
         assert sorted(taken) == sorted(flat), name
 
 

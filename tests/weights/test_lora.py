@@ -20,8 +20,9 @@ from jaxmotion.models.clip import CLIPText, CLIPTextSizes
 from jaxmotion.models.stable_diffusion import FULL, stable_diffusion_unet
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.nn.low_rank import chosen, fresh, merge, pairs, product
+from jaxmotion.weights.formats import LORA_PARTS
 from jaxmotion.weights.lora import METADATA, Factors, from_file, layout, merge_into, refit, to_kohya, to_peft
-from jaxmotion.weights.lora_names import STABLE_DIFFUSION, layers_of
+from jaxmotion.weights.lora_names import layers_of
 from jaxmotion.weights.rules import ConversionError, to_jax, to_torch
 from jaxmotion.weights.tables import clip as clip_rules
 from jaxmotion.weights.tables import stable_diffusion as rules
@@ -314,7 +315,7 @@ def test_names_of_the_latent_diffusion_code_are_those_that_diffusers_knows(like:
     kernels = {path: leaf.shape for path, leaf in flatten_dict(like, sep="/").items() if path.endswith("/kernel")}
     layers = {
         next(layer.kohya(layer.names[1])): next(layer.kohya(layer.name))
-        for layer in layers_of(kernels, STABLE_DIFFUSION)
+        for layer in layers_of(kernels, LORA_PARTS)
         # Diffusers' converter takes the upsampling of a stage without attention for an attention.
         if layer.part.prefix == "unet" and layer.name != "up_blocks.0.upsamplers.0.conv"
     }
@@ -473,7 +474,7 @@ def test_every_layer_of_the_published_size_has_a_name() -> None:
     )
     kernels = {f"denoiser/{path}": leaf.shape for path, leaf in flatten_dict(ours, sep="/").items()}
     kernels = {path: shape for path, shape in kernels.items() if path.endswith("/kernel")}
-    layers = layers_of(kernels, STABLE_DIFFUSION)
+    layers = layers_of(kernels, LORA_PARTS)
     with torch.device("meta"):
         adapter = MotionAdapter(use_motion_mid_block=False)
         theirs = UNetMotionModel.from_unet2d(

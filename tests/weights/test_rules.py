@@ -15,7 +15,7 @@ from jaxmotion.weights.rules import (
     POINTWISE,
     SAME,
     ConversionError,
-    Lazy,
+    LazyArray,
     Rule,
     linear,
     norm,
@@ -133,7 +133,7 @@ def test_nothing_is_read_before_it_is_asked_for():
     read = []
 
     def reading(name):
-        return Lazy(TENSORS[name].shape, TENSORS[name].dtype, lambda: read.append(name) or TENSORS[name])
+        return LazyArray(TENSORS[name].shape, TENSORS[name].dtype, lambda: read.append(name) or TENSORS[name])
 
     flat = flatten_dict(PARAMS, sep="/")
     made = parameters(RULES, {name: reading(name) for name in TENSORS}, flat)

@@ -27,7 +27,7 @@ from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted, TextReweighting
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.systems.video_diffusion import VideoDiffusion
-from jaxmotion.weights.parity import Pair, Report, Sides
+from jaxmotion.weights.parity import Outputs, ParityCheck, Report
 from jaxmotion.weights.parity import verify as run_both
 
 FRAMES = 1e-3
@@ -37,7 +37,7 @@ FRAMES = 1e-3
 def verify(folder: Path, system: LivePhoto, params: Params, sampling: Sampling) -> Report:
     """Runs an exported folder beside the system it came from."""
     return run_both(
-        folder, parts_of(system), lambda pipe: _Sides(system, params, sampling, pipe), trust_remote_code=True
+        folder, parts_of(system), lambda pipe: _Parity(system, params, sampling, pipe), trust_remote_code=True
     )
 
 
@@ -49,7 +49,7 @@ def parts_of(system: LivePhoto) -> list[str]:
     return ["text_encoder", *reweighting, "vae_encode", *content, "unet", "scheduler", "vae_decode", "pipeline"]
 
 
-class _Sides(Sides):
+class _Parity(ParityCheck):
     """At the smallest size that passes all networks."""
 
     def __init__(self, system: LivePhoto, params: Params, sampling: Sampling, pipe: Any):
@@ -69,40 +69,40 @@ class _Sides(Sides):
         """Frames have their own."""
         return ("absolute", FRAMES) if part == "pipeline" else super().limit(part)
 
-    def unet(self) -> Pair:
+    def unet(self) -> Outputs:
         """One prediction of the stock U-Net, without the content layers."""
         conditioners = {k: v for k, v in self.system.conditioners.items() if "content" not in v.tokens()}
         plain = dataclasses.replace(self.system, conditioners=conditioners).build()
         return self._prediction(plain, {}, None)
 
-    def content_layers(self) -> Pair:
+    def content_layers(self) -> Outputs:
         """One prediction of the U-Net that looks at random patches through the content layers."""
         patches = self.normal(2, 5, self.found[ContentTokens].encoder.features)
         tokens = apply(nn.Dense(self.found[ContentTokens].features), self.params("content")["content"], patches)
         content = self.pipe.content_layers(self.torch(patches))
         return self._prediction(self.model, {"content": rearrange(tokens, "B L D -> B 1 L D")}, content)
 
-    def vae_encode(self) -> Pair:
+    def vae_encode(self) -> Outputs:
         """Latents of random pictures."""
         pixels = self.rng.uniform(-1, 1, (2, 1, *self.system.size, 3)).astype(np.float32)
         ours = jax.jit(self.system.codec.encode)(self.params("codec").get("codec", {}), pixels)
         theirs = self.pipe.encode_pixels(self.torch(rearrange(pixels, "B 1 H W C -> B C H W")))
         return rearrange(ours, "B 1 h w C -> B C h w"), theirs
 
-    def vae_decode(self) -> Pair:
+    def vae_decode(self) -> Outputs:
         """Pixels of random latents."""
         z = self._latents()
         ours = jax.jit(self.system.codec.decode)(self.params("codec").get("codec", {}), z)
         return rearrange(ours, "B T H W C -> B C T H W"), self.pipe.decode_latents(self.torch(_channels_first(z)), 0)
 
-    def text_encoder(self) -> Pair:
+    def text_encoder(self) -> Outputs:
         """The last hidden state of random tokens."""
         sizes = self.found[TextTokens].encoder
         ids = self.rng.integers(0, sizes.vocabulary, (2, sizes.length))
         ours = jax.jit(CLIPText(sizes).apply)({"params": self.params("text_encoder")["text_encoder"]}, ids)
         return ours, self.pipe.text_encoder(self.torch(ids)).last_hidden_state
 
-    def text_reweighting(self) -> Pair:
+    def text_reweighting(self) -> Outputs:
         """Random embeddings, weighted."""
         sizes, reweighted = self.found[TextTokens].encoder, self.found[Reweighted]
         text = self.normal(2, sizes.length, sizes.features)
@@ -110,7 +110,7 @@ class _Sides(Sides):
         weights = jax.jit(network.apply)({"params": self.params("reweighting")["reweighting"]}, text)
         return weights[..., None] * text[:, None], self.pipe.text_reweighting(self.torch(text))
 
-    def content_encoder(self) -> Pair:
+    def content_encoder(self) -> Outputs:
         """All tokens of random pictures."""
         sizes = self.found[ContentTokens].encoder
         pictures = self.normal(1, sizes.image_size, sizes.image_size, 3)
@@ -118,7 +118,7 @@ class _Sides(Sides):
         theirs = self.pipe.content_encoder(self.torch(rearrange(pictures, "B H W C -> B C H W")))
         return ours, theirs.last_hidden_state
 
-    def scheduler(self) -> Pair:
+    def scheduler(self) -> Outputs:
         """Every step of a schedule, each from where the scheduler has come to with random predictions."""
         process, sampler, scheduler = self.system.process, self.sampling.sampler, self.pipe.scheduler
         plan = sampler.plan(process)
@@ -138,7 +138,7 @@ class _Sides(Sides):
             z, last = jnp.asarray(theirs[-1].numpy()), z0
         return np.stack(ours), np.stack(theirs)
 
-    def pipeline(self) -> Pair:
+    def pipeline(self) -> Outputs:
         """Frames in [0, 1] of a photo, after two steps of inversion and two of sampling that add no noise."""
         steps, guidance, prior = 2, 2.0, (0.2, 0.1)
         sampler = dataclasses.replace(self.sampling.sampler, steps=steps)
@@ -172,7 +172,7 @@ class _Sides(Sides):
         ).frames
         return jax.jit(frames)(self.params()), theirs
 
-    def _prediction(self, model: VideoDiffusion, tokens: dict[str, Any], content: Any) -> Pair:
+    def _prediction(self, model: VideoDiffusion, tokens: dict[str, Any], content: Any) -> Outputs:
         """One prediction about random latents under random channels and text, and the given content."""
         z, t = self._latents(), 321
         text_sizes, channels = self.found[TextTokens].encoder, unet_sizes(self.system).condition_channels

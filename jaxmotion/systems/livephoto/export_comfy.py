@@ -12,10 +12,10 @@ from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.nn.embedding import position_sinusoid
 from jaxmotion.systems.system import System
 from jaxmotion.weights import formats
-from jaxmotion.weights.diffusers_configs import positions
 from jaxmotion.weights.diffusers_folder import files_in, write_json
-from jaxmotion.weights.rules import covered
+from jaxmotion.weights.rules import paths_with_rules
 from jaxmotion.weights.tables.animatediff import ANIMATEDIFF
+from jaxmotion.weights.tables.stable_diffusion import num_positions
 from jaxmotion.weights.write import write_tensors
 
 FILE, CONFIG = "motion_module", "jaxmotion_config.json"
@@ -38,13 +38,13 @@ def export_comfy(
         ValueError: the parameters have no motion modules.
     """
     below = {path.removeprefix("denoiser/"): array for path, array in params.items() if path.startswith("denoiser/")}
-    mine = {f"denoiser/{path}": below[path] for path in covered(ANIMATEDIFF, below)}
+    mine = {f"denoiser/{path}": below[path] for path in paths_with_rules(ANIMATEDIFF, below)}
     if not mine:
         raise ValueError(
             f"A {type(system).__name__} without motion modules has nothing to give to AnimateDiff's nodes."
         )
     tensors: dict[str, Any] = dict(formats.write(mine, {"denoiser": ANIMATEDIFF}))
-    length = positions(system.frames)
+    length = num_positions(system.frames)
     for name in [name for name in tensors if name.endswith(_QUERY)]:
         table = position_sinusoid(length, tensors[name].shape[1])[None]
         tensors[f"{name.removesuffix(_QUERY)}.pos_encoder.pe"] = np.asarray(table)

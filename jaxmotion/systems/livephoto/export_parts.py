@@ -25,15 +25,21 @@ from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted
 from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.systems.text import TextTokens
-from jaxmotion.weights import diffusers_configs as classes
+from jaxmotion.weights.checkpoint_format import with_widened_input
+from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.diffusers_folder import Component, Pipeline
 from jaxmotion.weights.diffusers_scheduler import scheduler_of
-from jaxmotion.weights.formats import widened
-from jaxmotion.weights.rules import ConversionError, Rules, Tensors, covered, tensors_of, under
-from jaxmotion.weights.tables.autoencoder import AUTOENCODER
-from jaxmotion.weights.tables.clip import CLIP_TEXT
-from jaxmotion.weights.tables.dinov2 import DINOV2, DINOV2_GATED
-from jaxmotion.weights.tables.stable_diffusion import MOTION, UNET
+from jaxmotion.weights.rules import ConversionError, Rules, Tensors, paths_with_rules, tensors_of, under
+from jaxmotion.weights.tables.autoencoder import AUTOENCODER, autoencoder_kl_config
+from jaxmotion.weights.tables.clip import CLIP_TEXT, clip_text_config
+from jaxmotion.weights.tables.dinov2 import DINOV2, DINOV2_GATED, dinov2_config
+from jaxmotion.weights.tables.stable_diffusion import (
+    MOTION,
+    UNET,
+    motion_adapter_config,
+    num_positions,
+    unet_motion_config,
+)
 from jaxmotion.weights.tokenizers import Tokens
 
 _CHANNELS = {ReferenceLatent: "reference", FrameMap: "frame", LevelMap: "level"}
@@ -62,7 +68,7 @@ def pipeline_of(system: LivePhoto, params: Tensors, sampling: Sampling, tokens: 
         "vae": _codec(system, params),
         "tokenizer": tokens.component(),
         "text_encoder": Component(
-            "transformers", "CLIPTextModel", classes.clip_text(text), tensors=taken(clip_text, params)
+            "transformers", "CLIPTextModel", clip_text_config(text), tensors=taken(clip_text, params)
         ),
         "scheduler": _scheduler(system, sampling),
     }
@@ -70,7 +76,7 @@ def pipeline_of(system: LivePhoto, params: Tensors, sampling: Sampling, tokens: 
         components["text_reweighting"] = _reweighting(system, found[Reweighted], text.features, params)
     if ContentTokens in found:
         components |= _content(system, found[ContentTokens], params)
-    spare = set(params) - {path for table in tables(system) for path in covered(table, params)}
+    spare = set(params) - {path for table in tables(system) for path in paths_with_rules(table, params)}
     if spare:
         raise ConversionError(unexpected=sorted(spare), source="What an export writes")
     return Pipeline("pipeline", "LivePhotoPipeline", components, _arguments(system, sampling))
@@ -129,7 +135,7 @@ def unet_sizes(system: LivePhoto) -> UNetSizes:
 def unet_config(system: LivePhoto) -> dict[str, Any]:
     """The config.json of the denoiser as `UNetMotionModel`."""
     height, width = (pixels // system.codec.factor for pixels in system.size)
-    return classes.unet_motion(
+    return unet_motion_config(
         unet_sizes(system),
         text_features=ingredients(system)[TextTokens].encoder.features,
         frames=system.frames,
@@ -159,7 +165,7 @@ def adapter_of(system: LivePhoto, params: Tensors) -> Component:
             f"A MotionAdapter attaches to U-Nets with latents of 4 channels; these have {sizes.in_channels}. "
             "Export the whole pipeline instead."
         )
-    config = classes.motion_adapter(sizes, frames=system.frames, middle=False)
+    config = motion_adapter_config(sizes, frames=system.frames, middle=False)
     motion = taken(under("", "denoiser/", MOTION), params)
     tensors = {**motion, **positions(motion, system.frames)}
     if sizes.condition_channels:
@@ -170,12 +176,12 @@ def adapter_of(system: LivePhoto, params: Tensors) -> Component:
 
 def taken(table: Rules, params: Tensors) -> dict[str, Any]:
     """The tensors of those parameters that the rules name."""
-    return dict(tensors_of(table, {path: params[path] for path in covered(table, params)}))
+    return dict(tensors_of(table, {path: params[path] for path in paths_with_rules(table, params)}))
 
 
 def positions(tensors: Tensors, frames: int) -> dict[str, np.ndarray]:
     """The tables of sines and cosines that motion modules keep beside their parameters, one for each block."""
-    query, length = ".attn1.to_q.weight", classes.positions(frames)
+    query, length = ".attn1.to_q.weight", num_positions(frames)
     blocks = [name.removesuffix(query) for name in tensors if name.endswith(query) and ".motion_modules." in name]
     widths = {block: tensors[block + query].shape[0] for block in blocks}
     return {f"{block}.pos_embed.pe": position_sinusoid(length, width)[None] for block, width in widths.items()}
@@ -191,7 +197,7 @@ def _unwrapped(conditioner: Conditioner) -> Iterator[Conditioner]:
 
 def _unet(system: LivePhoto) -> Rules:
     sizes, table = unet_sizes(system), (*UNET, *MOTION)
-    return under("", "denoiser/", widened(table, sizes.in_channels) if sizes.condition_channels else table)
+    return under("", "denoiser/", with_widened_input(table, sizes.in_channels) if sizes.condition_channels else table)
 
 
 def _dinov2(content: ContentTokens) -> Rules:
@@ -202,22 +208,22 @@ def _codec(system: LivePhoto, params: Tensors) -> Component:
     codec = system.codec
     match codec:
         case KLCodec():
-            config = classes.autoencoder_kl(codec.sizes, system.size)
+            config = autoencoder_kl_config(codec.sizes, system.size)
             tensors = taken(under("", "codec/", AUTOENCODER), params)
             return Component("diffusers", "AutoencoderKL", config, tensors=tensors)
         case SpaceToDepth():
-            config = classes.config_of("SpaceToDepth", factor=codec.factor, scaling_factor=codec.scale)
+            config = config_of("SpaceToDepth", factor=codec.factor, scaling_factor=codec.scale)
             return Component("space_to_depth", "SpaceToDepth", config, tensors={"basis": codec.basis()})
     raise ValueError(f"The codec {type(codec).__name__} has no form that diffusers can load.")
 
 
 def _scheduler(system: LivePhoto, sampling: Sampling) -> Component:
     name, arguments = scheduler_of(system.process, sampling.sampler)
-    return Component("diffusers", name, classes.config_of(name, **arguments), "scheduler_config.json")
+    return Component("diffusers", name, config_of(name, **arguments), "scheduler_config.json")
 
 
 def _reweighting(system: LivePhoto, reweighted: Reweighted, features: int, params: Tensors) -> Component:
-    config = classes.config_of(
+    config = config_of(
         "TextReweighting",
         dim=features,
         num_frames=system.frames,
@@ -228,9 +234,9 @@ def _reweighting(system: LivePhoto, reweighted: Reweighted, features: int, param
 
 
 def _content(system: LivePhoto, content: ContentTokens, params: Tensors) -> dict[str, Component]:
-    config = classes.dinov2(content.encoder)
+    config = dinov2_config(content.encoder)
     encoder = Component("transformers", config["architectures"][0], config, tensors=taken(_dinov2(content), params))
-    config = classes.config_of(
+    config = config_of(
         "ContentLayers",
         input_dim=content.encoder.features,
         cross_attention_dim=content.features,

@@ -27,14 +27,14 @@ from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import METER
 from jaxmotion.systems.motionstone.motionstone import MotionStone, inner
 from jaxmotion.systems.text import T5Tokens
-from jaxmotion.weights import diffusers_configs as classes
+from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.diffusers_folder import Component, Pipeline, files_in, write_json
 from jaxmotion.weights.diffusers_scheduler import scheduler_of
 from jaxmotion.weights.parity import unverified
-from jaxmotion.weights.rules import ConversionError, Rules, covered, linear, tensors_of, under
-from jaxmotion.weights.tables.autoencoder3d import AUTOENCODER3D
-from jaxmotion.weights.tables.cogvideox import COGVIDEOX, COGVIDEOX_1_5
-from jaxmotion.weights.tables.t5 import T5
+from jaxmotion.weights.rules import ConversionError, Rules, linear, paths_with_rules, tensors_of, under
+from jaxmotion.weights.tables.autoencoder3d import AUTOENCODER3D, autoencoder_cogvideox_config
+from jaxmotion.weights.tables.cogvideox import COGVIDEOX, COGVIDEOX_1_5, cogvideox_config
+from jaxmotion.weights.tables.t5 import T5, t5_config
 from jaxmotion.weights.tokenizers import Tokens
 from jaxmotion.weights.write import write_tensors
 
@@ -142,21 +142,21 @@ def pipeline_of(
     components = {
         "tokenizer": tokens.component(),
         "text_encoder": Component(
-            "transformers", "T5EncoderModel", classes.t5(text.encoder), tensors=_taken("text_encoder", T5, flat)
+            "transformers", "T5EncoderModel", t5_config(text.encoder), tensors=_taken("text_encoder", T5, flat)
         ),
         "vae": Component(
             "diffusers",
             "AutoencoderKLCogVideoX",
-            classes.autoencoder_cogvideox(codec.sizes, system.size, inverted=inverted),
+            autoencoder_cogvideox_config(codec.sizes, system.size, inverted=inverted),
             tensors=_taken("codec", AUTOENCODER3D, flat),
         ),
         "transformer": Component(
             "diffusers",
             "CogVideoXTransformer3DModel",
-            classes.cogvideox(system.transformer),
+            cogvideox_config(system.transformer),
             tensors=_taken("denoiser", COGVIDEOX if system.transformer.patch[0] == 1 else COGVIDEOX_1_5, flat),
         ),
-        "scheduler": Component("diffusers", name, classes.config_of(name, **arguments), "scheduler_config.json"),
+        "scheduler": Component("diffusers", name, config_of(name, **arguments), "scheduler_config.json"),
     }
     if baked:
         return Pipeline("diffusers", "CogVideoXImageToVideoPipeline", components, {})
@@ -167,7 +167,7 @@ def pipeline_of(
     tensors = {}
     for score in system.scores:
         tensors |= _taken(score.part, _score_rules(score), flat)
-    config = classes.config_of("MotionScores", features=system.transformer.time_features, scores=scores)
+    config = config_of("MotionScores", features=system.transformer.time_features, scores=scores)
     components["motion_scores"] = Component("motion_scores", "MotionScores", config, tensors=tensors)
     return Pipeline("motionstone_pipeline", "MotionStonePipeline", components, {})
 
@@ -199,7 +199,7 @@ def _taken(part: str, rules: Rules, flat: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors of a part; every parameter of it must have its rule."""
     table = under("", f"{part}/", rules)
     mine = {path: array for path, array in flat.items() if path.startswith(f"{part}/")}
-    left = set(mine) - covered(table, mine)
+    left = set(mine) - paths_with_rules(table, mine)
     if left:
         raise ConversionError(unexpected=sorted(left), source="What an export writes")
     return dict(tensors_of(table, mine))

@@ -15,7 +15,7 @@ from jaxmotion.models.t5 import T5Encoder
 from jaxmotion.systems.motionstone.motionstone import MotionStone, inner
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.systems.video_diffusion import VideoDiffusion
-from jaxmotion.weights.parity import Pair, Report, Sides
+from jaxmotion.weights.parity import Outputs, ParityCheck, Report
 from jaxmotion.weights.parity import verify as run_both
 
 
@@ -31,7 +31,7 @@ def verify(folder: Path, system: MotionStone, params: Params, vector: np.ndarray
     baked = vector is not None
     remote = {} if baked else {"trust_remote_code": True}
     parts = parts_of(system, baked=baked)
-    return run_both(folder, parts, lambda pipe: _Sides(system, params, pipe, vector), tokenizer=None, **remote)
+    return run_both(folder, parts, lambda pipe: _Parity(system, params, pipe, vector), tokenizer=None, **remote)
 
 
 def parts_of(system: MotionStone, *, baked: bool) -> list[str]:
@@ -41,7 +41,7 @@ def parts_of(system: MotionStone, *, baked: bool) -> list[str]:
     return ["text_encoder", "vae_encode", "vae_decode", *scores, "transformer", *table]
 
 
-class _Sides(Sides):
+class _Parity(ParityCheck):
     """Networks alone, each at its smallest inputs."""
 
     def __init__(self, system: MotionStone, params: Params, pipe: Any, vector: np.ndarray | None):
@@ -49,7 +49,7 @@ class _Sides(Sides):
         self.system, self.vector = system, vector
         self.model: VideoDiffusion = system.build()
 
-    def text_encoder(self) -> Pair:
+    def text_encoder(self) -> Outputs:
         """The last hidden state of random tokens."""
         parts = map(inner, self.system.conditioners.values())
         text: Any = next(part for part in parts if isinstance(part, T5Tokens))
@@ -57,7 +57,7 @@ class _Sides(Sides):
         ours = jax.jit(T5Encoder(text.encoder).apply)({"params": self.params("text_encoder")["text_encoder"]}, ids)
         return ours, self.pipe.text_encoder(self.torch(ids))[0]
 
-    def vae_encode(self) -> Pair:
+    def vae_encode(self) -> Outputs:
         """Moments of five random frames."""
         codec: Any = self.system.codec
         side = 2 * codec.factor
@@ -66,7 +66,7 @@ class _Sides(Sides):
         theirs = self.pipe.vae.encode(self.torch(rearrange(pixels, "B T H W C -> B C T H W"))).latent_dist.parameters
         return rearrange(ours, "B t h w C -> B C t h w"), theirs
 
-    def vae_decode(self) -> Pair:
+    def vae_decode(self) -> Outputs:
         """Frames of three random latents."""
         codec: Any = self.system.codec
         z = self.normal(1, 3, 2, 2, codec.latent_channels)
@@ -74,19 +74,19 @@ class _Sides(Sides):
         theirs = self.pipe.vae.decode(self.torch(rearrange(z / codec.sizes.scaling, "B t h w C -> B C t h w"))).sample
         return rearrange(ours, "B T H W C -> B C T H W"), theirs
 
-    def motion_scores(self) -> Pair:
+    def motion_scores(self) -> Outputs:
         """The vectors of some settings."""
         settings = [{name: float(value) for name in self.system.controls} for value in (1, 4.5, 10)]
         params = self.params(*(score.part for score in self.system.scores))
         ours = [sum(s.vector(params, jnp.array([asked[s.entry]])) for s in self.system.scores) for asked in settings]
         return jnp.concatenate(ours), np.concatenate([self.pipe.motion_scores(asked).numpy() for asked in settings])
 
-    def positions(self) -> Pair:
+    def positions(self) -> Outputs:
         """The learned table of the places."""
         ours = self.params("denoiser")["denoiser"]["positions"]
         return ours[None], self.pipe.transformer.patch_embed.pos_embedding
 
-    def transformer(self) -> Pair:
+    def transformer(self) -> Outputs:
         """One prediction about random latents under a random picture and text."""
         sizes, codec = self.system.transformer, self.system.codec
         learned = sizes.positions == "rotary_and_learned"

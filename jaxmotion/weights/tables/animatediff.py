@@ -5,8 +5,10 @@ Source: AnimateDiff (arXiv:2307.04725), `motion_module.py`. Nodes of ComfyUI rea
 
 from __future__ import annotations
 
+from jaxmotion.weights.checkpoint_format import Format
+from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import linear, norm, under
-from jaxmotion.weights.tables.stable_diffusion import attention, feedforward
+from jaxmotion.weights.tables.stable_diffusion import attention, feedforward, infer_unet
 
 _MODULE = under(
     "temporal_transformer.",
@@ -44,3 +46,27 @@ ANIMATEDIFF_POSITIONS = tuple(
 
 WRAPPED = "module."
 """What training on several devices put before every name."""
+
+
+_FIRST_MODULE = "down_blocks.0.motion_modules.0."
+
+FORMATS = (
+    Format(
+        "animatediff",
+        "motion modules as AnimateDiff and ComfyUI name them",
+        {"denoiser": ANIMATEDIFF},
+        (f"{_FIRST_MODULE}temporal_transformer.proj_in.weight",),
+        ignored=ANIMATEDIFF_POSITIONS,
+        networks={"denoiser": infer_unet},
+    ),
+    Format(
+        "animatediff-module",
+        "motion modules as AnimateDiff names them, saved from several devices",
+        {"denoiser": under(WRAPPED, "", ANIMATEDIFF)},
+        (f"{WRAPPED}{_FIRST_MODULE}temporal_transformer.proj_in.weight",),
+        ignored=tuple(WRAPPED + name for name in ANIMATEDIFF_POSITIONS),
+        networks={"denoiser": infer_unet},
+    ),
+)
+
+LORA_PARTS = (LoRAPart("denoiser", "unet", ("lora_unet",), (ANIMATEDIFF,), alternate=True),)

@@ -8,6 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+import jax.numpy as jnp
+
+from jaxmotion.foundation.config_json import Json
+from jaxmotion.models.autoencoder import AutoencoderKL, KLSizes
+from jaxmotion.weights.checkpoint_format import Format, Network, Shapes, last_number
+from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.rules import Rule, conv, linear, norm, pointwise, under
 
 _RESNET = (
@@ -58,3 +64,62 @@ def _rules(attention: Iterable[Rule]) -> tuple[Rule, ...]:
 
 AUTOENCODER = _rules(_ATTENTION)
 AUTOENCODER_OLD = _rules(_OLD_ATTENTION)
+
+
+def infer_autoencoder_kl(seen: Shapes) -> Network:
+    """Returns the autoencoder."""
+    stages = 1 + last_number(r"encoder/down_(\d+)_resnet_0/", seen)
+    sizes = KLSizes(
+        latent_channels=seen["decoder/conv_in/kernel"][2],
+        features=tuple(seen[f"encoder/down_{stage}_resnet_0/norm_out/scale"][0] for stage in range(stages)),
+        blocks_per_stage=1 + last_number(r"encoder/down_0_resnet_(\d+)/", seen),
+        groups=1,
+    )
+    side = 2 ** (stages - 1)
+    return AutoencoderKL(sizes), (jnp.zeros((1, 1, side, side, 3)),)
+
+
+_MIDDLE = "decoder.mid_block.attentions.0."
+
+FORMATS = (
+    Format(
+        "diffusers-vae",
+        "an autoencoder of Stable Diffusion as diffusers saves it (AutoencoderKL)",
+        {"codec": AUTOENCODER},
+        ("quant_conv.weight", f"{_MIDDLE}to_q.weight"),
+        networks={"codec": infer_autoencoder_kl},
+    ),
+    Format(
+        "diffusers-vae-old",
+        "an autoencoder of Stable Diffusion as diffusers saved it until 2023 (AutoencoderKL)",
+        {"codec": AUTOENCODER_OLD},
+        ("quant_conv.weight", f"{_MIDDLE}query.weight"),
+        networks={"codec": infer_autoencoder_kl},
+    ),
+)
+
+
+def autoencoder_kl_config(sizes: KLSizes, size: tuple[int, int]) -> Json:
+    """Returns the config of `AutoencoderKL`; `size` is the height and width of the pictures."""
+    count = len(sizes.features)
+    return config_of(
+        "AutoencoderKL",
+        in_channels=3,
+        out_channels=3,
+        down_block_types=["DownEncoderBlock2D"] * count,
+        up_block_types=["UpDecoderBlock2D"] * count,
+        block_out_channels=list(sizes.features),
+        layers_per_block=sizes.blocks_per_stage,
+        act_fn="silu",
+        latent_channels=sizes.latent_channels,
+        norm_num_groups=sizes.groups,
+        sample_size=max(size),
+        scaling_factor=sizes.scaling,
+        shift_factor=None,
+        latents_mean=None,
+        latents_std=None,
+        force_upcast=False,
+        use_quant_conv=True,
+        use_post_quant_conv=True,
+        mid_block_add_attention=True,
+    )

@@ -4,6 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
+import jax.numpy as jnp
+
+from jaxmotion.foundation.config_json import Json
+from jaxmotion.models.autoencoder3d import Autoencoder3D, Autoencoder3DSizes
+from jaxmotion.weights.checkpoint_format import Format, Network, Shapes, last_number
+from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.rules import Rule, Transform, conv, linear, norm, under
 
 _CONV = Transform(lambda x: x.transpose(2, 3, 4, 1, 0), lambda x: (x.transpose(4, 3, 0, 1, 2),))
@@ -49,3 +55,58 @@ AUTOENCODER3D = (
     *under("encoder.", "encoder/", _network(_plain_norm, "down", "downsample")),
     *under("decoder.", "decoder/", _network(_latent_norm, "up", "upsample")),
 )
+
+
+def infer_autoencoder3d(seen: Shapes) -> Network:
+    """Returns the autoencoder."""
+    stages = 1 + last_number(r"encoder/down_(\d+)_resnet_0/", seen)
+    sizes = Autoencoder3DSizes(
+        latent_channels=seen["decoder/conv_in/kernel"][3],
+        features=tuple(seen[f"encoder/down_{stage}_resnet_0/norm_out/norm/scale"][0] for stage in range(stages)),
+        blocks_per_stage=1 + last_number(r"encoder/down_0_resnet_(\d+)/", seen),
+        groups=1,
+    )
+    side = 2 ** (stages - 1)
+    return Autoencoder3D(sizes), (jnp.zeros((1, 1, side, side, 3)),)
+
+
+FORMATS = (
+    Format(
+        "cogvideox-vae",
+        "an autoencoder of CogVideoX as diffusers saves it (AutoencoderKLCogVideoX)",
+        {"codec": AUTOENCODER3D},
+        ("encoder.conv_in.conv.weight", "decoder.norm_out.conv_y.conv.weight"),
+        networks={"codec": infer_autoencoder3d},
+    ),
+)
+
+
+def autoencoder_cogvideox_config(sizes: Autoencoder3DSizes, size: tuple[int, int], *, inverted: bool) -> Json:
+    """Returns the config of `AutoencoderKLCogVideoX`.
+
+    Args:
+        size: height and width of the pictures.
+        inverted: whether the latents of a picture to animate are divided by the scaling factor.
+    """
+    count = len(sizes.features)
+    return config_of(
+        "AutoencoderKLCogVideoX",
+        in_channels=3,
+        out_channels=3,
+        down_block_types=["CogVideoXDownBlock3D"] * count,
+        up_block_types=["CogVideoXUpBlock3D"] * count,
+        block_out_channels=list(sizes.features),
+        latent_channels=sizes.latent_channels,
+        layers_per_block=sizes.blocks_per_stage,
+        act_fn="silu",
+        norm_eps=1e-6,
+        norm_num_groups=sizes.groups,
+        temporal_compression_ratio=2**sizes.halvings,
+        sample_height=size[0],
+        sample_width=size[1],
+        scaling_factor=sizes.scaling,
+        force_upcast=True,
+        use_quant_conv=False,
+        use_post_quant_conv=False,
+        invert_scale_latents=inverted,
+    )

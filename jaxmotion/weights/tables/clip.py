@@ -6,6 +6,14 @@ The same holds for the image encoder and `vision_model.`.
 
 from __future__ import annotations
 
+import math
+
+import jax.numpy as jnp
+
+from jaxmotion.foundation.config_json import Json
+from jaxmotion.models.clip import CLIPText, CLIPTextSizes, CLIPVision, CLIPVisionSizes
+from jaxmotion.weights.checkpoint_format import Format, Network, Shapes
+from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import LINEAR, Rule, linear, norm, under
 from jaxmotion.weights.tables.patches import PATCHES
 
@@ -54,3 +62,79 @@ BUFFERS = (
     "vision_model.embeddings.position_ids",
 )
 """Numbers 0, 1, 2, ... that older files keep beside the parameters."""
+
+
+def infer_clip_text(seen: Shapes) -> Network:
+    """Returns the text encoder."""
+    (vocabulary, features), length = seen["tokens"], seen["positions"][0]
+    depth, _, hidden = seen["stack/layers/mlp/linear_in/kernel"]
+    return CLIPText(CLIPTextSizes(vocabulary, length, features, depth, 1, hidden)), (jnp.zeros((1, 1), jnp.int32),)
+
+
+def infer_clip_image(seen: Shapes) -> Network:
+    """Returns the image encoder."""
+    inputs, features = seen["patches/kernel"]
+    depth, _, hidden = seen["stack/layers/mlp/linear_in/kernel"]
+    patch, grid = math.isqrt(inputs // 3), math.isqrt(seen["positions"][0] - 1)
+    sizes = CLIPVisionSizes(patch * grid, patch, features, depth, 1, hidden)
+    return CLIPVision(sizes), (jnp.zeros((1, patch, patch, 3)),)
+
+
+FORMATS = (
+    Format(
+        "clip-text",
+        "a text encoder of CLIP (CLIPTextModel)",
+        {"text_encoder": CLIP_TEXT},
+        ("text_model.embeddings.token_embedding.weight",),
+        forbidden=("vision_model.*", "text_projection.weight"),
+        ignored=BUFFERS,
+        networks={"text_encoder": infer_clip_text},
+    ),
+    Format(
+        "clip-text-bare",
+        "a text encoder of CLIP, its names without text_model.",
+        {"text_encoder": CLIP_TEXT_BARE},
+        ("embeddings.token_embedding.weight", "final_layer_norm.weight"),
+        forbidden=("vision_model.*",),
+        ignored=BUFFERS,
+        networks={"text_encoder": infer_clip_text},
+    ),
+    Format(
+        "clip",
+        "both encoders of CLIP (CLIPModel), or one of them with its projection",
+        {
+            "text_encoder": CLIP_TEXT,
+            "text_projection": (Rule("text_projection.weight", "kernel", LINEAR),),
+            "image_encoder": CLIP_VISION,
+            "image_projection": (Rule("visual_projection.weight", "kernel", LINEAR),),
+            "clip": (Rule("logit_scale", "logit_scale"),),
+        },
+        (),
+        forbidden=("model.diffusion_model.*", "cond_stage_model.*"),
+        ignored=BUFFERS,
+        networks={"text_encoder": infer_clip_text, "image_encoder": infer_clip_image},
+    ),
+)
+
+LORA_PARTS = (LoRAPart("text_encoder", "text_encoder", ("lora_te", "lora_te1"), (CLIP_TEXT, CLIP_TEXT_BARE)),)
+
+
+def clip_text_config(sizes: CLIPTextSizes) -> Json:
+    """Returns the config of `CLIPTextModel`."""
+    return {
+        "architectures": ["CLIPTextModel"],
+        "model_type": "clip_text_model",
+        "vocab_size": sizes.vocabulary,
+        "hidden_size": sizes.features,
+        "intermediate_size": sizes.hidden,
+        "projection_dim": sizes.features,
+        "num_hidden_layers": sizes.depth,
+        "num_attention_heads": sizes.heads,
+        "max_position_embeddings": sizes.length,
+        "hidden_act": "quick_gelu",
+        "layer_norm_eps": 1e-5,
+        "attention_dropout": 0.0,
+        "bos_token_id": sizes.start_token,
+        "eos_token_id": sizes.end_token,
+        "pad_token_id": sizes.end_token,
+    }

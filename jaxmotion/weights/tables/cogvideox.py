@@ -2,6 +2,13 @@
 
 from __future__ import annotations
 
+import jax.numpy as jnp
+
+from jaxmotion.foundation.config_json import Json
+from jaxmotion.foundation.types import Condition
+from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
+from jaxmotion.weights.checkpoint_format import Format, Network, Shapes
+from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.rules import LINEAR, Rule, Transform, linear, norm, under
 
 SIDE = 2
@@ -62,3 +69,84 @@ def _rules(patches: Transform) -> tuple[Rule, ...]:
 COGVIDEOX = _rules(FLAT)
 COGVIDEOX_1_5 = _rules(LINEAR)
 """Of version 1.5, whose patches span two frames and pass a linear layer there too."""
+
+
+def infer_cogvideox(seen: Shapes) -> Network:
+    """Returns the transformer. The frames of a patch do not follow from shapes, and change none; here it has one."""
+    depth, features, _ = seen["stack/layers/attention/query/kernel"]
+    head = seen["stack/layers/attention/norm_query/scale"][1]
+    rows = seen.get("positions", (2,))[0]
+    sizes = CogVideoXSizes(
+        depth=depth,
+        heads=features // head,
+        head_features=head,
+        in_channels=seen["patches/kernel"][0] // 4,
+        out_channels=seen["out/kernel"][1] // 4,
+        text_features=seen["text/kernel"][0],
+        text_length=rows - 1,
+        time_features=seen["time/linear_out/kernel"][1],
+        positions="rotary_and_learned" if "positions" in seen else "rotary",
+        grid=(1, 1, 1),
+        offset="offset/linear_in/kernel" in seen,
+        pad_to=1,
+    )
+    condition = Condition(tokens={"text": jnp.zeros((1, 1, rows - 1, sizes.text_features))})
+    return CogVideoX(sizes), (jnp.zeros((1, 1, 2, 2, sizes.in_channels)), jnp.zeros((1,), jnp.int32), condition)
+
+
+_EXPERT, _PATCHES = "transformer_blocks.0.norm1.linear.weight", "patch_embed.proj.weight"
+
+FORMATS = (
+    Format(
+        "cogvideox",
+        "a transformer of CogVideoX 2B, 5B or 5B-I2V as diffusers saves it (CogVideoXTransformer3DModel)",
+        {"denoiser": COGVIDEOX},
+        (_EXPERT,),
+        axes={_PATCHES: 4},
+        networks={"denoiser": infer_cogvideox},
+    ),
+    Format(
+        "cogvideox-1.5",
+        "a transformer of CogVideoX1.5 as diffusers saves it (CogVideoXTransformer3DModel)",
+        {"denoiser": COGVIDEOX_1_5},
+        (_EXPERT,),
+        axes={_PATCHES: 2},
+        networks={"denoiser": infer_cogvideox},
+    ),
+)
+
+
+def cogvideox_config(sizes: CogVideoXSizes) -> Json:
+    """Returns the config of `CogVideoXTransformer3DModel`."""
+    frames, side = sizes.patch
+    return config_of(
+        "CogVideoXTransformer3DModel",
+        num_attention_heads=sizes.heads,
+        attention_head_dim=sizes.head_features,
+        in_channels=sizes.in_channels,
+        out_channels=sizes.out_channels,
+        flip_sin_to_cos=True,
+        freq_shift=0,
+        time_embed_dim=sizes.time_features,
+        ofs_embed_dim=sizes.time_features if sizes.offset else None,
+        text_embed_dim=sizes.text_features,
+        num_layers=sizes.depth,
+        dropout=0.0,
+        attention_bias=True,
+        sample_width=sizes.grid[2] * side,
+        sample_height=sizes.grid[1] * side,
+        sample_frames=4 * (sizes.grid[0] * frames - frames) + 1,
+        patch_size=side,
+        patch_size_t=frames if frames > 1 else None,
+        patch_bias=True,
+        temporal_compression_ratio=4,
+        max_text_seq_length=sizes.text_length,
+        activation_fn="gelu-approximate",
+        timestep_activation_fn="silu",
+        norm_elementwise_affine=True,
+        norm_eps=1e-5,
+        spatial_interpolation_scale=1.875,
+        temporal_interpolation_scale=1.0,
+        use_rotary_positional_embeddings=sizes.positions != "sines",
+        use_learned_positional_embeddings=sizes.positions == "rotary_and_learned",
+    )

@@ -6,9 +6,12 @@ the blocks of the U-Net in one row, so the tables are written for the stages and
 
 from __future__ import annotations
 
+from jaxmotion.weights.checkpoint_format import Format
+from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import Rule, conv, linear, norm, pointwise, under
-from jaxmotion.weights.tables.clip import CLIP_TEXT, CLIP_TEXT_BARE
-from jaxmotion.weights.tables.stable_diffusion import TRANSFORMER
+from jaxmotion.weights.tables.autoencoder import infer_autoencoder_kl
+from jaxmotion.weights.tables.clip import CLIP_TEXT, CLIP_TEXT_BARE, infer_clip_text
+from jaxmotion.weights.tables.stable_diffusion import TRANSFORMER, infer_unet
 
 STAGES, BLOCKS = 4, 2
 ATTENTION = (True, True, True, False)
@@ -139,3 +142,40 @@ LEFT_BY_TRAINING = (
     f"{_TEXT}embeddings.position_ids",
 )
 """What such files hold beside the networks: tables of the schedule, running means, the loss of the autoencoder."""
+
+
+_NETWORKS = {"denoiser": infer_unet, "codec": infer_autoencoder_kl, "text_encoder": infer_clip_text}
+
+FORMATS = (
+    Format(
+        "sd-single-file",
+        "Stable Diffusion 1.5 in one file, in the names of latent diffusion",
+        SINGLE_FILE,
+        ("model.diffusion_model.input_blocks.0.0.weight",),
+        forbidden=("cond_stage_model.transformer.embeddings.token_embedding.weight", "*temporal_transformer*"),
+        ignored=LEFT_BY_TRAINING,
+        networks=_NETWORKS,
+    ),
+    Format(
+        "sd-single-file-bare",
+        "Stable Diffusion 1.5 in one file, its text encoder without text_model.",
+        SINGLE_FILE_BARE,
+        (
+            "model.diffusion_model.input_blocks.0.0.weight",
+            "cond_stage_model.transformer.embeddings.token_embedding.weight",
+        ),
+        ignored=LEFT_BY_TRAINING,
+        networks=_NETWORKS,
+    ),
+    Format(
+        "ldm-vae",
+        "an autoencoder of Stable Diffusion in the names of latent diffusion",
+        {"codec": LDM_AUTOENCODER},
+        ("quant_conv.weight", "decoder.mid.attn_1.q.weight"),
+        ignored=("loss.*", "model_ema.*"),
+        networks={"codec": infer_autoencoder_kl},
+    ),
+)
+
+LORA_PARTS = (LoRAPart("denoiser", "unet", ("lora_unet",), (LDM_UNET,), alternate=True),)
+"""Names of the full depth of Stable Diffusion 1.5."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from jaxmotion.weights.checkpoint_format import Format
 from jaxmotion.weights.rules import Rule, Transform, conv, under
 
 _SHARED = Transform(lambda a, b: a, lambda x: (x, x))
@@ -65,3 +66,20 @@ RAFT_SMALL = _raft(3, (("", "gates1"),), normed=False)
 RAFT_LARGE = _raft(2, (("1", "gates1"), ("2", "gates2")), normed=True)
 COUNTS = ("*num_batches_tracked",)
 """No parameters: what counts the training of batch norms."""
+
+
+FORMATS = (
+    Format(
+        "raft-small",
+        "a small RAFT of its authors",
+        {"flow": RAFT_SMALL},
+        ("module.fnet.layer1.0.conv3.weight", "module.update_block.gru.convz.weight"),
+    ),
+    Format(
+        "raft-large",
+        "a RAFT of its authors",
+        {"flow": RAFT_LARGE},
+        ("module.update_block.mask.0.weight", "module.update_block.gru.convz1.weight"),
+        ignored=COUNTS,
+    ),
+)

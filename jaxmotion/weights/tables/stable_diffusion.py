@@ -5,6 +5,19 @@ Source: `UNet2DConditionModel`, `MotionAdapter` and `UNetMotionModel` of diffuse
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from functools import partial
+
+import jax.numpy as jnp
+
+from jaxmotion.foundation.config_json import Json
+from jaxmotion.foundation.types import Condition
+from jaxmotion.models.animatediff import MotionModule
+from jaxmotion.models.stable_diffusion import CONTEXT_FEATURES, stable_diffusion_unet
+from jaxmotion.models.unet import UNetSizes
+from jaxmotion.weights.checkpoint_format import INPUT_CONV, Format, Network, Shapes, last_number
+from jaxmotion.weights.diffusers_configs import config_of
+from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import Rule, conv, linear, norm, pair, pointwise, under
 
 
@@ -88,3 +101,169 @@ MOTION_BUFFERS = tuple(
     f"{place}.transformer_blocks.0.pos_embed.pe" for place in (*_PLACES, "up_blocks.{stage}.motion_modules.{block}")
 )
 """Sines and cosines that motion modules keep beside their parameters; ours are computed."""
+
+
+def infer_unet(seen: Shapes) -> Network:
+    """Returns the U-Net with or without motion modules; for motion modules alone, the U-Net that they belong to."""
+    stages = 1 + last_number(r"down_(\d+)_block_0/", seen)
+    blocks = 1 + last_number(r"down_0_block_(\d+)/", seen)
+    motion = any("/motion/" in path for path in seen)
+    name = "resnet/norm_out/scale" if any("/resnet/" in path for path in seen) else "motion/norm/scale"
+    features = tuple(seen[f"down_{stage}_block_0/{name}"][0] for stage in range(stages))
+    kernel = seen.get("conv_in/kernel", (3, 3, 4, features[0]))
+    text = seen.get("middle/transformer/block/text/attention/key/kernel", (CONTEXT_FEATURES,))[0]
+    expansion = 4
+    if "middle/transformer/block/feedforward/mlp/linear_in/kernel" in seen:
+        inner = seen["middle/transformer/block/feedforward/mlp/linear_in/kernel"]
+        expansion = inner[2] // inner[0]
+    sizes = UNetSizes(
+        in_channels=kernel[2],
+        out_channels=seen.get("conv_out/kernel", kernel)[3] if "conv_out/kernel" in seen else kernel[2],
+        condition_channels=seen.get("conv_condition/kernel", (0, 0, 0))[2],
+        features=features,
+        blocks_per_stage=blocks,
+        attention_stages=tuple(f"down_{s}_block_0/transformer/proj_in/kernel" in seen for s in range(stages)),
+        heads=1,
+        groups=1,
+        expansion=expansion,
+    )
+    module = {"motion": partial(MotionModule, 1, 1, expansion=expansion)} if motion else {}
+    middle = module if any(path.startswith("middle/motion/") for path in seen) else {}
+    network = stable_diffusion_unet(sizes, after_block=module, after_middle=middle)
+    shape = (1, 1, sizes.stride, sizes.stride)
+    channels = (jnp.zeros((*shape, sizes.condition_channels)),) if sizes.condition_channels else ()
+    condition = Condition(channels=channels, tokens={"text": jnp.zeros((1, 1, 1, text))})
+    return network, (jnp.zeros((*shape, sizes.in_channels)), jnp.zeros((1,), jnp.int32), condition)
+
+
+_MODULE = "down_blocks.0.motion_modules.0."
+_RESNET = "down_blocks.0.resnets.0.conv1.weight"
+
+FORMATS = (
+    Format(
+        "diffusers-unet",
+        "a U-Net of Stable Diffusion 1.5 as diffusers saves it (UNet2DConditionModel)",
+        {"denoiser": UNET},
+        (INPUT_CONV, _RESNET),
+        forbidden=("*motion_modules*",),
+        networks={"denoiser": infer_unet},
+    ),
+    Format(
+        "diffusers-unet-motion",
+        "a U-Net with motion modules as diffusers saves it (UNetMotionModel)",
+        {"denoiser": (*UNET, *MOTION)},
+        (INPUT_CONV, _RESNET, f"{_MODULE}proj_in.weight"),
+        ignored=MOTION_BUFFERS,
+        networks={"denoiser": infer_unet},
+    ),
+    Format(
+        "diffusers-motion",
+        "motion modules as diffusers saves them (MotionAdapter)",
+        {"denoiser": MOTION},
+        (f"{_MODULE}proj_in.weight",),
+        forbidden=(_RESNET, INPUT_CONV),
+        ignored=MOTION_BUFFERS,
+        networks={"denoiser": infer_unet},
+    ),
+    Format(
+        "diffusers-motion-input",
+        "motion modules and a first convolution as diffusers saves them (MotionAdapter with conv_in_channels)",
+        {"denoiser": (*MOTION, *conv("conv_in", "conv_in"))},
+        (f"{_MODULE}proj_in.weight", INPUT_CONV),
+        forbidden=(_RESNET,),
+        ignored=MOTION_BUFFERS,
+        networks={"denoiser": infer_unet},
+    ),
+)
+
+LORA_PARTS = (LoRAPart("denoiser", "unet", ("lora_unet",), (UNET, MOTION)),)
+
+_EXPANSION = 4  # of the feedforward layers of diffusers' transformer blocks, which have no argument for it
+
+
+def unet_motion_config(
+    sizes: UNetSizes, *, text_features: int, frames: int, size: tuple[int, int], middle: bool
+) -> Json:
+    """Returns the config of `UNetMotionModel`: a Stable Diffusion U-Net with a motion module in every block.
+
+    Args:
+        text_features: width of the text tokens.
+        frames: most frames of a clip.
+        size: height and width of the latents.
+        middle: whether the middle has a motion module too.
+
+    Raises:
+        ValueError: the class has no such sizes.
+    """
+    _check_expansion(sizes)
+    stages = sizes.attention_stages
+    return config_of(
+        "UNetMotionModel",
+        sample_size=size[0] if size[0] == size[1] else None,
+        in_channels=sizes.in_channels + sizes.condition_channels,
+        out_channels=sizes.out_channels,
+        down_block_types=_stages("CrossAttnDownBlockMotion", "DownBlockMotion", stages),
+        up_block_types=_stages("CrossAttnUpBlockMotion", "UpBlockMotion", stages[::-1]),
+        block_out_channels=list(sizes.features),
+        layers_per_block=sizes.blocks_per_stage,
+        downsample_padding=1,
+        mid_block_scale_factor=1,
+        act_fn="silu",
+        norm_num_groups=sizes.groups,
+        norm_eps=1e-5,
+        cross_attention_dim=text_features,
+        transformer_layers_per_block=1,
+        reverse_transformer_layers_per_block=None,
+        temporal_transformer_layers_per_block=1,
+        reverse_temporal_transformer_layers_per_block=None,
+        transformer_layers_per_mid_block=None,
+        temporal_transformer_layers_per_mid_block=1,
+        use_linear_projection=False,
+        num_attention_heads=sizes.heads,
+        motion_max_seq_length=num_positions(frames),
+        motion_num_attention_heads=sizes.heads,
+        reverse_motion_num_attention_heads=None,
+        use_motion_mid_block=middle,
+        mid_block_layers=1,
+        encoder_hid_dim=None,
+        encoder_hid_dim_type=None,
+        addition_embed_type=None,
+        addition_time_embed_dim=None,
+        projection_class_embeddings_input_dim=None,
+        time_cond_proj_dim=None,
+    )
+
+
+def motion_adapter_config(sizes: UNetSizes, *, frames: int, middle: bool) -> Json:
+    """Returns the config of `MotionAdapter`: motion modules, and the first convolution if it is widened."""
+    _check_expansion(sizes)
+    return config_of(
+        "MotionAdapter",
+        block_out_channels=list(sizes.features),
+        motion_layers_per_block=sizes.blocks_per_stage,
+        motion_transformer_layers_per_block=1,
+        motion_mid_block_layers_per_block=1,
+        motion_transformer_layers_per_mid_block=1,
+        motion_num_attention_heads=sizes.heads,
+        motion_norm_num_groups=sizes.groups,
+        motion_max_seq_length=num_positions(frames),
+        use_motion_mid_block=middle,
+        conv_in_channels=sizes.in_channels + sizes.condition_channels if sizes.condition_channels else None,
+    )
+
+
+def num_positions(frames: int) -> int:
+    """Returns how many frames motion modules have positions for: as many as diffusers' own unless a clip is longer."""
+    return max(frames, 32)
+
+
+def _stages(attending: str, plain: str, stages: Sequence[bool]) -> list[str]:
+    return [attending if attends else plain for attends in stages]
+
+
+def _check_expansion(sizes: UNetSizes) -> None:
+    if sizes.expansion != _EXPANSION:
+        raise ValueError(
+            f"The U-Net's feedforward layers are {sizes.expansion} times as wide inside (`expansion`); those of "
+            f"diffusers' UNetMotionModel are always {_EXPANSION} times. Train with expansion {_EXPANSION} to export."
+        )

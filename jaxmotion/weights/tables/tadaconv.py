@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from jaxmotion.weights.checkpoint_format import Format
 from jaxmotion.weights.rules import Rule, Transform, linear, norm, under
 
 _POINT = Transform(lambda x: x[:, :, 0, 0, 0].T, lambda x: (x.T[:, :, None, None, None],))
@@ -106,4 +107,22 @@ TADACONVNEXTV2 = (
         for rule in linear(f"backbone.downsample_layers.{n}.1", f"down_{n}", _squares(1, 2))
     ),
     *under("backbone.stages.{n}.{m}.", "stage_{n}_block_{m}/", _V2_BLOCK),
+)
+
+
+FORMATS = (
+    Format(
+        "tada2d",
+        "a TAda2D of its authors (model_state)",
+        {"backbone": TADA2D},
+        ("backbone.conv2.res_1.conv_branch.b_rf.g.weight",),
+        ignored=HEAD,
+    ),
+    Format(
+        "tadaconvnextv2",
+        "a TAdaConvNeXtV2 of its authors (model_state)",
+        {"backbone": TADACONVNEXTV2},
+        ("backbone.stages.0.0.dwconv_rf.qkv_proj.weight",),
+        ignored=HEAD,
+    ),
 )
