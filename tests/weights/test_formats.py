@@ -177,7 +177,7 @@ def test_a_file_of_another_kind_is_refused(tmp_path, public):
         detect(open_tensors(tmp_path / "other.safetensors"))
     with pytest.raises(CheckpointFileError, match=r"is not a U-Net(.|\n)*it is an autoencoder"):
         find_format("diffusers-unet", open_tensors(public["diffusers-vae"]))
-    with pytest.raises(ValueError, match="There is no format 'torch'; known are auto, .*diffusers-unet"):
+    with pytest.raises(ValueError, match=r"There is no format 'torch'; known are auto, .*diffusers-unet"):
         find_format("torch", open_tensors(public["diffusers-vae"]))
 
 
