@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
+import logging
 import sys
 from pathlib import Path
 from typing import Any
@@ -16,16 +17,17 @@ from tqdm import tqdm
 from jaxmotion.data.buckets import Buckets
 from jaxmotion.data.loader import batches
 from jaxmotion.foundation.entries import FPS, IMAGE, VIDEO
-from jaxmotion.foundation.types import Params, spoken
+from jaxmotion.foundation.types import Params
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import of_first_process, process_share
 from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.compatibility import check_known, check_prepared
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.initial import starting_weights
-from jaxmotion.runs.trained import CALIBRATION, TrainedRun, _previewed
+from jaxmotion.runs.trained import CALIBRATION, TrainedRun
 from jaxmotion.sampling.generate import Generator
 from jaxmotion.sampling.grid import grid
+from jaxmotion.systems.control import describe, sweeps
 from jaxmotion.training import checkpoint, loop
 from jaxmotion.training.log import write_whole
 from jaxmotion.training.resume import check_continues
@@ -38,6 +40,7 @@ BAD_CLIPS = "bad_clips.jsonl"
 
 
 PREVIEWS = 3
+_LOG = logging.getLogger(__name__)
 
 
 def train(experiment: Experiment, directory: Path) -> loop.Result:
@@ -64,7 +67,7 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
     task = calibrated.system.build()
     preview = None
     if isinstance(task, Generator):
-        preview = functools.partial(_write_preview, calibrated, task, source, directory)
+        preview = functools.partial(_try_preview, calibrated, task, source, directory)
     loader = _loader(experiment, mesh, source)
     return loop.run(task, experiment.train, mesh, loader, directory, meta=meta, on_sample=preview, start=weights)
 
@@ -103,17 +106,28 @@ def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path
     return dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
 
 
+def _try_preview(
+    experiment: Experiment, model: Generator, source: Any, directory: Path, params: Params, step: int
+) -> None:
+    """Writes previews; one that fails is logged, and training goes on without it."""
+    try:
+        _write_preview(experiment, model, source, directory, params, step)
+    except Exception:  # noqa: BLE001  whatever a system's preview meets must not cost the training
+        _LOG.exception("The previews of step %d could not be made; training goes on.", step)
+
+
 def _write_preview(
     experiment: Experiment, model: Generator, source: Any, directory: Path, params: Params, step: int
 ) -> None:
-    """Writes the first clips of the data, animated at three levels, to samples/step_NNNNNN_N.mp4."""
+    """Writes the first clips of the data, animated at the sweeps of the controls, to samples/step_NNNNNN_N.mp4."""
     run = TrainedRun(directory, experiment, model, cast(params, experiment.train.precision))
     for index in range(min(PREVIEWS, len(source))):
         example = source.example(index)
         photo = fit(example[IMAGE] if IMAGE in example else example[VIDEO][0], experiment.system.size)
-        settings = _previewed(experiment.system.controls)
-        clips = run.at_settings(photo, example[CAPTION], [dict(each) for each in settings], index)
+        controls = experiment.system.controls
+        values = sweeps(controls, {name: each.from_example(name, example) for name, each in controls.items()})
+        clips = run.at_settings(photo, example[CAPTION], values, index)
         path = directory / "samples" / f"step_{step:06d}_{index}.mp4"
         path.parent.mkdir(exist_ok=True)
-        panels = {spoken(each): clip for each, clip in zip(settings, clips, strict=True)}
+        panels = {describe(controls, each): clip for each, clip in zip(values, clips, strict=True)}
         write_mp4(path, grid(photo, panels, title=example[CAPTION]), experiment.data.fps)

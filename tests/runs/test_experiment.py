@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from jaxmotion.runs import experiment
+from jaxmotion.runs import experiment, train
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 
 CONFIGS = ["livephoto.py", "quickstart.py"]
@@ -76,3 +76,16 @@ def test_json_of_something_else_is_refused(root: Path) -> None:
         experiment.from_json({**values, "data": {"class": "os:system"}})
     with pytest.raises(ValueError, match="does not describe an experiment of this version"):
         experiment.from_json({**values, "unheard_of": 1})
+
+
+def test_a_preview_that_fails_does_not_end_the_training(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, root: Path
+) -> None:
+    def fail(*arguments: object) -> None:
+        raise KeyError("boxes")
+
+    monkeypatch.setattr(train, "_write_preview", fail)
+    asked = experiment.load(f"{root}/configs/livephoto.py:tiny")
+    train._try_preview(asked, None, None, Path(), {}, 7)  # pyright: ignore[reportArgumentType]
+    assert "previews of step 7" in caplog.text
+    assert "boxes" in caplog.text
