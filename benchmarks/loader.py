@@ -21,7 +21,8 @@ from rich.console import Console
 from rich.table import Table
 
 from jaxmotion.data.clips import Clips, ClipsSource
-from jaxmotion.data.loader import Source, batches
+from jaxmotion.data.loader import batches
+from jaxmotion.data.source import DataSource
 from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer
 
@@ -42,7 +43,7 @@ def main() -> None:
     options = parser.parse_args()
     with tempfile.TemporaryDirectory() as folder:
         clips = options.clips or write_clips(Path(folder))
-        source = Clips(str(clips), frames=options.frames, fps=FPS, size=(options.size, options.size)).open()
+        source = Clips(str(clips), frames=options.frames, fps=FPS, size=(options.size, options.size)).open_as_one()
         video = f"{options.frames} frames at {FPS:g} fps, {options.size} x {options.size}"
         table = Table("what", "how", "clips/s", "ratio", title=f"{len(source)} clips, {os.cpu_count()} CPUs")
         slowest = rate(lambda: decode_every_frame(source))
@@ -67,7 +68,7 @@ def rate(start: Callable[[], Iterator[int]]) -> float:
     return clips / (time.perf_counter() - begin)
 
 
-def load(source: Source, workers: int) -> Iterator[int]:
+def load(source: DataSource, workers: int) -> Iterator[int]:
     """Batches of the loader, as the training loop takes them."""
     iterator = batches(source, batch_size=BATCH, seed=0, tokenize=HashTokenizer(), workers=workers)
     try:

@@ -25,6 +25,7 @@ from jaxmotion.data.clips import Clips
 from jaxmotion.data.loader import batches
 from jaxmotion.data.precompute.encode import Encoder
 from jaxmotion.data.precomputed import PrecomputedLatents
+from jaxmotion.data.source import DataSource
 from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.models import t5
@@ -65,7 +66,7 @@ def main() -> None:
         raw, records = asked.data.open(), config.open()
         table = Table("what a batch takes", "clips/s", "ratio", title=f"{count} clips, {jax.devices()[0].device_kind}")
         decoded = rate(raw, asked, None)
-        encoded = rate(raw, asked, Encoder(asked.system, asked.tokenizer, "float16"))
+        encoded = rate(raw, asked, Encoder(asked.system, raw, asked.tokenizer, "float16"))
         read = rate(records, asked, None)
         unchecked = rate(dataclasses.replace(config, verify=False).open(), asked, None)
         for name, found in (
@@ -104,10 +105,9 @@ def made_clips(folder: Path, frames: int) -> Path:
     return folder
 
 
-def rate(source, asked: Experiment, encoder: Encoder | None) -> float:
+def rate(source: DataSource, asked: Experiment, encoder: Encoder | None) -> float:
     """Clips a second."""
-    entries = {"entries": source.entries} if hasattr(source, "entries") else {}
-    loader = batches(source, batch_size=BATCH, seed=0, tokenize=asked.tokenizer, **entries)
+    loader = batches(source, batch_size=BATCH, seed=0, tokenize=asked.tokenizer)
     params = encoder.load_parameters({}, run.make_mesh(devices=jax.local_devices()[:1]))[0] if encoder else {}
     compiled = jax.jit(encoder.run) if encoder else None
     count, start = 0, 0.0

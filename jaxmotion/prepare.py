@@ -5,14 +5,14 @@ from __future__ import annotations
 import sys
 from pathlib import Path
 
-from jaxmotion.data.precompute.encode import DTYPES, shard_of
+from jaxmotion.data.precompute.encode import DTYPES, parse_shard
 from jaxmotion.foundation import command_line as commands
 from jaxmotion.runs import experiment, precompute
 
 DESCRIPTION = """Encodes clips into latents, text features and motion scores, once, as a set that training reads.
 
   python -m jaxmotion.prepare --config configs/motionstone.py --data.path clips --out prepared/clips
-  python -m jaxmotion.prepare --config configs/motionstone.py --data.path clips --out prepared/clips --process 0/4
+  python -m jaxmotion.prepare --config configs/motionstone.py --data.path clips --out prepared/clips --shard 0/4
   python -m jaxmotion.train --config configs/motionstone.py:prepared --data.path prepared/clips --run runs/mine
 
 The same command again continues where it was stopped: finished shards are kept. A folder never holds records of two
@@ -28,7 +28,9 @@ def body(arguments: list[str]) -> None:
     parser.add_argument("--windows", type=int, default=1, help="records of each clip, at different times (default 1)")
     parser.add_argument("--per-shard", type=int, default=64, help="records of a shard; a kill costs one (default 64)")
     parser.add_argument("--at-once", type=int, default=0, help="clips encoded together (default: one for each device)")
-    parser.add_argument("--process", default="0/1", help="which process of how many this is, such as 0/4 (default 0/1)")
+    parser.add_argument(
+        *("--shard", "--process"), default="0/1", help="which of how many processes this is, such as 0/4 (default 0/1)"
+    )
     options, overrides = parser.parse_known_args(arguments)
     if options.config is None:
         parser.print_help()
@@ -36,7 +38,7 @@ def body(arguments: list[str]) -> None:
     asked = experiment.override(experiment.load(options.config), overrides, parser.prog, DESCRIPTION)
     if options.out is None:
         parser.error("--out DIR is needed: the folder of the set")
-    process, of = shard_of(options.process)
+    shard_index, shard_count = parse_shard(options.shard)
     for name in ("windows", "per_shard"):
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
@@ -47,8 +49,8 @@ def body(arguments: list[str]) -> None:
         windows=options.windows,
         per_shard=options.per_shard,
         at_once=options.at_once,
-        process=process,
-        of=of,
+        shard_index=shard_index,
+        shard_count=shard_count,
     )
     print(f"{options.out}: {written} records written by this process")
 

@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 import dataclasses
+import hashlib
 import logging
 import os
 from collections.abc import Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from tqdm import tqdm
 
 from jaxmotion.data.bad_clips import BadClips
-from jaxmotion.data.buckets import Buckets, Shape, nearest
+from jaxmotion.data.source import Buckets, DataConfig, DataSource, Example, Shape, nearest
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.video.decode import BadClipError, latest_time, read_clip, read_size, read_timeline
@@ -31,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @register()
 @dataclasses.dataclass(frozen=True)
-class Clips:
+class Clips(DataConfig):
     """Clips from video files.
 
     A file too short for a clip counts as one that cannot be used.
@@ -75,13 +76,35 @@ class Clips:
         """All shapes of clips, each once; the first is that of `frames` and `size`."""
         return tuple(dict.fromkeys((Shape(self.frames, *self.size), *(Shape(*shape) for shape in self.buckets))))
 
-    def open(self, report: Path | None = None) -> ClipsSource | Buckets:
+    def open(self, report: Path | None = None) -> DataSource:
         """Lists and probes the clips. Those that cannot be used are added to the file `report` (JSON lines).
 
         Raises:
             FileNotFoundError: there is no such path.
             ValueError: no list of clips and no clip there; none can be used; one cannot, and `on_bad` is "stop".
         """
+        if not self.buckets:
+            return self.open_as_one(report)
+        usable, found, bad = self._usable(report)
+        scores = self._scores_of(usable)
+        parts = []
+        for shape in self.shapes:
+            mine = [index for index, file in enumerate(usable) if found[file.id] == shape]
+            config = dataclasses.replace(self, frames=shape.frames, size=shape.size, buckets=())
+            own_scores = {place: scores[index] for place, index in enumerate(mine) if index in scores}
+            if mine:
+                parts.append(ClipsSource(config, tuple(usable[index] for index in mine), bad, own_scores))
+            else:
+                log.warning("%s has no clip for the bucket %s.", self.path, shape)
+        return Buckets(parts)
+
+    def open_as_one(self, report: Path | None = None) -> ClipsSource:
+        """Opens all clips as one source, at `frames` and `size`; raises as `open` does."""
+        usable, _, bad = self._usable(report)
+        return ClipsSource(self, usable, bad, self._scores_of(usable))
+
+    def _usable(self, report: Path | None) -> tuple[tuple[ClipFile, ...], dict[str, str | Shape], BadClips]:
+        """Returns the clips that can be used, what probing found out of each file by its id, and the bad clips."""
         listing = list_clips(Path(self.path), Path(self.root) if self.root else None)
         bad = BadClips(report)
         found = dict(_probed(listing.files, self)) if self.probe else {}
@@ -96,21 +119,13 @@ class Clips:
             log.warning(
                 "%s (%s): %d clips can be used, %d cannot%s.", self.path, listing.form, len(usable), len(reasons), where
             )
-        known = self._known(usable)
-        if not self.buckets:
-            return ClipsSource(self, usable, bad, known)
-        parts = []
-        for shape in self.shapes:
-            mine = [index for index, file in enumerate(usable) if found[file.id] == shape]
-            config = dataclasses.replace(self, frames=shape.frames, size=shape.size, buckets=())
-            scores = {place: known[index] for place, index in enumerate(mine) if index in known}
-            if mine:
-                parts.append(ClipsSource(config, tuple(usable[index] for index in mine), bad, scores))
-            else:
-                log.warning("%s has no clip for the bucket %s.", self.path, shape)
-        return Buckets(parts)
+        return usable, found, bad
 
-    def _known(self, files: tuple[ClipFile, ...]) -> dict[int, tuple[float, float]]:
+    @property
+    def how_to_label(self) -> str:
+        return "Give a list of scores (--data.scores, made by `python -m jaxmotion.score`)."
+
+    def _scores_of(self, files: tuple[ClipFile, ...]) -> dict[int, tuple[float, float]]:
         """The scores of the clips that the list of scores names."""
         if not self.scores:
             return {}
@@ -135,66 +150,76 @@ class Clips:
             )
 
 
-class ClipsSource:
-    """The clips of a `Clips` config: `source[i]` names one, `load` reads it, `example(i)` does both."""
+class ClipsSource(DataSource):
+    """The clips of a `Clips` config."""
+
+    config: Clips
 
     def __init__(
         self,
         config: Clips,
         files: tuple[ClipFile, ...],
         bad: BadClips,
-        known: Mapping[int, tuple[float, float]] | None = None,
+        scores: Mapping[int, tuple[float, float]] | None = None,
     ):
-        self.config = config
+        super().__init__(config)
         self.files = files
         self.bad = bad
-        self.known = known or {}
-
-    @property
-    def labels(self) -> tuple[str, ...]:
-        """The scores, where there is a list of them."""
-        return (OBJECT, CAMERA) if self.config.scores else ()
+        self.scores = scores or {}
+        self.optional_entries = self.requested_entries = (OBJECT, CAMERA) if config.scores else ()
 
     def __len__(self) -> int:
         return len(self.files)
 
-    def __getitem__(self, index: int) -> int:
-        """The record of a clip: its index."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"Clip {index} is asked for; there are {len(self)}.")
-        return int(index)
-
-    def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        """The clip of that index; see `load`."""
-        return self.load(self[index], rng)
-
-    def load(self, record: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        """Reads a clip: `video` uint8 [T H W 3], `caption`, `fps`, `id`, and its scores, NaN where nobody knows them.
+    def load(self, index: int, rng: np.random.Generator | None = None) -> Example:
+        """Reads a clip: `video` uint8 [T H W 3], `caption`, `fps`, `id`, and its scores, NaN where they are unknown.
 
         It starts at a random time, or without a generator at the first frame. When it cannot be read, the next that can
-        is read instead, so the same record and generator give the same clip as long as the files do not change.
+        is read instead, so the same index and generator give the same clip as long as the files do not change.
 
         Raises:
             BadClipError: a clip cannot be read and `on_bad` is "stop", or none of the next ones can be read either.
         """
-        config = self.config
         where = 0.0 if rng is None else float(rng.random())
         for step in range(min(MOST_SUBSTITUTES, len(self))):
-            file = self.files[(record + step) % len(self)]
-            try:
-                video = read_clip(file.path, config.frames, config.fps, config.size, where)
-            except BadClipError as error:
-                self.bad.add(file, str(error))
-                if config.on_bad == "stop":
-                    raise BadClipError(f"{file.path}: {error}. To go on without it, set on_bad to 'skip'.") from error
-                continue
-            scores = self.known.get((record + step) % len(self), (float("nan"),) * 2)
-            known = {name: np.float32(score) for name, score in zip(self.labels, scores, strict=False)}
-            return {VIDEO: video, CAPTION: file.caption, FPS: np.float32(config.fps), "id": file.id, **known}
+            example = self._read((index + step) % len(self), where)
+            if example is not None:
+                return example
         raise BadClipError(
-            f"{self.files[record].path} and {min(MOST_SUBSTITUTES, len(self)) - 1} clips after it cannot be read. "
+            f"{self.files[index].path} and {min(MOST_SUBSTITUTES, len(self)) - 1} clips after it cannot be read. "
             f"{_named(self.files, self.bad.reasons)}"
         )
+
+    def load_or_skip(self, index: int, rng: np.random.Generator | None = None) -> Example | None:
+        return self._read(index, 0.0 if rng is None else float(rng.random()))
+
+    def fingerprint(self) -> str:
+        """Returns a digest of the files, their sizes and dates, the captions and the listed scores."""
+        digest = hashlib.blake2b(digest_size=16)
+        for file in self.files:
+            stat = Path(file.path).stat()
+            digest.update(f"{file.id} {file.caption} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+        for index, scores in sorted(self.scores.items()):
+            digest.update(f"{index} {scores}\n".encode())
+        return digest.hexdigest()
+
+    def _read(self, index: int, where: float) -> Example | None:
+        """Reads a clip from a place 0..1 of its file on; None, and a line in the report, if it cannot be read.
+
+        Raises:
+            BadClipError: it cannot be read and `on_bad` is "stop".
+        """
+        config, file = self.config, self.files[index]
+        try:
+            video = read_clip(file.path, config.frames, config.fps, config.size, where)
+        except BadClipError as error:
+            self.bad.add(file, str(error))
+            if config.on_bad == "stop":
+                raise BadClipError(f"{file.path}: {error}. To go on without it, set on_bad to 'skip'.") from error
+            return None
+        scores = self.scores.get(index, (float("nan"),) * 2)
+        labels = {name: np.float32(score) for name, score in zip(self.optional_entries, scores, strict=False)}
+        return {VIDEO: video, CAPTION: file.caption, FPS: np.float32(config.fps), "id": file.id, **labels}
 
 
 def _probed(files: Iterable[ClipFile], config: Clips) -> Iterable[tuple[str, str | Shape]]:

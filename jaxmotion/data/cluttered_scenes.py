@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from jaxmotion.data.source import DataConfig, DataSource, Example
 from jaxmotion.foundation.config_json import register
 from jaxmotion.video.synthetic.cluttered_scenes import GROUND_TRUTH, SceneDistribution, SceneSampler
+from jaxmotion.video.synthetic.photos import photos_digest
 
 _RENAMED = {
     "actors": "sprites",
@@ -26,7 +27,7 @@ _RENAMED = {
 
 @register("Worlds", fields=_RENAMED)
 @dataclasses.dataclass(frozen=True)
-class ClutteredScenes(SceneDistribution):
+class ClutteredScenes(SceneDistribution, DataConfig):
     """Cluttered scenes with known motion."""
 
     clips: int = 1_000_000
@@ -37,34 +38,28 @@ class ClutteredScenes(SceneDistribution):
         if self.clips < 1:
             raise ValueError(f"clips is {self.clips}; an epoch has at least 1.")
 
-    def open(self, report: Path | None = None) -> ClutteredScenesSource:
-        """Reads the photos. `report` is there because all data sources have it; nothing can be broken here."""
+    def open(self, report: Path | None = None) -> DataSource:
+        """Reads the photos; there are no broken clips to report."""
         del report
         return ClutteredScenesSource(self, self.sampler())
 
 
-class ClutteredScenesSource:
-    """The clips of a `ClutteredScenes` config: `source[i]` names one, `load` makes it, `example(i)` does both."""
+class ClutteredScenesSource(DataSource):
+    """The clips of a `ClutteredScenes` config."""
+
+    config: ClutteredScenes
+    optional_entries = GROUND_TRUTH
 
     def __init__(self, config: ClutteredScenes, sampler: SceneSampler):
-        self.config, self.sampler = config, sampler
-        self.photos = sampler.photos
-
-    labels = GROUND_TRUTH
+        super().__init__(config)
+        self.sampler = sampler
 
     def __len__(self) -> int:
         return self.config.clips
 
-    def __getitem__(self, index: int) -> int:
-        """The record of a clip: its index."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"Clip {index} is asked for; there are {len(self)}.")
-        return int(index)
-
-    def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        """The clip of that index; see `load`."""
-        return self.load(self[index], rng)
-
-    def load(self, record: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def load(self, index: int, rng: np.random.Generator | None = None) -> Example:
         """Renders a clip; see `SceneSampler.clip`."""
-        return self.sampler.clip(record, rng)
+        return self.sampler.clip(index, rng)
+
+    def fingerprint(self) -> str:
+        return photos_digest(self.sampler.photos)

@@ -1,4 +1,4 @@
-"""Real clips, two at a time, with what people said about them and what was measured on them: the paper's training data.
+"""Pairs of real clips with human judgements and measured labels: the paper's training data for the motion estimator.
 
 A pair comes from a file of judgements (`data.pairs`), from labels of single clips, or from both; where something is
 missing the label is not a number, and the losses leave it out.
@@ -11,11 +11,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
-from jaxmotion.data.clips import Clips, ClipsSource
+from jaxmotion.data.clips import Clips
+from jaxmotion.data.source import DataConfig, DataSource, Example
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import FPS, VIDEO
 from jaxmotion.video.motion_scale import AXES
@@ -28,7 +29,7 @@ SIGNS = {"a": 1.0, "b": -1.0, "tie": 0.0, "": float("nan")}
 
 @register("Judged")
 @dataclasses.dataclass(frozen=True)
-class ComparedPairs:
+class ComparedPairs(DataConfig):
     """Pairs of real clips. At least one of `pairs` and `labels` must be given."""
 
     path: str
@@ -44,62 +45,60 @@ class ComparedPairs:
     size: tuple[int, int] = (144, 256)
     """(height, width); frames are cropped about the middle and resized."""
     on_bad: Literal["skip", "stop"] = "skip"
-    """What a file that cannot be used does."""
+    """Whether a file that cannot be used is skipped or stops the run."""
 
     def __post_init__(self) -> None:
         if not self.pairs and not self.labels:
-            raise ValueError("Judged clips need a file of pairs or one of labels; set data.pairs, data.labels or both.")
+            raise ValueError("Compared pairs need a file of pairs or labels; set data.pairs, data.labels or both.")
 
-    def open(self, report: Path | None = None) -> ComparedPairsSource:
-        """Lists the clips and reads what is known about them.
+    def open(self, report: Path | None = None) -> DataSource:
+        """Lists the clips and reads their labels.
 
         Raises:
             FileNotFoundError: a file is not there.
             ValueError: a list cannot be read, names clips that are not there, or leaves no pair.
         """
         listed = Clips(self.path, frames=self.frames, fps=self.fps, size=self.size, on_bad=self.on_bad)
-        source = listed.open(report)
-        assert isinstance(source, ClipsSource)  # there are no buckets
+        source = listed.open_as_one(report)
         places = {str(Path(file.path).resolve()): index for index, file in enumerate(source.files)}
         labels = read_scores(Path(self.labels), Path(self.path), places) if self.labels else {}
-        judged = _placed(Path(self.pairs), Path(self.path), places) if self.pairs else _every(sorted(labels))
-        if not judged:
+        compared = _placed(Path(self.pairs), Path(self.path), places) if self.pairs else _every(sorted(labels))
+        if not compared:
             raise ValueError(f"No pair is left: {self.pairs or self.labels} names none of the clips in {self.path}.")
-        return ComparedPairsSource(source, judged, labels)
+        return ComparedPairsSource(self, source, compared, labels)
 
 
-class ComparedPairsSource:
-    """The pairs of a `ComparedPairs` config: `source[i]` names one, `load` reads both clips."""
+class ComparedPairsSource(DataSource):
+    """The pairs of a `ComparedPairs` config."""
 
-    labels = (*AXES, *STRONGER)
+    config: ComparedPairs
+    optional_entries = (*AXES, *STRONGER)
 
     def __init__(
-        self, clips: ClipsSource, pairs: list[tuple[int, int, Pair | None]], known: Mapping[int, tuple[float, float]]
+        self,
+        config: ComparedPairs,
+        clips: DataSource,
+        pairs: list[tuple[int, int, Pair | None]],
+        labels: Mapping[int, tuple[float, float]],
     ):
-        self.clips, self.pairs, self.known = clips, pairs, known
+        super().__init__(config)
+        self.clips, self.pairs, self.labels = clips, pairs, labels
 
     def __len__(self) -> int:
         return len(self.pairs)
 
-    def __getitem__(self, index: int) -> int:
-        """The record of a pair: its index."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"Pair {index} is asked for; there are {len(self)}.")
-        return int(index)
+    def fingerprint(self) -> str:
+        return f"{self.clips.fingerprint()} {self.pairs} {sorted(self.labels.items())}"
 
-    def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        """The pair of that index; see `load`."""
-        return self.load(self[index], rng)
-
-    def load(self, record: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def load(self, index: int, rng: np.random.Generator | None = None) -> Example:
         """Reads a pair: `video` uint8 [2 T H W 3], `object` and `camera` [2], `stronger_object`, `stronger_camera`.
 
-        The last two are 1 if the first moves more, -1 if the second does, 0 for a tie. What is not known is NaN.
+        The last two are 1 if the first moves more, -1 if the second does, 0 for a tie. Unknown labels are NaN.
         """
-        first, second, pair = self.pairs[record]
-        examples = [self.clips.load(index, rng) for index in (first, second)]
+        first, second, pair = self.pairs[index]
+        examples = [self.clips.load(clip, rng) for clip in (first, second)]
         nothing = (float("nan"),) * 2
-        labels = np.array([self.known.get(index, nothing) for index in (first, second)], np.float32)
+        labels = np.array([self.labels.get(clip, nothing) for clip in (first, second)], np.float32)
         said = (pair.stronger_object, pair.stronger_camera) if pair else ("", "")
         return {
             VIDEO: np.stack([example[VIDEO] for example in examples]),

@@ -2,7 +2,7 @@
 
 A clip is a view of a photograph under a camera that pans, zooms, rolls, shakes or stands still, with up to a few
 cut-outs of other photographs that move, turn, grow or wobble before it. Every clip is a function of (seed, split,
-index) and, if one is given, of a random generator; `scene` and `motion` say how the numbers are defined.
+index) and, if one is given, of a random generator; `video.synthetic.scene` and `video.geometry` define the numbers.
 """
 
 from __future__ import annotations
@@ -15,6 +15,7 @@ from typing import Any, Literal
 
 import numpy as np
 
+from jaxmotion.data.source import DataConfig, DataSource, Example
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.video import motion_scale as unit
@@ -31,7 +32,7 @@ from jaxmotion.video.geometry import (
 )
 from jaxmotion.video.synthetic.captions import CAPTION, amount_word, describe_motion
 from jaxmotion.video.synthetic.cutouts import SHAPES, Cutout, draw_cutout, draw_motion, moved_to
-from jaxmotion.video.synthetic.photos import SKIMAGE_PHOTOS, PhotoSplit, read_photos
+from jaxmotion.video.synthetic.photos import SKIMAGE_PHOTOS, PhotoSplit, photos_digest, read_photos
 from jaxmotion.video.synthetic.scene import Scene, dense_flow, draw_tint, draw_tracks, draw_view, render, visible_boxes
 
 SPLITS = ("train", "held_out")
@@ -42,7 +43,7 @@ EDGE = 0.15
 
 @register("Synthetic", fields={"truth": "ground_truth"})
 @dataclasses.dataclass(frozen=True)
-class SyntheticClips:
+class SyntheticClips(DataConfig):
     """Synthetic clips with known motion. A tuple of kinds is drawn from evenly; repeat a kind to see it more often."""
 
     photos: str = SKIMAGE_PHOTOS
@@ -90,7 +91,7 @@ class SyntheticClips:
     caption: tuple[Literal["scene", "motion", "amount"], ...] = ("motion",)
     """What captions hold: what the photo shows, what moves and where to, how fast (slowly, fast)."""
     ground_truth: tuple[str, ...] = ("camera_speed", "object_speed", OBJECT, CAMERA)
-    """Which known numbers come with a clip, see `GROUND_TRUTHS`."""
+    """Which ground truth comes with a clip, see `GROUND_TRUTHS`."""
     seed: int = 0
     """Another seed, other clips."""
 
@@ -120,46 +121,48 @@ class SyntheticClips:
         if self.frames < 1 or self.clips < 1 or min(self.size) < 8:
             raise ValueError(f"frames={self.frames}, clips={self.clips}, size={self.size}: at least 1, 1 and 8 pixels.")
 
-    def open(self, report: Path | None = None) -> SyntheticClipsSource:
-        """Reads the photos. `report` is there because all data sources have it; nothing can be broken here."""
+    def open(self, report: Path | None = None) -> DataSource:
+        """Reads the photos; there are no broken clips to report."""
         del report
         return SyntheticClipsSource(self, read_photos(self.photos, self.held_out, self.split, 4 * max(128, *self.size)))
 
+    def held_out_examples(self, count: int, entries: Sequence[str]) -> list[Example] | None:
+        """Returns clips of the photos that training never shows; None if `entries` holds no ground truth of theirs."""
+        if not set(entries) <= set(GROUND_TRUTHS):
+            return None
+        source = dataclasses.replace(self, split="held_out", ground_truth=tuple(entries)).open()
+        return [source.example(index) for index in range(count)]
 
-class SyntheticClipsSource:
-    """The clips of a `SyntheticClips` config: `source[i]` names one, `load` makes it, `example(i)` does both."""
+
+class SyntheticClipsSource(DataSource):
+    """The clips of a `SyntheticClips` config."""
+
+    config: SyntheticClips
 
     def __init__(self, config: SyntheticClips, split: PhotoSplit):
-        self.config = config
+        super().__init__(config)
         self.photos = split.photos
         self.other_photos = split.others
-        self.labels = config.ground_truth
+        self.optional_entries = config.ground_truth
 
     def __len__(self) -> int:
         return self.config.clips
 
-    def __getitem__(self, index: int) -> int:
-        """The record of a clip: its index."""
-        if not 0 <= index < len(self):
-            raise IndexError(f"Clip {index} is asked for; there are {len(self)}.")
-        return int(index)
+    def fingerprint(self) -> str:
+        return photos_digest(self.photos)
 
-    def example(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        """The clip of that index; see `load`."""
-        return self.load(self[index], rng)
-
-    def load(self, record: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
-        """Makes a clip: `video` uint8 [T H W 3], `caption`, `fps`, `id`, and the known numbers the config names.
+    def load(self, index: int, rng: np.random.Generator | None = None) -> Example:
+        """Renders a clip: `video` uint8 [T H W 3], `caption`, `fps`, `id`, and the ground truth that the config names.
 
         The same index always gives the same clip, or, with a generator, another one for every state of that.
         """
         config = self.config
         again = [] if rng is None else [int(rng.integers(2**32))]
-        rng = np.random.default_rng([config.seed, SPLITS.index(config.split), record, *again])
+        rng = np.random.default_rng([config.seed, SPLITS.index(config.split), index, *again])
         scene = self.draw(rng)
         video, masks = render(scene)
-        drawn = Drawn(scene, masks, max(config.object_counts), rng)
-        example: dict[str, Any] = {VIDEO: video, FPS: np.float32(config.fps), "id": f"synthetic/{record}"}
+        drawn = RenderedScene(scene, masks, max(config.object_counts), rng)
+        example: Example = {VIDEO: video, FPS: np.float32(config.fps), "id": f"synthetic/{index}"}
         example[CAPTION] = self._caption(scene)
         for name in config.ground_truth:
             example[name] = GROUND_TRUTHS[name](drawn)
@@ -236,8 +239,8 @@ class SyntheticClipsSource:
 
 
 @dataclasses.dataclass(frozen=True)
-class Drawn:
-    """A scene with what rendering it found out, from which the known numbers are taken."""
+class RenderedScene:
+    """A scene and its rendering, from which the ground truth is taken."""
 
     scene: Scene
     masks: np.ndarray
@@ -255,12 +258,12 @@ class Drawn:
         return np.pad(values, ((0, absent), *((0, 0),) * (values.ndim - 1)))
 
 
-def _mean_object_speed(drawn: Drawn) -> np.float32:
+def _mean_object_speed(drawn: RenderedScene) -> np.float32:
     speeds = drawn.scene.object_speeds()
     return np.float32(speeds.mean() if len(speeds) else 0.0)
 
 
-GROUND_TRUTHS: Mapping[str, Callable[[Drawn], Any]] = {
+GROUND_TRUTHS: Mapping[str, Callable[[RenderedScene], Any]] = {
     "camera_speed": lambda drawn: np.float32(drawn.scene.camera_speeds()[0]),
     "camera_rms": lambda drawn: np.float32(drawn.scene.camera_speeds()[1]),
     "camera_path": lambda drawn: drawn.scene.camera.astype(np.float32),
@@ -276,7 +279,7 @@ GROUND_TRUTHS: Mapping[str, Callable[[Drawn], Any]] = {
     "track_owner": lambda drawn: drawn.tracks[2],
     "flow": lambda drawn: dense_flow(drawn.scene, drawn.masks),
 }
-"""The known numbers. N is the largest of `object_counts`; where fewer objects are there, zeros follow.
+"""Ground truth by name. N is the largest of `object_counts`; where fewer objects are there, zeros follow.
 
 camera_speed, object_speed: float, diagonals per second; the second is the mean over objects, 0 without any.
 camera_rms: float; as camera_speed with the root of the mean square in place of the mean.

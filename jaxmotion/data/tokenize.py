@@ -18,9 +18,22 @@ from jaxmotion.foundation.config_json import register
 _WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 
 
+class Tokenizer:
+    """Base of tokenizers: frozen dataclasses with `@register()`, which have these fields or properties."""
+
+    vocabulary: int
+    """How many ids there are."""
+    length: int
+    """Tokens of a text with its start and end; longer texts are cut."""
+
+    def __call__(self, captions: Sequence[str]) -> Int[np.ndarray, "B L"]:
+        """Returns int32 token ids."""
+        raise NotImplementedError(f"{type(self).__name__} must say how it makes token ids.")
+
+
 @register()
 @dataclasses.dataclass(frozen=True)
-class HashTokenizer:
+class HashTokenizer(Tokenizer):
     """Each lower-case word or punctuation mark is one token, whose id is a hash of it. Needs no vocabulary file.
 
     The last two ids are the start and the end of a text; the end also fills the rest, as CLIP does it. Two words may
@@ -50,7 +63,7 @@ class HashTokenizer:
 
 @register()
 @dataclasses.dataclass(frozen=True)
-class ClipTokenizer:
+class ClipTokenizer(Tokenizer):
     """CLIP's byte-pair tokenizer, as Stable Diffusion 1.5 uses it."""
 
     source: str = "openai/clip-vit-large-patch14"
@@ -72,7 +85,7 @@ class ClipTokenizer:
 
 @register()
 @dataclasses.dataclass(frozen=True)
-class T5Tokenizer:
+class T5Tokenizer(Tokenizer):
     """T5's SentencePiece tokenizer, as CogVideoX uses it: the text, its end (id 1), and padding (id 0)."""
 
     source: str = "THUDM/CogVideoX-5b-I2V"

@@ -1,4 +1,4 @@
-"""Whether the data and the system of an experiment belong together, told before anything is trained or encoded."""
+"""Checks, before anything is trained or encoded, that the data and the system of an experiment fit together."""
 
 from __future__ import annotations
 
@@ -10,84 +10,96 @@ from typing import Any
 import jax
 import numpy as np
 
-from jaxmotion.data.buckets import parts_of
-from jaxmotion.data.precompute import encode as encoding
-from jaxmotion.data.precomputed import ENCODERS, WEIGHTS, PrecomputedSource
-from jaxmotion.foundation.entries import CAMERA, OBJECT, VIDEO
+from jaxmotion.data.precompute.encode import weight_digests
+from jaxmotion.data.precompute.settings import ENCODERS, LABELS, WEIGHTS, upgrade
+from jaxmotion.data.source import DataSource
+from jaxmotion.foundation import config_json
+from jaxmotion.foundation.entries import VIDEO
 from jaxmotion.parallel import sharding
 from jaxmotion.runs.experiment import Experiment
+from jaxmotion.systems.video_diffusion import VideoDiffusion
 from jaxmotion.training.log import write_whole
 
 PREPARED = "prepared.json"
-"""In the folder of a run: the settings of the prepared set that it began with."""
+"""In the folder of a run: the settings of the precomputed set that it began with."""
 
 
-def check_known(experiment: Experiment, source: Any) -> None:
-    """Compares what the data knows of its clips with what the system must be told.
+def check_entries(experiment: Experiment, source: DataSource) -> None:
+    """Compares the entries of the data with those that the system learns from.
 
     Raises:
-        ValueError: something is missing, or is there and would not be looked at.
+        ValueError: something is missing, or is there on request and would not be read.
     """
-    system, data = experiment.system, experiment.data
-    lacking = [name for name in system.needs if name not in source.labels]
+    system = experiment.system
+    lacking = [name for name in system.needs if name not in source.optional_entries]
     if lacking:
+        hint = experiment.data.how_to_label
         raise ValueError(
-            f"This system is told the {' and '.join(lacking)} scores of its clips, and the data does not know them. "
-            "Give a list of scores (--data.scores, made by `python -m jaxmotion.score`), or take a system that "
-            "measures them."
+            f"This system learns from the {_listed(lacking)} of its clips, and the data does not know them. {hint}"
+            f"{' ' if hint else ''}Or take a system that measures them, or data that has them."
         )
-    if getattr(data, "scores", "") and not {OBJECT, CAMERA} <= set(system.labels):
+    unread = [name for name in source.requested_entries if name not in system.labels]
+    if unread:
         raise ValueError(
-            f"data.scores is {data.scores}, but this system would not read it: its "  # pyright: ignore
-            "scores come from elsewhere. Take one whose intensity is Known, such as configs/motionstone.py:listed, or "
-            "leave the list out."
+            f"The data brings the {_listed(unread)} of its clips, as it was told to, but this system would not read "
+            "them: it gets them from elsewhere, or needs none. Take a system that reads them, or leave them out."
         )
-    entries = getattr(source, "entries", (VIDEO,))
-    measured = set(getattr(system.build(), "measures", {}))
-    if VIDEO not in entries and measured - set(entries):
+    model = system.build()
+    measured = set(model.measures) if isinstance(model, VideoDiffusion) else set()
+    unmeasurable = sorted(measured - {*source.entries, *source.optional_entries})
+    if VIDEO not in source.entries and unmeasurable:
         raise ValueError(
-            f"This system measures the {' and '.join(sorted(measured - set(entries)))} of clips on their frames, which "
-            "a prepared set does not keep; train it on the clips."
+            f"This system measures the {_listed(unmeasurable)} of clips on their frames, which a prepared set does not "
+            "keep, and this set was not prepared for a system that measures them. Prepare again, or train on the clips."
         )
-    unscored = measured & {OBJECT, CAMERA} - set(source.labels)
-    if VIDEO not in entries and unscored:
-        raise ValueError("The prepared set has no scores: it was prepared for a system that needs none. Prepare again.")
 
 
-def check_prepared(
-    experiment: Experiment, source: Any, weights: Mapping[str, Any], directory: Path, *, fresh: bool
+def check_precomputed(
+    experiment: Experiment, source: DataSource, weights: Mapping[str, Any], directory: Path, *, fresh: bool
 ) -> None:
-    """Compares what encoded a prepared set with the system's own encoders, and the set with the one a run began with.
+    """Compares what encoded a precomputed set with the system's own encoders, and the set with the run's first one.
 
     Raises:
         ValueError: they differ; the message says in what.
     """
-    parts = [part for part in parts_of(source) if isinstance(part, PrecomputedSource)]
-    if not parts:
+    sets = [part.settings for part in source.parts if part.settings is not None]
+    if not sets:
         return
-    there = parts[0].settings[ENCODERS]
-    system: Any = getattr(experiment.system, "of", experiment.system)
-    ours = json.loads(json.dumps(encoding.Encoder(system, experiment.tokenizer, there["dtype"]).settings()))
-    differing = [name for name in ("codec", "text", "tokenizer") if ours[name] != there[name]]
-    like = sharding.paths(jax.eval_shape(system.build().init, jax.random.key(0))) if fresh else {}
-    for name in ("codec", "text_encoder"):
-        mine = {path for path in like if path.startswith(f"{name}/")}
-        if mine and mine <= set(weights):  # otherwise they are random, and the run's are others anyway
-            digest = encoding.weight_digests((path, np.asarray(weights[path])) for path in sorted(mine))[name]
-            differing += [f"weights of the {name}"] if digest != there[WEIGHTS][name] else []
+    differing = _differing(experiment, upgrade(sets[0])[ENCODERS], weights, fresh=fresh)
+    where = config_json.to_json(experiment.data).get("path", "")
     if differing:
         raise ValueError(
-            f"The prepared set in {experiment.data.path} was made with another {' and another '.join(differing)} than "  # pyright: ignore
-            "this run would start with. Prepare it again with the same --config and --start-from, or train with the "
-            "same."
+            f"The prepared set in {where} was made with another {' and another '.join(differing)} than this run would "
+            "start with. Prepare it again with the same --config and --start-from, or train with the same."
         )
     path = directory / PREPARED
-    told = [part.settings for part in parts]
     if fresh or not path.is_file():
         if jax.process_index() == 0:
-            write_whole(path, json.dumps(told, indent=2) + "\n")
-    elif json.loads(path.read_text()) != told:
+            write_whole(path, json.dumps(sets, indent=2) + "\n")
+    elif list(map(upgrade, json.loads(path.read_text()))) != list(map(upgrade, sets)):
         raise ValueError(
-            f"The prepared set in {experiment.data.path} is not the one that the run in {directory} "  # pyright: ignore
-            "was started with; give the old one, or start in another folder with --run."
+            f"The prepared set in {where} is not the one that the run in {directory} was started with; give the old "
+            "one, or start in another folder with --run."
         )
+
+
+def _differing(
+    experiment: Experiment, there: Mapping[str, Any], weights: Mapping[str, Any], *, fresh: bool
+) -> list[str]:
+    """Returns the names of the encoders that are not those of a set. Labels are data, whoever measured them."""
+    system = experiment.system
+    entries = {name: each for name, each in system.precomputable().items() if name not in there[LABELS]}
+    ours = {name: part for each in entries.values() for name, part in each.settings.items()}
+    ours = {**json.loads(json.dumps(ours)), "tokenizer": config_json.to_json(experiment.tokenizer)}
+    differing = [name for name, part in ours.items() if part != there.get(name)]
+    like = sharding.paths(jax.eval_shape(system.build().init, jax.random.key(0))) if fresh else {}
+    for part in sorted({part for each in entries.values() for part in each.parts}):
+        mine = {path for path in like if path.startswith(f"{part}/")}
+        if mine and mine <= set(weights):  # otherwise they are random, and the run's are others anyway
+            digest = weight_digests((path, np.asarray(weights[path])) for path in sorted(mine))[part]
+            differing += [f"weights of the {part}"] if digest != there[WEIGHTS].get(part) else []
+    return differing
+
+
+def _listed(names: list[str]) -> str:
+    return " and ".join(names)

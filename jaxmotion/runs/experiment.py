@@ -16,12 +16,8 @@ from typing import Any
 
 import tyro
 
-from jaxmotion.data.clips import Clips
-from jaxmotion.data.cluttered_scenes import ClutteredScenes
-from jaxmotion.data.compared_pairs import ComparedPairs
-from jaxmotion.data.precomputed import PrecomputedLatents
-from jaxmotion.data.synthetic_clips import SyntheticClips
-from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer
+from jaxmotion.data.source import DataConfig
+from jaxmotion.data.tokenize import Tokenizer
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation import config_json as saved
 from jaxmotion.foundation.config_json import register
@@ -39,9 +35,9 @@ class Experiment:
 
     system: System
     """The networks and what they are told."""
-    data: Clips | PrecomputedLatents | SyntheticClips | ClutteredScenes | ComparedPairs
+    data: DataConfig
     """Where clips come from."""
-    tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer
+    tokenizer: Tokenizer
     """How captions become token ids."""
     train: TrainConfig
     """The optimisation and what is logged and saved."""

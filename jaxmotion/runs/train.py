@@ -8,20 +8,19 @@ import json
 import logging
 import sys
 from pathlib import Path
-from typing import Any
 
 import jax
 from jax.sharding import Mesh
 from tqdm import tqdm
 
-from jaxmotion.data.buckets import Buckets
-from jaxmotion.data.loader import batches
-from jaxmotion.foundation.entries import FPS, IMAGE, VIDEO
+from jaxmotion.data.loader import Batches, batches
+from jaxmotion.data.source import DataSource
+from jaxmotion.foundation.entries import IMAGE, VIDEO
 from jaxmotion.foundation.types import Params
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import of_first_process, process_share
 from jaxmotion.runs import experiment as experiments
-from jaxmotion.runs.compatibility import check_known, check_prepared
+from jaxmotion.runs.compatibility import check_entries, check_precomputed
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.initial import starting_weights
 from jaxmotion.runs.trained import CALIBRATION, TrainedRun
@@ -55,10 +54,10 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
     mesh = make_mesh(experiment.mesh)
     fresh = checkpoint.latest_step(directory) is None
     source = experiment.data.open(directory / BAD_CLIPS)
-    check_known(experiment, source)
+    check_entries(experiment, source)
     weights = starting_weights(experiment, experiment.system.build()) if fresh else {}
-    check_prepared(experiment, source, weights, directory, fresh=fresh)
-    if isinstance(source, Buckets):
+    check_precomputed(experiment, source, weights, directory, fresh=fresh)
+    if len(source.parts) > 1:
         for shape in source.shapes:
             experiment.system.at(shape.frames, shape.size)
         if jax.process_index() == 0:
@@ -72,7 +71,7 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
     return loop.run(task, experiment.train, mesh, loader, directory, meta=meta, on_sample=preview, start=weights)
 
 
-def _loader(experiment: Experiment, mesh: Mesh, source: Any) -> Any:
+def _loader(experiment: Experiment, mesh: Mesh, source: DataSource) -> Batches:
     """This process's rows of every training batch, for ever."""
     index, count = process_share(mesh)
     return batches(
@@ -83,12 +82,11 @@ def _loader(experiment: Experiment, mesh: Mesh, source: Any) -> Any:
         workers=experiment.workers,
         process_index=index,
         process_count=count,
-        entries=getattr(source, "entries", (VIDEO, FPS)),
-        also=[name for name in experiment.system.labels if name in source.labels],
+        also=[name for name in experiment.system.labels if name in source.optional_entries],
     )
 
 
-def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path) -> Experiment:
+def _calibrated(experiment: Experiment, mesh: Mesh, source: DataSource, directory: Path) -> Experiment:
     """The experiment with what its system measures on the training clips; measured once for a run."""
     path = directory / CALIBRATION
     before = Path(experiment.start_from.run) / CALIBRATION
@@ -107,7 +105,7 @@ def _calibrated(experiment: Experiment, mesh: Mesh, source: Any, directory: Path
 
 
 def _try_preview(
-    experiment: Experiment, model: Generator, source: Any, directory: Path, params: Params, step: int
+    experiment: Experiment, model: Generator, source: DataSource, directory: Path, params: Params, step: int
 ) -> None:
     """Writes previews; one that fails is logged, and training goes on without it."""
     try:
@@ -117,7 +115,7 @@ def _try_preview(
 
 
 def _write_preview(
-    experiment: Experiment, model: Generator, source: Any, directory: Path, params: Params, step: int
+    experiment: Experiment, model: Generator, source: DataSource, directory: Path, params: Params, step: int
 ) -> None:
     """Writes the first clips of the data, animated at the sweeps of the controls, to samples/step_NNNNNN_N.mp4."""
     run = TrainedRun(directory, experiment, model, cast(params, experiment.train.precision))

@@ -17,6 +17,7 @@ from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.models.codec import Codec
 from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.precompute import Precompute
 
 
 class Conditioner:
@@ -38,6 +39,10 @@ class Conditioner:
     def channels(self, codec: Codec) -> int:
         """How many channels it puts beside z_t."""
         return 0
+
+    def precomputable(self) -> Mapping[str, Precompute]:
+        """Returns how entries that it reads are computed once, before training; see `System.precomputable`."""
+        return {}
 
     def tokens(self) -> Mapping[str, int]:
         """The token sequences it brings and their feature sizes."""
@@ -83,6 +88,9 @@ class Droppable(Conditioner):
 
     def tokens(self) -> Mapping[str, int]:
         return self.of.tokens()
+
+    def precomputable(self) -> Mapping[str, Precompute]:
+        return self.of.precomputable()
 
     def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         return self.of.condition(params, batch, canvas)

@@ -35,6 +35,7 @@ from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.nn.low_rank import DOWN, LORA, UP, chosen, fresh, merge, sides
 from jaxmotion.systems.control import Controls
+from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.system import System, Table, Task
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 
@@ -85,6 +86,9 @@ class LoRA(System):
 
     def _at(self, frames: int, size: tuple[int, int]) -> Self:
         return dataclasses.replace(self, of=self.of._at(frames, size))
+
+    def precomputable(self) -> Mapping[str, Precompute]:
+        return self.of.precomputable()
 
     def build(self) -> Adapted:
         """The adapted task; it can sample if the system's own can."""

@@ -17,6 +17,7 @@ from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.control import Controls
+from jaxmotion.systems.precompute import Precompute
 
 Table = tuple[tuple[str, Any], ...]
 """(regular expression on a '/'-joined parameter path, PartitionSpec); the first match wins."""
@@ -91,6 +92,10 @@ class System:
 
     def _at(self, frames: int, size: tuple[int, int]) -> Self:
         return dataclasses.replace(self, frames=frames, size=size)  # pyright: ignore
+
+    def precomputable(self) -> Mapping[str, Precompute]:
+        """Returns how batch entries are computed from clips once, before training, by entry; nothing by default."""
+        return {}
 
     def build(self) -> Task:
         """The task that this config describes."""

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from einops import rearrange
 from jaxtyping import Float, Int
 
+from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import TEXT, TEXT_FEATURES
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
@@ -17,6 +18,7 @@ from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.nn.apply import apply
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.precompute import Precompute
 
 
 @register()
@@ -82,6 +84,14 @@ class T5Tokens(Conditioner):
             nothing = self.encode(params, self._empty[None]).astype(known.dtype)
             hidden = jnp.where(jnp.isnan(known[:, :1, :1]), nothing, known)
         return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
+
+    def precomputable(self) -> Mapping[str, Precompute]:
+        """The features of the captions. T5 is large, so its parameters are sharded."""
+        settings = {"text": config_json.to_json(self)}
+        features = Precompute(
+            lambda params, batch: self.encode(params, batch[TEXT]), ("text_encoder",), settings, sharded=True
+        )
+        return {TEXT_FEATURES: features}
 
     def encode(self, params: Params, text: Int[Array, "B L"]) -> Float[Array, "B L D"]:
         """What the encoder makes of token ids."""

@@ -11,10 +11,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from jaxmotion.data.buckets import Buckets, Shape, nearest
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.loader import batches
 from jaxmotion.data.precomputed import PrecomputedLatents
+from jaxmotion.data.source import Buckets, Shape, nearest
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.foundation.entries import FPS, MOMENTS, VIDEO
 from jaxmotion.runs import experiment, precompute, train

@@ -176,7 +176,7 @@ def test_an_index_is_a_clip_and_everything_known_comes_with_it() -> None:
 
 
 def test_the_splits_share_no_photo() -> None:
-    names = [{photo.name for photo in ClutteredScenes(split=split).open().photos} for split in ("train", "held_out")]
+    names = [{photo.name for photo in ClutteredScenes(split=split).sampler().photos} for split in ("train", "held_out")]
     assert all(names)
     assert not names[0] & names[1]
 

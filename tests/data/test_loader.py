@@ -8,12 +8,15 @@ import pytest
 from grain.checkpoint import CheckpointRestore, CheckpointSave
 
 from jaxmotion.data.loader import batches
+from jaxmotion.data.source import DataSource
 from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.data.tokenize import HashTokenizer
 
 
-class Numbers:
+class Numbers(DataSource):
     """A source whose clips are their index, with one random number of their own."""
+
+    optional_entries = ("luck",)
 
     def __init__(self, size):
         self.size = size
@@ -21,18 +24,13 @@ class Numbers:
     def __len__(self):
         return self.size
 
-    def __getitem__(self, index):
-        if not 0 <= index < self.size:
-            raise IndexError(index)
-        return index
-
-    def load(self, record, rng):
-        video = np.full((2, 4, 4, 3), record, np.uint8)
-        return {"video": video, "caption": f"number {record}", "fps": np.float32(8), "luck": np.float32(rng.random())}
+    def load(self, index, rng=None):
+        video = np.full((2, 4, 4, 3), index, np.uint8)
+        return {"video": video, "caption": f"number {index}", "fps": np.float32(8), "luck": np.float32(rng.random())}
 
 
 class Broken(Numbers):
-    def load(self, record, rng):
+    def load(self, index, rng=None):
         raise ValueError("clip 3 is torn")
 
 

@@ -24,7 +24,7 @@ pytest.importorskip("tensorflow_datasets")
 from jaxmotion.data.clips import Clips
 from jaxmotion.data.precompute import encode as encoding
 from jaxmotion.data.precompute import shards
-from jaxmotion.data.precompute.encode import shard_of
+from jaxmotion.data.precompute.encode import parse_shard
 from jaxmotion.data.precomputed import PrecomputedLatents, datasets
 from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, INTENSITY, MOMENTS, OBJECT, TEXT, TEXT_FEATURES, VIDEO
 from jaxmotion.models import tadaconv
@@ -32,10 +32,9 @@ from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment, precompute
 from jaxmotion.runs import trained as run
-from jaxmotion.runs.compatibility import check_known, check_prepared
+from jaxmotion.runs.compatibility import check_entries, check_precomputed
 from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Known, OneNumber
-from jaxmotion.video.decode import BadClipError
 
 METER = Estimated(MotionEstimatorSizes(tadaconv.SMALL))
 CONFIG = SUPPORT / "prepare_config.py"
@@ -128,7 +127,9 @@ def test_a_lost_shard_is_written_again(asked, whole, tmp_path) -> None:
 def test_processes_share_the_shards(asked, whole, tmp_path) -> None:
     folder = tmp_path / "shared"
     counts = [
-        precompute.precompute(asked, folder, dtype="float32", per_shard=SHARD, at_once=4, process=process, of=4)
+        precompute.precompute(
+            asked, folder, dtype="float32", per_shard=SHARD, at_once=4, shard_index=process, shard_count=4
+        )
         for process in range(4)
     ]
     assert counts == [8, 8, 4, 4]
@@ -153,7 +154,7 @@ def test_another_precision_or_weights_are_another_set(asked, whole, monkeypatch)
     moved = {"codec/encoder/conv_in/bias": np.ones(4, np.float32)}
     with pytest.raises(ValueError, match=r"other settings \(encoders\.dtype"):
         precompute.precompute(asked, whole, dtype="float16", per_shard=SHARD)
-    monkeypatch.setattr(run, "starting_weights", lambda experiment, task: moved)
+    monkeypatch.setattr(precompute, "starting_weights", lambda experiment, task: moved)
     with pytest.raises(ValueError, match=r"encoders\.weights\.codec"):
         precompute.precompute(asked, whole, dtype="float32", per_shard=SHARD)
 
@@ -164,7 +165,7 @@ def test_what_changes_no_record_is_the_same_set(asked, whole) -> None:
 
 
 def test_the_times_of_further_windows_are_part_of_the_set(asked, tmp_path) -> None:
-    options = {"dtype": "float32", "per_shard": SHARD, "at_once": 4, "windows": 2, "process": 0, "of": 12}
+    options = {"dtype": "float32", "per_shard": SHARD, "at_once": 4, "windows": 2, "shard_index": 0, "shard_count": 12}
     assert precompute.precompute(asked, tmp_path / "two", **options) == SHARD
     moved = experiment.override(asked, ["--train.seed", "1"], "test", "")
     with pytest.raises(ValueError, match=r"other settings \(seed\)"):
@@ -180,87 +181,77 @@ def test_what_a_kill_leaves_in_a_fresh_folder_is_nobody_elses(tmp_path) -> None:
         shards.begin(dataclasses.replace(job, settings={"made": "up", "here": None}))
 
 
-def test_a_bad_clip_stops_where_it_shall() -> None:
-    class Source:
-        config = SimpleNamespace(on_bad="skip")
-
-        def __getitem__(self, index):
-            return index
-
-        def load(self, record, rng):
-            raise BadClipError("it is short")
-
-    source = Source()
-    assert encoding.loaded(source, 0, None) is None
-    source.config = SimpleNamespace(on_bad="stop")
-    with pytest.raises(BadClipError, match="it is short"):
-        encoding.loaded(source, 0, None)
-
-
 @pytest.mark.parametrize(
     ("intensity", "listed", "expected"),
-    [(Known(), True, "listed"), (METER, True, "measured"), (METER, False, "measured"), (Fixed(), True, "nan")],
+    [(Known(), True, "listed"), (METER, True, "measured"), (METER, False, "measured"), (Fixed(), True, "none")],
 )
 def test_scores_are_those_that_the_system_trains_on(asked, monkeypatch, intensity, listed, expected) -> None:
     """A measuring system measures whatever a list says, as it does in training."""
     system = dataclasses.replace(asked.system, intensity=intensity)
-    encoder = encoding.Encoder(system, asked.tokenizer, "float32")
-    made = {name: np.full(2, 7.0 if encoder.scores else np.nan) for name in (OBJECT, CAMERA)}
-    made |= {MOMENTS: np.zeros((2, 2, 4, 4, 8)), TEXT_FEATURES: np.zeros((2, 16, 64))}
+    source = asked.data.open()
+    source.optional_entries = (OBJECT, CAMERA) if listed else ()
+    encoder = encoding.Encoder(system, source, asked.tokenizer, "float32")
+    made = {MOMENTS: np.zeros((2, 2, 4, 4, 8)), TEXT_FEATURES: np.zeros((2, 16, 64))}
+    made |= {name: np.full(2, 7.0) for name in encoder.entries if name in (OBJECT, CAMERA)}
     monkeypatch.setattr(encoding.Encoder, "_compiled", lambda self, params, batch: made)
     clip = {VIDEO: np.zeros((5, 32, 32, 3), np.uint8), FPS: 8.0, "caption": "x"}
     clip |= {OBJECT: np.float32(3.0), CAMERA: np.float32(3.0)} if listed else {}
     mesh = run.make_mesh(devices=jax.local_devices()[:1])
     for record in encoder.encode({}, [clip, clip], 2, mesh):
-        np.testing.assert_array_equal(record[OBJECT], {"listed": 3.0, "measured": 7.0, "nan": np.nan}[expected])
-    assert encoder.settings()["scores"] == ([] if expected == "nan" else [OBJECT, CAMERA])
+        assert record.get(OBJECT) == {"listed": 3.0, "measured": 7.0, "none": None}[expected]
+    assert encoder.settings()["labels"] == ([] if expected == "none" else [OBJECT, CAMERA])
 
 
 def test_a_run_takes_no_set_of_other_encoders(asked, whole, tmp_path) -> None:
     prepared = dataclasses.replace(asked, data=PrecomputedLatents(str(whole), frames=5, size=(32, 32)))
     source = prepared.data.open()
-    check_prepared(prepared, source, {}, tmp_path, fresh=True)
-    check_prepared(prepared, source, {}, tmp_path, fresh=False)
+    check_precomputed(prepared, source, {}, tmp_path, fresh=True)
+    check_precomputed(prepared, source, {}, tmp_path, fresh=False)
     scaled = experiment.override(prepared, ["--system.codec.sizes.scaling", "0.5"], "test", "")
     with pytest.raises(ValueError, match="made with another codec than this run"):
-        check_prepared(scaled, source, {}, tmp_path, fresh=True)
+        check_precomputed(scaled, source, {}, tmp_path, fresh=True)
     model = asked.system.build()
     weights = paths(jax.jit(model.init)(jax.random.key(0)))  # those that a set is made with when none are given
-    check_prepared(prepared, source, weights, tmp_path, fresh=True)
+    check_precomputed(prepared, source, weights, tmp_path, fresh=True)
     name = next(path for path in weights if path.startswith("text_encoder/"))
     moved = {**weights, name: 1 + weights[name]}
     with pytest.raises(ValueError, match="another weights of the text_encoder than"):
-        check_prepared(prepared, source, moved, tmp_path, fresh=True)
+        check_precomputed(prepared, source, moved, tmp_path, fresh=True)
     source.settings = {**source.settings, "files": "others"}
     with pytest.raises(ValueError, match=r"is not the one that the run in .* was started with"):
-        check_prepared(prepared, source, {}, tmp_path, fresh=False)
+        check_precomputed(prepared, source, {}, tmp_path, fresh=False)
 
 
 def test_data_that_a_system_cannot_learn_from_is_refused(asked) -> None:
-    def check(intensity, labels, entries=(VIDEO, FPS), scores=""):
-        data = dataclasses.replace(Clips("clips", frames=5, size=(32, 32)), scores=scores)
+    def check(intensity, labels, entries=(VIDEO, FPS), requested=()):
+        data = Clips("clips", frames=5, size=(32, 32))
         conditioners = asked.system.conditioners
         if isinstance(intensity, OneNumber):
             told = {name: each for name, each in conditioners.items() if name not in (OBJECT, CAMERA)}
             conditioners = {**told, INTENSITY: Score(INTENSITY, "all", 16)}
         system = dataclasses.replace(asked.system, intensity=intensity, conditioners=conditioners)
-        source = SimpleNamespace(labels=labels, entries=entries)
-        check_known(dataclasses.replace(asked, system=system, data=data), source)
+        source = SimpleNamespace(optional_entries=labels, entries=entries, requested_entries=requested)
+        check_entries(dataclasses.replace(asked, system=system, data=data), source)
 
     kept = (MOMENTS, IMAGE, TEXT_FEATURES, OBJECT, CAMERA, FPS)
     both = (OBJECT, CAMERA)
+    without = (MOMENTS, IMAGE, TEXT_FEATURES, FPS)
     check(Known(), both)
     check(METER, ())
     check(METER, both, kept)
-    check(Fixed(), (), kept)
-    with pytest.raises(ValueError, match="told the object and camera scores of its clips, and the data does not know"):
+    check(Fixed(), (), without)
+    with pytest.raises(
+        ValueError, match=r"learns from the object and camera of its clips, and the data does not.*data\.scores"
+    ):
         check(Known(), ())
-    with pytest.raises(ValueError, match=r"list\.jsonl, but this system would not read it"):
-        check(METER, both, scores="list.jsonl")
+    with pytest.raises(ValueError, match=r"brings the object and camera of its clips, .* would not read them"):
+        check(METER, both, requested=both)
     with pytest.raises(ValueError, match="measures the intensity of clips on their frames, which a prepared set"):
         check(OneNumber("ssim"), both, kept)
-    with pytest.raises(ValueError, match="has no scores: it was prepared for a system that needs none"):
-        check(METER, (), kept)
+    with pytest.raises(
+        ValueError, match=r"measures the camera and object .* was not prepared for a system that measures"
+    ):
+        check(METER, (), without)
 
 
 def test_a_record_is_what_the_encoders_say(asked, whole) -> None:
@@ -325,7 +316,7 @@ def test_what_is_wrong_is_said(asked, whole, tmp_path) -> None:
     with pytest.raises(ValueError, match=r"has frames 5; data\.frames is 9"):
         opened(whole, frames=9)
     half = tmp_path / "half"
-    precompute.precompute(asked, half, dtype="float32", per_shard=SHARD, at_once=4, process=0, of=2)
+    precompute.precompute(asked, half, dtype="float32", per_shard=SHARD, at_once=4, shard_index=0, shard_count=2)
     with pytest.raises(FileNotFoundError, match="is not finished; run the same"):
         opened(half)
     (tmp_path / "full").mkdir()
@@ -333,11 +324,11 @@ def test_what_is_wrong_is_said(asked, whole, tmp_path) -> None:
     with pytest.raises(ValueError, match="is not empty and holds no prepared set"):
         precompute.precompute(asked, tmp_path / "full")
     tiny = experiment.load(str(CONFIG.parents[2] / "configs" / "livephoto.py") + ":tiny")
-    with pytest.raises(ValueError, match="no latents and text features that could be kept"):
+    with pytest.raises(ValueError, match="no latents or other entries that could be precomputed"):
         precompute.precompute(tiny, tmp_path / "other")
-    assert shard_of("2/8") == (2, 8)
+    assert parse_shard("2/8") == (2, 8)
     with pytest.raises(ValueError, match=r"it must be like 0/4"):
-        shard_of("4/4")
+        parse_shard("4/4")
 
 
 def test_a_damaged_record_is_found(whole, tmp_path) -> None:

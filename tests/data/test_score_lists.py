@@ -46,12 +46,12 @@ def test_clips_bring_the_scores_of_a_list(folder, tmp_path, form):
         path = lines(folder / "metadata.jsonl", [{"file_name": f"{name}.mp4", "text": name, **word} for name in "abc"])
         assert add_to_metadata(folder / "metadata.jsonl", records) == 2  # the row of b stays without scores
     source = config(folder, path).open()
-    assert source.labels == (OBJECT, CAMERA)
+    assert source.optional_entries == (OBJECT, CAMERA)
     for index in range(3):
         clip = source.example(index)
         expected = known.get(clip["id"], (np.nan, np.nan))
         np.testing.assert_array_equal((clip[OBJECT], clip[CAMERA]), np.float32(expected))
-    assert Clips(str(folder), frames=4, size=(32, 32)).open().labels == ()
+    assert Clips(str(folder), frames=4, size=(32, 32)).open().optional_entries == ()
 
 
 def test_files_of_one_name_are_not_mistaken_for_each_other(folder, write, tmp_path):

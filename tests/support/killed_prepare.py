@@ -26,6 +26,7 @@ def encode(examples: list) -> list[dict]:
                 IMAGE: rng.integers(0, 256, (32, 32, 3), np.uint8),
                 OBJECT: np.float32(rng.uniform(1, 10)),
                 CAMERA: np.float32(rng.uniform(1, 10)),
+                "caption": example["caption"],
             }
         )
     return found
@@ -34,5 +35,5 @@ def encode(examples: list) -> list[dict]:
 if __name__ == "__main__":
     job = shards.Job(Path(sys.argv[1]), 90, 6, 2, {"made": "up"})
     shards.begin(job)
-    shards.write(job, load, encode, 0, 1)
+    shards.write(job, load, encode)
     shards.finish(job)

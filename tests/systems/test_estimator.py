@@ -38,7 +38,9 @@ def loss(task):
 def batch():
     source = DATA.open()
     examples = [source.example(index) for index in range(8)]
-    return {name: np.stack([example[name] for example in examples]) for name in ("video", "fps", *source.labels)}
+    return {
+        name: np.stack([example[name] for example in examples]) for name in ("video", "fps", *source.optional_entries)
+    }
 
 
 def test_the_same_motion_in_half_the_time_is_twice_the_speed() -> None:

@@ -1,13 +1,12 @@
-"""Writing a prepared set shard by shard, so that a kill costs one shard and nothing else.
+"""Writing a precomputed set shard by shard, so that a kill costs one shard and nothing else.
 
 Every shard holds the same clips whoever writes it, is written under another name, and takes its place with a note that
-says what it holds. Process p of P writes the shards p, p + P, ...; whoever finds all notes there finishes the set.
+says what it holds. Job p of P writes the shards p, p + P, ...; whoever finds all notes there finishes the set.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
 import json
 import re
 import tempfile
@@ -17,28 +16,28 @@ from typing import Any
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
-from PIL import Image
 from tqdm import tqdm
 
-from jaxmotion.data.buckets import Shape
-from jaxmotion.data.precomputed import ARRAYS, BUCKETS, DIGEST, INFO, NAME, SETTINGS, SPLIT, datasets, digest_of
-from jaxmotion.foundation.entries import CAMERA, IMAGE, OBJECT
+from jaxmotion.data.precompute.records import DIGEST, ID, Layout, Value, kind_of, tfds_features, to_bytes_or_array
+from jaxmotion.data.precompute.settings import ENCODERS, LABELS, SETTINGS, differences, upgrade
+from jaxmotion.data.precomputed import BUCKETS, INFO, NAME, SPLIT, datasets
+from jaxmotion.data.source import Example, Shape
 from jaxmotion.foundation.files import PART, atomic_file
-from jaxmotion.video.synthetic.captions import CAPTION
 
 NOTES = "notes"
 """The folder of the notes, one for each finished shard."""
-Examples = Sequence[Mapping[str, Any]]
-Encode = Callable[[Examples], list[dict[str, Any]]]
-"""Clips as a data source gives them, to the entries of their records."""
+Load = Callable[[int], Example | None]
+"""Loads the clip of an index; None when it cannot be used."""
+Encode = Callable[[Sequence[Example]], list[dict[str, Value]]]
+"""Clips as a data source gives them, to the values of their records."""
 
 
 @dataclasses.dataclass(frozen=True)
 class Job:
-    """What is to be written.
+    """A precomputed set to be written.
 
-    count: clips in all. per_shard: of one shard. at_once: clips that are encoded together.
-    settings: everything that decides what a record holds, as JSON values.
+    count: records in all. per_shard: records of one shard. at_once: clips that are encoded together.
+    settings: everything that decides a record, as JSON values; see `settings`.
     """
 
     folder: Path
@@ -49,24 +48,29 @@ class Job:
 
     @property
     def shards(self) -> int:
-        """How many there are."""
+        """How many shards there are."""
         return -(-self.count // self.per_shard)
 
     def file(self, shard: int) -> Path:
-        """Where a shard lies, as tensorflow-datasets names it."""
+        """Returns the path of a shard, as tensorflow-datasets names it."""
         return self.folder / f"{NAME}-{SPLIT}.array_record-{shard:05d}-of-{self.shards:05d}"
 
     def note(self, shard: int) -> Path:
-        """What says that a shard is finished."""
+        """Returns the path of the note that says that a shard is finished."""
         return self.folder / NOTES / f"{shard:05d}.json"
 
     def done(self, shard: int) -> bool:
-        """Whether a shard is finished and its file is there, as long as it was."""
+        """Says whether a shard is finished and its file has its length."""
         note, file = self.note(shard), self.file(shard)
         return note.is_file() and file.is_file() and json.loads(note.read_text())["bytes"] == file.stat().st_size
 
+    @property
+    def labels(self) -> Sequence[str]:
+        """Names of the labels, in the order of the settings."""
+        return self.settings.get(ENCODERS, {}).get(LABELS, ())
+
     def clips(self, shard: int) -> range:
-        """The clips of a shard."""
+        """Returns the indices of the clips of a shard."""
         return range(shard * self.per_shard, min((shard + 1) * self.per_shard, self.count))
 
 
@@ -76,12 +80,12 @@ def begin(job: Job) -> None:
     Raises:
         ValueError: it holds a set of other settings, or something else.
     """
-    there = _claimed(job.folder, SETTINGS, job.settings, "prepared set")
-    asked = json.loads(json.dumps(job.settings))
-    if there != asked:
-        differing = ", ".join(list(_differences(there, asked))[:5])
+    there = upgrade(_claim(job.folder, SETTINGS, job.settings, "prepared set"), like=job.settings)
+    differing = list(differences(there, upgrade(job.settings)))
+    if differing:
         raise ValueError(
-            f"{job.folder} holds a set that was prepared with other settings ({differing}); give another folder."
+            f"{job.folder} holds a set that was prepared with other settings ({', '.join(differing[:5])}); give "
+            "another folder."
         )
 
 
@@ -92,15 +96,15 @@ def begin_buckets(folder: Path, shapes: Sequence[Shape]) -> None:
         ValueError: it holds other buckets, or something else.
     """
     names = sorted(map(str, shapes))
-    there = _claimed(folder, BUCKETS, names, "prepared buckets")
+    there = _claim(folder, BUCKETS, names, "prepared buckets")
     if there != names:
         raise ValueError(
             f"{folder} holds the buckets {', '.join(there)}; asked for are {', '.join(names)}. Give another folder."
         )
 
 
-def _claimed(folder: Path, name: str, content: Any, what: str) -> Any:
-    """The content of the file that says what a folder holds; an empty folder gets this one.
+def _claim(folder: Path, name: str, content: Any, what: str) -> Any:
+    """Returns the content of the file that says what a folder holds; an empty folder gets this one.
 
     Raises:
         ValueError: the folder holds something else.
@@ -114,13 +118,13 @@ def _claimed(folder: Path, name: str, content: Any, what: str) -> Any:
     return json.loads(path.read_text())
 
 
-def write(job: Job, load: Callable[[int], Mapping[str, Any] | None], encode: Encode, process: int, of: int) -> int:
-    """Writes this process's shards that are not finished, and returns how many records they hold.
+def write(job: Job, load: Load, encode: Encode, shard_index: int = 0, shard_count: int = 1) -> int:
+    """Writes the shards of this process that are not finished, and returns how many records they hold.
 
     Args:
-        load: the clip of an index, or None when it cannot be used.
+        shard_index, shard_count: which of how many processes this is.
     """
-    mine = range(process, job.shards, of)
+    mine = range(shard_index, job.shards, shard_count)
     todo = [shard for shard in mine if not job.done(shard)]
     total, left = (sum(len(job.clips(shard)) for shard in shards) for shards in (mine, todo))
     records = 0
@@ -131,7 +135,7 @@ def write(job: Job, load: Callable[[int], Mapping[str, Any] | None], encode: Enc
 
 
 def finish(job: Job) -> bool:
-    """Writes what tensorflow-datasets must know, if all shards are there. Says whether they are."""
+    """Writes the files that tensorflow-datasets reads first, if all shards are there; says whether they are."""
     if not all(job.done(shard) for shard in range(job.shards)):
         return False
     notes = [json.loads(job.note(shard).read_text()) for shard in range(job.shards)]
@@ -153,7 +157,7 @@ def finish(job: Job) -> bool:
                 (Path(made) / job.file(shard).name).touch()  # their names are read
             tfds.folder_dataset.write_metadata(
                 data_dir=made,
-                features=_features(tfds, notes[0]["shapes"] or _first(notes)),
+                features=tfds_features(tfds, _kinds(job, notes)),
                 split_infos=[split],
                 description="Clips encoded for training with jaxmotion.",
                 check_data=False,
@@ -165,87 +169,64 @@ def finish(job: Job) -> bool:
     return True
 
 
-def _first(notes: Sequence[Mapping[str, Any]]) -> Any:
-    return next(note["shapes"] for note in notes if note["shapes"])
+def _kinds(job: Job, notes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+    """Returns the kinds of the values of a record.
+
+    Raises:
+        ValueError: the shards were written by an earlier version, whose notes do not tell.
+    """
+    found = next((note["kinds"] for note in notes if note.get("kinds")), None)
+    if found is None:
+        raise ValueError(f"{job.folder} was begun by an earlier version and not finished; give another folder.")
+    return found
 
 
-def _write_shard(
-    job: Job, shard: int, load: Callable[[int], Mapping[str, Any] | None], encode: Encode, bar: tqdm
-) -> int:
+def _write_shard(job: Job, shard: int, load: Load, encode: Encode, bar: tqdm) -> int:
     for place in (job.file(shard), job.note(shard)):
         for left in place.parent.glob(f".{place.name}.*.part"):  # of a process that was killed
             left.unlink(missing_ok=True)
-    shapes: dict[str, Any] = {}
+    kinds: dict[str, Any] = {}
     count = 0
     with atomic_file(job.file(shard)) as part:
         writer = ArrayRecordWriter(str(part), "group_size:1")
         try:
-            for record in _records(job, shard, load, encode, bar):
-                shapes = shapes or {name: [list(record[name].shape), str(record[name].dtype)] for name in ARRAYS}
-                writer.write(_serialised(_features(datasets(), shapes), record))
+            for clip_id, values in _values(job, shard, load, encode, bar):
+                kinds = kinds or {name: kind_of(value) for name, value in values.items()}
+                record = _record(clip_id, values, Layout.from_kinds(kinds, job.labels))
+                writer.write(_serialise(tfds_features(datasets(), kinds), record))
                 count += 1
         finally:
             writer.close()
-    note = {"records": count, "bytes": job.file(shard).stat().st_size, "shapes": shapes}
+    note = {"records": count, "bytes": job.file(shard).stat().st_size, "kinds": kinds}
     with atomic_file(job.note(shard)) as part:
         part.write_text(json.dumps(note) + "\n")
     return count
 
 
-def _records(
-    job: Job, shard: int, load: Callable[[int], Mapping[str, Any] | None], encode: Encode, bar: tqdm
-) -> Iterator[dict[str, Any]]:
+def _values(job: Job, shard: int, load: Load, encode: Encode, bar: tqdm) -> Iterator[tuple[str, dict[str, Value]]]:
+    """Yields the id and the values of every record of a shard."""
     clips = job.clips(shard)
     for start in range(0, len(clips), job.at_once):
         indices = clips[start : start + job.at_once]
         examples = [example for index in indices if (example := load(index)) is not None]
-        for example, entries in zip(examples, encode(examples) if examples else [], strict=True):
-            yield _record(example, entries)
+        for example, values in zip(examples, encode(examples) if examples else [], strict=True):
+            yield str(example[ID]), values
         bar.update(len(indices))
 
 
-def _record(example: Mapping[str, Any], entries: Mapping[str, Any]) -> dict[str, Any]:
-    for name in ARRAYS:
-        if not np.isfinite(entries[name]).all():
-            raise ValueError(
-                f"The {name} of {example['id']} are not finite in {entries[name].dtype}; prepare with --dtype float32."
-            )
-    file = io.BytesIO()
-    Image.fromarray(entries[IMAGE]).save(file, "png")
-    record = {
-        **{name: np.ascontiguousarray(entries[name]) for name in ARRAYS},
-        IMAGE: file.getvalue(),
-        OBJECT: np.float32(entries[OBJECT]),
-        CAMERA: np.float32(entries[CAMERA]),
-        CAPTION: example[CAPTION].encode(),
-        "id": str(example["id"]).encode(),
-    }
-    return {**record, DIGEST: digest_of(record)}
+def _record(clip_id: str, values: Mapping[str, Value], layout: Layout) -> dict[str, Any]:
+    for name in layout.arrays:
+        array = np.asarray(values[name])
+        if not np.isfinite(array).all():
+            raise ValueError(f"The {name} of {clip_id} are not finite in {array.dtype}; prepare with --dtype float32.")
+    record = {name: to_bytes_or_array(value) for name, value in values.items()}
+    record[ID] = clip_id.encode()
+    return {**record, DIGEST: layout.digest(record)}
 
 
-def _serialised(features: Any, record: Mapping[str, Any]) -> bytes:
-    """A record as bytes, the same in every process: left to itself, protobuf writes entries in any order."""
+def _serialise(features: Any, record: Mapping[str, Any]) -> bytes:
+    """Returns a record as bytes, the same in every process: left to itself, protobuf writes entries in any order."""
     from tensorflow_datasets.proto import tf_example_pb2
 
     made = features.serialize_example(features.encode_example(record))
     return tf_example_pb2.Example.FromString(made).SerializeToString(deterministic=True)  # pyright: ignore
-
-
-def _features(tfds: Any, shapes: Mapping[str, Any]) -> Any:
-    kinds = tfds.features
-    arrays = {name: kinds.Tensor(shape=tuple(shape), dtype=np.dtype(dtype)) for name, (shape, dtype) in shapes.items()}
-    texts = {name: kinds.Text() for name in (IMAGE, CAPTION, "id", DIGEST)}
-    scores = {name: kinds.Scalar(np.float32) for name in (OBJECT, CAMERA)}
-    return kinds.FeaturesDict({**arrays, **texts, **scores})
-
-
-def _differences(there: Any, asked: Any, path: str = "") -> Iterator[str]:
-    if isinstance(there, dict) and isinstance(asked, dict):
-        for name in sorted({*there, *asked}):
-            below = f"{path}.{name}" if path else name
-            if name in there and name in asked:
-                yield from _differences(there[name], asked[name], below)
-            else:
-                yield below
-    elif there != asked:
-        yield path

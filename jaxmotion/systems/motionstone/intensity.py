@@ -12,12 +12,14 @@ import numpy as np
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, UInt8
 
+from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.entries import CAMERA, FPS, INTENSITY, OBJECT, VIDEO
 from jaxmotion.foundation.types import Batch, Condition, Params
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes, upgrade_sizes
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.precompute import Precompute
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.frames import tile_frames, unseen_seconds
 from jaxmotion.video.gradients import feature_difference
@@ -94,6 +96,10 @@ class Estimated(Intensity):
 
     def measures(self) -> Measures:
         return {axis: lambda params, batch, axis=axis: self.read(params, batch)[axis] for axis in (OBJECT, CAMERA)}
+
+    def precomputable(self) -> Mapping[str, Precompute]:
+        settings = {"intensity": config_json.to_json(self)}
+        return {name: Precompute(each, (METER,), settings, label=True) for name, each in self.measures().items()}
 
     def read(self, params: Params, batch: Batch) -> dict[str, Float[Array, " B"]]:
         """Returns both scores: those of the mean speed over the windows that the motion meter measures, too."""

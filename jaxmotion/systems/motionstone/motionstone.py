@@ -26,6 +26,7 @@ from jaxmotion.systems.control import Controls, Scalar
 from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Intensity, Known
+from jaxmotion.systems.precompute import Precompute, precompute_latents
 from jaxmotion.systems.reference import first_frame
 from jaxmotion.systems.system import System
 from jaxmotion.systems.video_diffusion import VideoDiffusion
@@ -108,6 +109,12 @@ class MotionStone(System):
             denoiser_sharding=CogVideoX.SHARDING,
             sampled=True,
         )
+
+    def precomputable(self) -> Mapping[str, Precompute]:
+        """Latents, text features and measured scores, where the codec gives moments."""
+        parts = [self.intensity.precomputable(), *(each.precomputable() for each in self.conditioners.values())]
+        conditioned = {name: each for part in parts for name, each in part.items()}
+        return precompute_latents(self.codec, conditioned, {IMAGE: lambda params, batch: first_frame(batch)})
 
     def _check_places(self, height: int, width: int) -> None:
         """Refuses sizes that the transformer has no places for."""

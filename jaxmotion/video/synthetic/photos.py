@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import hashlib
 import importlib.util
 import re
 from collections.abc import Sequence
@@ -115,6 +116,15 @@ def read_photos(source: str, held_out: tuple[str, ...], split: str, shorter_side
     levels = {name: _levels(_read(files[name], shorter_side)) for name in names}
     photos = tuple(Photo(name, _noun(name), levels[name], _detail(levels[name])) for name in names)
     return PhotoSplit(photos, tuple(sorted(set(files) - set(names))))
+
+
+def photos_digest(photos: Sequence[Photo]) -> str:
+    """Returns a digest of the names, sizes and pixels of photos."""
+    digest = hashlib.blake2b(digest_size=16)
+    for photo in photos:
+        digest.update(f"{photo.name} {photo.levels[0].shape}".encode())
+        digest.update(np.ascontiguousarray(photo.levels[0]).data)
+    return digest.hexdigest()
 
 
 def sample_photo(
