@@ -233,7 +233,7 @@ def test_what_does_not_fit_is_said(system):
 
 def test_data_with_known_motion_brings_the_scores(system):
     source = SyntheticClips(frames=2, size=(16, 16)).open()
-    assert set(system.labels) <= set(source.labels)
+    assert set(system.labels) <= set(source.optional_entries)
     assert system.intensity == Known()
     assert 1 <= source.example(0)[OBJECT] <= 10
 
