@@ -7,10 +7,11 @@ JAX.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Self
 
 import numpy as np
 
@@ -62,6 +63,10 @@ class DataConfig:
     def held_out_examples(self, count: int, entries: Sequence[str]) -> list[Example] | None:
         """Returns examples with these entries that training never sees, for evaluations; None if there are none."""
         return None
+
+    def with_shape(self, frames: int, size: tuple[int, int]) -> Self:
+        """Returns this config for clips of another length and size."""
+        return dataclasses.replace(self, frames=frames, size=size)  # pyright: ignore[reportArgumentType]
 
     @property
     def how_to_label(self) -> str:

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
-from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer, spiece
+from jaxmotion.data.tokenize import ClipTokenizer, HashTokenizer, T5Tokenizer, Tokenizer, spiece
 from jaxmotion.meter.meter import NetworkMeter, save_meter
 from jaxmotion.nn.low_rank import LORA
 from jaxmotion.parallel import sharding
@@ -118,9 +118,11 @@ def export(
     return native_files.export_parameters(sharding.paths(params), destination, meta=meta)
 
 
-def _exported_tokenizer(tokenizer: ClipTokenizer | T5Tokenizer | HashTokenizer) -> Tokens:
+def _exported_tokenizer(tokenizer: Tokenizer) -> Tokens:
     if isinstance(tokenizer, HashTokenizer):
         return HashTokens(tokenizer.vocabulary, tokenizer.length)
     if isinstance(tokenizer, T5Tokenizer):
         return T5Tokens(spiece(tokenizer.source), tokenizer.length)
+    if not isinstance(tokenizer, ClipTokenizer):
+        raise ValueError(f"A {type(tokenizer).__name__} has no public counterpart to be exported as.")
     return ClipTokens(files_of(tokenizer.source, CLIP_FILES), tokenizer.length)

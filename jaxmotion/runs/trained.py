@@ -104,7 +104,7 @@ class TrainedRun:
         system = own.at(frames or own.frames, size or own.size)
         if system is own:
             return self
-        data = dataclasses.replace(self.experiment.data, frames=system.frames, size=system.size)
+        data = self.experiment.data.with_shape(system.frames, system.size)
         model = system.build()
         assert isinstance(model, Generator)  # as that of the run's own size
         experiment = dataclasses.replace(self.experiment, system=system, data=data)
