@@ -1,40 +1,76 @@
-"""`python -m jaxmotion.sample`: animates a photo with a trained run."""
+"""`python -m jaxmotion.sample`: animates a picture with a trained run."""
 
 from __future__ import annotations
 
+import argparse
 from pathlib import Path
 
-from jaxmotion.foundation import command_line as commands
-from jaxmotion.runs import trained as run
-from jaxmotion.sampling.request import Request, parse_levels, parse_scores
+import tyro
 
-DESCRIPTION = """Animates a photo with a trained run, as much as asked.
+from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation import command_line as commands
+from jaxmotion.runs import trained
+from jaxmotion.sampling.request import Request
+from jaxmotion.systems.control import Controls
+
+DESCRIPTION = """Animates a picture with a trained run, as much as you ask.
 
   python -m jaxmotion.sample --run runs/first --image cat.jpg --prompt "the camera pans left" --level 5 --out cat.mp4
   python -m jaxmotion.sample --run runs/first --image cat.jpg --level 1,5,10 --out levels.gif --seed 3
-
   python -m jaxmotion.sample --run runs/stone --image cat.jpg --object 2 --camera 1,5,10 --out cat.mp4
+  python -m jaxmotion.sample --run runs/first --help        with the controls of this run
 
-Several levels or scores give one labelled grid, the photo first: every combination of them. The file's ending says the
-format: .mp4 or .gif."""
-SCORES = {
-    "object": "how fast the objects move",
-    "camera": "how fast the camera moves",
-    "intensity": "motion of both, for a system that has one dial",
-}
+Each run has the controls of its system. Several values give one labelled grid, the picture first: every combination of
+them. The file's ending says the format: .mp4 or .gif."""
+SAMPLING = "--sampling."
+"""Overrides of the run's sampling settings begin so."""
+PRIOR = (
+    "--prior FIRST LAST is now --sampling.initial-noise.first FIRST --sampling.initial-noise.last LAST, for systems "
+    "whose sampling starts from an inverted picture"
+)
 
 
 def body(arguments: list[str]) -> None:
     """Parses, samples, writes."""
+    first = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    first.add_argument("--run", type=Path)
+    directory = first.parse_known_args(arguments)[0].run
+    asks_help = bool({"-h", "--help"} & set(arguments))
+    experiment = None if directory is None else trained.read_config(directory)
+    controls = {} if experiment is None else experiment.system.controls
+    parser = _parser(controls)
+    if asks_help:
+        parser.print_help()
+        return
+    if experiment is None:
+        parser.error("--run DIR is needed: the folder of a trained run")
+    options, overrides = parser.parse_known_args(arguments)
+    request = Request(
+        image=options.image,
+        prompt=options.prompt,
+        controls={name: control.parse(text) for name, control in controls.items() if (text := _given(options, name))},
+        seed=options.seed,
+        steps=options.steps,
+        guidance=options.guidance,
+        guidance_scales={
+            name: scale for name in controls if (scale := getattr(options, f"guidance_{name}", None)) is not None
+        },
+        sampling=_override(experiment.sampling, overrides, parser),
+        frames=options.frames,
+        preview=options.preview,
+        size=options.size and tuple(options.size),
+        fps=options.fps,
+    )
+    for path in trained.open_run(options.run, options.weights).animate(request, options.out):
+        print(path)
+
+
+def _parser(controls: Controls) -> argparse.ArgumentParser:
+    """The flags that all runs have, and those of these controls."""
     parser = commands.parser("jaxmotion.sample", DESCRIPTION, config=False, run="the folder of a trained run")
     parser.add_argument("-h", "--help", action="help", help="show this help and leave")
-    parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="the photo, of any size and mode")
+    parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture, of any size and mode")
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what moves, and how (default: nothing said)")
-    parser.add_argument(
-        "--level", metavar="N[,N...]", help="LivePhoto: motion levels 1 (nearly still) to 10 (default 5)"
-    )
-    for name, what in SCORES.items():
-        parser.add_argument(f"--{name}", metavar="X[,X...]", help=f"MotionStone: {what}, 1 to 10 (default 5)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the clip to write: .mp4 or .gif")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same clip (default 0)")
     parser.add_argument("--steps", type=int, help="denoising steps (default: the run's)")
@@ -44,58 +80,49 @@ def body(arguments: list[str]) -> None:
         type=float,
         help="classifier-free guidance scale on the text (default: the run's)",
     )
-    for name, what in {"object": "the object score", "camera": "the camera score"}.items():
-        parser.add_argument(
-            f"--guidance-{name}",
-            type=float,
-            help=f"guidance scale on {what}; each takes more time (default: the run's)",
-        )
-    parser.add_argument(
-        "--prior",
-        type=float,
-        nargs=2,
-        metavar=("FIRST", "LAST"),
-        help="prior inversion strength on the first and last frame",
-    )
     parser.add_argument(
         "--frames", type=int, metavar="N", help="length of the clip, such as 49 or 81 (default: the run's)"
     )
     parser.add_argument("--size", type=int, nargs=2, metavar=("HEIGHT", "WIDTH"), help="in pixels (default: the run's)")
-    parser.add_argument(
-        "--preview",
-        type=Path,
-        metavar="FILE",
-        help="decode fast with a tiny decoder: taecvx.pth, or an AutoencoderTiny",
-    )
+    preview = "decode fast with a tiny decoder: taecvx.pth, or an AutoencoderTiny"
+    parser.add_argument("--preview", type=Path, metavar="FILE", help=preview)
     parser.add_argument("--fps", type=float, help="frames per second of the file (default: the run's)")
     parser.add_argument(
         "--weights", choices=("ema", "live"), default="ema", help="averaged or latest weights (default ema)"
     )
-    parser.set_defaults(run=None)
-    options = parser.parse_args(arguments)
-    if options.run is None:
-        parser.error("--run DIR is needed: the folder of a trained run")
-    request = Request(
-        image=options.image,
-        prompt=options.prompt,
-        levels=None if options.level is None else parse_levels(options.level),
-        scores=tuple(
-            (name, parse_scores(name, text)) for name in SCORES if (text := getattr(options, name)) is not None
-        ),
-        seed=options.seed,
-        steps=options.steps,
-        guidance=options.guidance,
-        guidances=tuple(
-            (name, scale) for name in SCORES if (scale := getattr(options, f"guidance_{name}", None)) is not None
-        ),
-        prior=options.prior and tuple(options.prior),
-        frames=options.frames,
-        preview=options.preview,
-        size=options.size and tuple(options.size),
-        fps=options.fps,
+    parser.add_argument(
+        "--sampling.NAME", metavar="VALUE", help="any other of the run's sampling settings, as in its training config"
     )
-    for path in run.open_run(options.run, options.weights).animate(request, options.out):
-        print(path)
+    group = parser.add_argument_group("controls", "" if controls else "give --run to see those of a run")
+    for name, control in controls.items():
+        default = "must be given" if control.default is None else f"default {control.describe(name, control.default)}"
+        group.add_argument(f"--{name}", metavar=control.metavar, help=f"{control.description} ({default})".strip())
+        group.add_argument(
+            f"--guidance-{name}", type=float, metavar="SCALE", help=f"guidance scale on {name}; takes more time"
+        )
+    return parser
+
+
+def _given(options: argparse.Namespace, name: str) -> str | None:
+    return getattr(options, name.replace("-", "_"))
+
+
+def _override(sampling: Sampling, overrides: list[str], parser: argparse.ArgumentParser) -> Sampling | None:
+    """The run's sampling settings with overrides; None without any. Leaves with a message if one is not known."""
+    if not overrides:
+        return None
+    if "--prior" in overrides:
+        parser.error(PRIOR)
+    unknown = [each for each in overrides if each.startswith("--") and not each.startswith(SAMPLING)]
+    if unknown or not overrides[0].startswith(SAMPLING):
+        parser.error(f"unrecognized arguments: {' '.join(unknown or overrides)}")
+    return tyro.cli(
+        Sampling,
+        default=sampling,
+        args=[f"--{each.removeprefix(SAMPLING)}" if each.startswith(SAMPLING) else each for each in overrides],
+        prog=f"{parser.prog} ({SAMPLING}...)",
+        config=(tyro.conf.AvoidSubcommands,),
+    )
 
 
 if __name__ == "__main__":

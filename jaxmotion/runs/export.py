@@ -11,7 +11,7 @@ from jaxmotion.meter.meter import NetworkMeter, save_meter
 from jaxmotion.nn.low_rank import LORA
 from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment as experiments
-from jaxmotion.runs.trained import _previewed, _read_config, open_run
+from jaxmotion.runs.trained import _previewed, open_run, read_config
 from jaxmotion.systems.livephoto.export import export_diffusers, export_motion_adapter
 from jaxmotion.systems.livephoto.export_comfy import export_comfy
 from jaxmotion.systems.lora import LoRA
@@ -31,7 +31,7 @@ def open_meter(directory: Path, weights: Literal["ema", "live"] = "ema") -> Netw
         FileNotFoundError: the folder holds no run.
         ValueError: its system trains no motion meter, or there is no complete checkpoint yet.
     """
-    system = _read_config(directory).system
+    system = read_config(directory).system
     if system.motion_network is None:
         raise ValueError(
             f"{directory} holds a run of {type(system).__name__}, which measures no motion; a meter is a run of "

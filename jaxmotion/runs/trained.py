@@ -31,7 +31,7 @@ from jaxmotion.foundation.types import Params, Settings, file_part
 from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.sampling.generate import Decode, Generator, generate
-from jaxmotion.sampling.grid import write_settings
+from jaxmotion.sampling.grid import write_clips
 from jaxmotion.sampling.request import Request
 from jaxmotion.systems.control import Controls, ControlValues, combinations, control_entries, sweeps
 from jaxmotion.training import checkpoint
@@ -125,18 +125,18 @@ class TrainedRun:
         return self.generate(pictures, [prompt] * count, asked, seed, sampling=sampling, same_noise=True)
 
     def animate(self, request: Request, out: Path) -> list[Path]:
-        """Writes the clip that was asked for, or a labelled grid of several settings, and returns the files."""
+        """Writes the requested clip, or a labelled grid of several control values, and returns the files."""
         writer_of(out)
         self = self.at(request.frames, request.size)
         self = self.previewed(Path(request.preview)) if request.preview else self
         photo = load_photo(request.image, self.experiment.system.size)
-        sampling = request.sampling(self.experiment.sampling)
-        asked = _settings(self.experiment.system.controls, request)
-        clips = self.at_settings(photo, request.prompt, [dict(each) for each in asked], request.seed, sampling=sampling)
-        by_settings = dict(zip(asked, clips, strict=True))
+        sampling = request.resolve_sampling(self.experiment.sampling)
+        controls = self.experiment.system.controls
+        values = combinations(controls, request.controls)
+        clips = self.at_settings(photo, request.prompt, values, request.seed, sampling=sampling)
         fps = request.fps or self.experiment.data.fps
         out.parent.mkdir(parents=True, exist_ok=True)
-        return write_settings(out, photo, by_settings, fps, request.prompt)
+        return write_clips(out, photo, clips, values, controls, fps, prompt=request.prompt)
 
     def photos(self, images: Path | None = None, count: int = 6) -> dict[str, tuple[UInt8[np.ndarray, "H W 3"], str]]:
         """(picture, prompt) by name, for the control curve: pictures of a folder, or photos training never saw.
@@ -276,7 +276,7 @@ def open_run(
         FileNotFoundError: the folder holds no run.
         ValueError: the run has no complete checkpoint yet, or was made by another version.
     """
-    experiment, calibration = _read_config(directory), directory / CALIBRATION
+    experiment, calibration = read_config(directory), directory / CALIBRATION
     if calibration.is_file():
         measured = json.loads(calibration.read_text())
         experiment = dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
@@ -289,23 +289,18 @@ def open_run(
     return TrainedRun(directory, experiment, model, params)
 
 
-def _read_config(directory: Path) -> Experiment:
+def read_config(directory: Path) -> Experiment:
+    """Returns the experiment that a run was trained with, without what was measured of its clips.
+
+    Raises:
+        FileNotFoundError: the folder holds no run.
+    """
     config = directory / CONFIG
     if not config.is_file():
         raise FileNotFoundError(
             f"{directory} holds no run ({CONFIG} is missing); train one with jaxmotion.train --run."
         )
     return experiments.read(config)
-
-
-def _settings(controls: Controls, request: Request) -> list[Settings]:
-    """Every combination of what is asked for, in the order of the controls.
-
-    Raises:
-        ValueError: something is asked for that the system does not have.
-    """
-    requested = {LEVEL: request.levels} if request.levels else {}
-    return [_numbers(each) for each in combinations(controls, {**requested, **dict(request.scores)})]
 
 
 def _previewed(controls: Controls) -> list[Settings]:

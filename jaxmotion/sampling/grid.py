@@ -1,4 +1,4 @@
-"""Clips as files to watch: mp4 (H.264, plays in every browser), gif, and a labelled grid of several levels.
+"""Clips as files to watch: mp4 (H.264, plays in every browser), gif, and a labelled grid.
 
 Files appear whole or not at all: they are written beside their place and moved there at the end.
 """
@@ -6,7 +6,7 @@ Files appear whole or not at all: they are written beside their place and moved 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +14,7 @@ from einops import repeat
 from jaxtyping import UInt8
 from PIL import Image, ImageDraw, ImageFont
 
-from jaxmotion.foundation.types import Settings, file_part, spoken
+from jaxmotion.systems.control import Controls, ControlValues, describe, filename_suffix
 from jaxmotion.video.encode import Video, _even, enlarge, write_clip, writer_of
 
 Picture = UInt8[np.ndarray, "H W 3"]
@@ -24,49 +24,41 @@ _PAPER, _INK, _SOFT = (250, 249, 247), (28, 28, 30), (110, 108, 104)
 _MAX_COLUMNS = 6
 
 
-def write_levels(
+def write_clips(
     path: str | Path,
     photo: Picture,
-    clips: Mapping[int, Video],
+    clips: Sequence[Video],
+    values: Sequence[ControlValues],
+    controls: Controls,
     fps: float,
     *,
     prompt: str = "",
-    motion: Mapping[int, str] | None = None,
+    notes: Sequence[str] = (),
 ) -> list[Path]:
-    """Write what was asked for: one level as `path`; several as the grid `path` and each alone as `path-level05`.
+    """Writes one clip as `path`; several as the grid `path` and each alone, as `path-object03-camera10`.
 
     Args:
         path: NAME.mp4 or NAME.gif.
         photo: the picture the clips start from, at their size.
-        clips: the clip of each level.
+        clips: one for each set of values.
+        values: by control; they label the panels of the grid and name the files.
         fps: frames per second.
         prompt: written above the grid.
-        motion: what was measured, in words, by level; written under the grid's labels.
+        notes: what was measured, in words, of each clip; written under the grid's labels.
 
     Returns:
         The files written, `path` first.
     """
-    notes: dict[Settings, str] = {(("level", level),): note for level, note in (motion or {}).items()}
-    return write_settings(path, photo, {(("level", level),): c for level, c in clips.items()}, fps, prompt, notes)
-
-
-def write_settings(
-    path: str | Path,
-    photo: Picture,
-    clips: Mapping[Settings, Video],
-    fps: float,
-    prompt: str = "",
-    notes: Mapping[Settings, str] | None = None,
-) -> list[Path]:
-    """As `write_levels`, for any dials: each clip alone is `path-object03-camera10`."""
     path = Path(path)
     if len(clips) == 1:
-        return [write_clip(path, next(iter(clips.values())), fps)]
-    panels = {spoken(settings): clip for settings, clip in clips.items()}
-    lines = {spoken(settings): note for settings, note in (notes or {}).items()}
+        return [write_clip(path, clips[0], fps)]
+    labels = [describe(controls, each) for each in values]
+    panels, lines = dict(zip(labels, clips, strict=True)), dict(zip(labels, notes, strict=False))
+    if len(panels) != len(clips):
+        raise ValueError(f"Two clips of a grid have the same label among {labels}; controls must describe them apart.")
     written = [writer_of(path)(path, grid(photo, panels, notes=lines, title=prompt), fps)]
-    for settings, clip in clips.items():
-        written.append(write_clip(path.with_stem(path.stem + file_part(settings, "-")), clip, fps))
+    for each, clip in zip(values, clips, strict=True):
+        written.append(write_clip(path.with_stem(path.stem + filename_suffix(controls, each)), clip, fps))
     return written
 
 

@@ -36,7 +36,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_combination_of_scores_is_a_clip_of_a_grid(trained: Path, photo: Path, tmp_path: Path) -> None:
     opened = run.open_run(trained)
-    asked = Request(photo, "a cat moves left", scores=(("object", (2.0, 9.0)), ("camera", (5.0,))), seed=1)
+    asked = Request(photo, "a cat moves left", {"object": (2.0, 9.0), "camera": (5.0,)}, seed=1)
     files = opened.animate(asked, tmp_path / "grid.mp4")
     names = [path.name for path in files]
     assert names == ["grid.mp4", "grid-object02-camera05.mp4", "grid-object09-camera05.mp4"]
@@ -68,15 +68,19 @@ def test_the_command_line_asks_for_what_it_says(trained: Path, photo: Path, tmp_
     sample_body([*command.split(), *more.split()])
     ((request, out),) = asked
     assert out == tmp_path / "a.mp4"
-    assert request.scores == (("object", (2.0, 9.0)), ("camera", (5.0,)))
-    assert (request.guidance, request.guidances) == (4.0, (("object", 2.0), ("camera", 3.0)))
+    assert request.controls == {"object": (2.0, 9.0), "camera": (5.0,)}
+    assert (request.guidance, request.guidance_scales) == (4.0, {"object": 2.0, "camera": 3.0})
     assert (request.frames, request.size, request.steps, str(request.preview)) == (8, (24, 48), 3, "p.pth")
-    assert request.levels is None
+    assert request.sampling is None
+    sample_body([*command.split(), "--sampling.sampler.eta", "0.5"])
+    assert asked[-1][0].sampling.sampler.eta == 0.5
+    with pytest.raises(SystemExit):
+        sample_body([*command.split(), "--level", "3"])
 
 
 def test_a_dial_that_is_not_there_is_refused(trained: Path, photo: Path, tmp_path: Path) -> None:
     with pytest.raises(ValueError, match="no control level; it has object, camera"):
-        run.open_run(trained).animate(Request(photo, levels=(5,)), tmp_path / "a.mp4")
+        run.open_run(trained).animate(Request(photo, controls={"level": (5,)}), tmp_path / "a.mp4")
 
 
 def test_dials_are_turned_and_reported(trained: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 from pathlib import Path
 
@@ -11,8 +12,7 @@ from PIL import Image
 
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Noise, Sampling
-from jaxmotion.sampling.request import Request, parse_levels
-from jaxmotion.systems.livephoto.prior import PriorInversion
+from jaxmotion.sampling.request import Request
 from jaxmotion.video.images import fit, load_image, load_photo
 
 RED, HALF = (200, 30, 40), 128
@@ -177,27 +177,14 @@ def test_real_photos(shared_data: Path) -> None:
         load_photo(shared_data / "bad" / "not_a_video.mp4", (32, 32))
 
 
-def test_levels_of_a_command_line() -> None:
-    assert parse_levels("5") == (5,)
-    assert parse_levels(" 1, 10,5,10 ") == (1, 10, 5)
-    for text in ("11", "0", "-3", "1,five", "2.5", "1,,11"):
-        with pytest.raises(ValueError, match="whole numbers from 1"):
-            parse_levels(text)
-    with pytest.raises(ValueError, match="No motion level"):
-        parse_levels(" , ")
-
-
 @pytest.mark.parametrize(
     ("asked", "said"),
     [
-        ({"levels": (1, 11)}, "got 11"),
-        ({"levels": ()}, "No motion level"),
-        ({"levels": (2.5,)}, r"got 2\.5"),
+        ({"controls": (1, 5)}, r"values by name.*got \(1, 5\)"),
         ({"seed": -1}, "got -1"),
         ({"seed": 2**32}, "got 4294967296"),
         ({"steps": 0}, "at least one step"),
         ({"guidance": float("nan")}, "guidance"),
-        ({"prior": (0.1, 1.5)}, r"1\.5"),
         ({"fps": 0.0}, "Frames per second"),
     ],
 )
@@ -207,8 +194,11 @@ def test_what_cannot_be_asked_for(asked: dict, said: str) -> None:
 
 
 def test_a_request_changes_only_what_it_says() -> None:
-    default = Sampling(DDIM(25, eta=0.5), guidance=7.5, initial_noise=PriorInversion())
-    assert Request("a.png").sampling(default) == default
-    asked = Request("a.png", steps=4, guidance=1.0, prior=(0.1, 0.05)).sampling(default)
-    assert asked == Sampling(DDIM(4, eta=0.5), guidance=1.0, initial_noise=PriorInversion(0.1, 0.05))
-    assert Request("a.png", prior=(0.0, 0.0)).sampling(default).start == Noise()
+    default = Sampling(DDIM(25, eta=0.5), guidance=7.5, initial_noise=Noise(), guidance_scales=(("a", 2.0),))
+    assert Request("a.png").resolve_sampling(default) == default
+    asked = Request("a.png", steps=4, guidance=1.0, guidance_scales={"b": 3.0}).resolve_sampling(default)
+    assert asked == dataclasses.replace(
+        default, sampler=DDIM(4, eta=0.5), guidance=1.0, guidance_scales=(("a", 2.0), ("b", 3.0))
+    )
+    other = Sampling(DDIM(7))
+    assert Request("a.png", sampling=other, guidance=2.0).resolve_sampling(default) == Sampling(DDIM(7), guidance=2.0)

@@ -11,6 +11,7 @@ import pytest
 from PIL import Image
 
 from jaxmotion.sampling import grid as write
+from jaxmotion.systems.control import Scalar
 from jaxmotion.video import encode
 
 
@@ -143,11 +144,14 @@ def test_many_panels_go_into_rows(clip: np.ndarray) -> None:
 
 
 def test_several_levels_give_a_grid_and_each_clip(tmp_path: Path, clip: np.ndarray) -> None:
-    written = write.write_levels(tmp_path / "new" / "a.mp4", clip[0], {1: clip, 10: clip}, 8.0, prompt="x")
+    controls = {"level": Scalar(integer=True)}
+    values = [{"level": 1}, {"level": 10}]
+    written = write.write_clips(tmp_path / "new" / "a.mp4", clip[0], [clip, clip], values, controls, 8.0, prompt="x")
     assert [path.name for path in written] == ["a.mp4", "a-level01.mp4", "a-level10.mp4"]
     assert read(written[0]).shape[2] > 3 * 384
     assert sorted(path.name for path in (tmp_path / "new").iterdir()) == sorted(path.name for path in written)
-    assert write.write_levels(tmp_path / "b.gif", clip[0], {5: clip}, 8.0) == [tmp_path / "b.gif"]
+    alone = write.write_clips(tmp_path / "b.gif", clip[0], [clip], [{"level": 5}], controls, 8.0)
+    assert alone == [tmp_path / "b.gif"]
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.gif"])
