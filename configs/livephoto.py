@@ -3,7 +3,7 @@
     python -m jaxmotion.train --config configs/livephoto.py --run runs/full --data.path CLIPS --dry-run
     python -m jaxmotion.train --config configs/livephoto.py:tiny --run runs/tiny --data.path CLIPS
 
-Values: `full`, `tiny`; `lora` and `tiny_lora`, a LoRA on a run of these (give --start-from.run); Table 1, row by row:
+Values: `full`, `tiny`; `lora` and `tiny_lora`, a LoRA on a run (--pretrained.run.source DIR); Table 1, row by row:
 `reference_latent`, `content_encoder`, `prior_inversion` (= full); Table 2: `without_intensity`, `without_reweighting`.
 Each ablation has a tiny form too, such as `tiny_without_intensity`.
 """
@@ -19,6 +19,7 @@ from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
 from jaxmotion.models import autoencoder, clip, dinov2, space_to_depth, stable_diffusion
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.runs.experiment import Experiment
+from jaxmotion.systems import pretrained
 from jaxmotion.systems.conditioner import Conditioner, Droppable
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
@@ -26,7 +27,7 @@ from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted
 from jaxmotion.systems.lora import LoRA
-from jaxmotion.systems.pretrained import StartFrom
+from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.training.config import TrainConfig
@@ -40,15 +41,15 @@ NEW_PARTS = (MOTION, CONTENT, CHANNELS, REWEIGHTING)
 """What LivePhoto adds to Stable Diffusion and trains; everything else is frozen (Sec. 3.2, Fig. 2)."""
 
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
-PUBLIC_WEIGHTS = StartFrom(
-    backbone=STABLE_DIFFUSION,
-    # Unsaid there, chosen here: the motion modules start from AnimateDiff's third weights, which have none in the
+PUBLIC_WEIGHTS: dict[str, PretrainedSource] = {
+    "backbone": pretrained.backbone(STABLE_DIFFUSION),
+    # Not specified in the paper; we use: AnimateDiff's third weights for the motion modules, which have none in the
     # middle, as these.
-    motion_module="guoyww/animatediff-motion-adapter-v1-5-3",
-    vae=STABLE_DIFFUSION,
-    text_encoder=STABLE_DIFFUSION,
-    content_encoder="facebook/dinov2-base",
-)
+    "motion_module": pretrained.motion_module("guoyww/animatediff-motion-adapter-v1-5-3"),
+    "vae": pretrained.vae(STABLE_DIFFUSION),
+    "text_encoder": pretrained.text_encoder(STABLE_DIFFUSION),
+    "content_encoder": pretrained.content_encoder("facebook/dinov2-base"),
+}
 
 FULL_PARTS: Conditioners = {
     "reference": ReferenceLatent(),
@@ -99,7 +100,7 @@ def full_size(parts: Conditioners, trained: tuple[str, ...] = NEW_PARTS, initial
             sample_every=2000,
             log_every=20,
         ),
-        start_from=PUBLIC_WEIGHTS,
+        pretrained=PUBLIC_WEIGHTS,
         sampling=Sampling(DDIM(25), guidance=7.5, initial_noise=initial_noise),
         workers=8,
     )

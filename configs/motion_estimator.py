@@ -55,6 +55,6 @@ tiny = dataclasses.replace(
 judged = dataclasses.replace(small, data=ComparedPairs("", pairs="pairs.csv"), workers=0)
 """The paper's way to train it: on pairs that people judged (`python -m jaxmotion.score label`) and on pseudo-labels.
 
-    python -m jaxmotion.train --config configs/motion_estimator.py:judged --start-from.run runs/meter
+    python -m jaxmotion.train --config configs/motion_estimator.py:judged --pretrained.run.source runs/meter
         --data.path clips --data.pairs pairs.csv --data.labels pseudo_labels.jsonl --run runs/mine
 """

@@ -26,7 +26,7 @@ from jaxmotion.systems.conditioner import Conditioner, Droppable
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Intensity, Known, OneNumber
 from jaxmotion.systems.motionstone.motionstone import MotionStone
-from jaxmotion.systems.pretrained import StartFrom
+from jaxmotion.systems.pretrained import backbone, text_encoder, vae
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.training.config import TrainConfig
 
@@ -90,7 +90,7 @@ def full_size(scores=decoupled, intensity: Intensity = METER, transformer=cogvid
             sample_every=0,
             log_every=10,
         ),
-        start_from=StartFrom(backbone=public, vae=public, text_encoder=public),
+        pretrained={"backbone": backbone(public), "vae": vae(public), "text_encoder": text_encoder(public)},
         sampling=Sampling(SDEDPMSolverPP(50), guidance=6.0, guidance_schedule=CogVideoXDynamic()),
         workers=8,
     )

@@ -28,7 +28,7 @@ DESCRIPTION = """Takes public weights in and gives trained ones out.
   python -m jaxmotion.convert export --imported weights/motion back       as it came, tensor by tensor
   python -m jaxmotion.convert merge sd15.safetensors lora.safetensors out a LoRA into a public checkpoint
 
-Training needs no import: a config's start_from takes public files and repositories as they are."""
+Training needs no import: a config's pretrained takes public files and repositories as they are."""
 
 EXPORTS = {
     "diffusers": "a folder that DiffusionPipeline.from_pretrained loads, with its report and model card",
@@ -113,7 +113,7 @@ def _inspect(options: argparse.Namespace) -> None:
         checkpoint = open_tensors(each)
         if layout := lora.layout(checkpoint):
             what = f"a LoRA as {layout} names it, {len(checkpoint)} tensors"
-            console.print(f"{each}: {what}; merge and start_from.lora take it", soft_wrap=True)
+            console.print(f"{each}: {what}; merge and --pretrained.lora.source take it", soft_wrap=True)
             continue
         found = inspect(each)
         show(found, console, every=options.all)

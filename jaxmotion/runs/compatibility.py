@@ -70,7 +70,7 @@ def check_precomputed(
     if differing:
         raise ValueError(
             f"The prepared set in {where} was made with another {' and another '.join(differing)} than this run would "
-            "start with. Prepare it again with the same --config and --start-from, or train with the same."
+            "start with. Prepare it again with the same --config and --pretrained, or train with the same."
         )
     path = directory / PREPARED
     if fresh or not path.is_file():

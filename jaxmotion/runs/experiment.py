@@ -23,12 +23,13 @@ from jaxmotion.foundation import config_json as saved
 from jaxmotion.foundation.config_json import register
 from jaxmotion.parallel.mesh import MeshSizes
 from jaxmotion.runs.config_files import find_config
-from jaxmotion.systems.pretrained import StartFrom
+from jaxmotion.runs.start_from import PretrainedRun, expand_start_from, upgrade_start_from
+from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.system import System
 from jaxmotion.training.config import TrainConfig
 
 
-@register()
+@register(upgrade=upgrade_start_from)
 @dataclasses.dataclass(frozen=True)
 class Experiment:
     """Everything a run needs to be started, repeated and continued."""
@@ -41,8 +42,9 @@ class Experiment:
     """How captions become token ids."""
     train: TrainConfig
     """The optimisation and what is logged and saved."""
-    start_from: StartFrom = StartFrom()
-    """Public weights that the parameters start from."""
+    pretrained: dict[str, PretrainedSource] = dataclasses.field(default_factory=dict)
+    """Weights that the parameters start from, read in this order. Sources that the system or every system can have and
+    that are not given here, such as `run`, are added: empty, or as the system declares them."""
     sampling: Sampling = Sampling()
     """How clips are sampled, in previews and afterwards."""
     mesh: MeshSizes = MeshSizes()
@@ -53,6 +55,8 @@ class Experiment:
     """Processes that decode or make clips beside the training process; 0 uses its threads."""
 
     def __post_init__(self) -> None:
+        declared = {"run": PretrainedRun(), **self.system.pretrained()}
+        object.__setattr__(self, "pretrained", {**declared, **self.pretrained})
         ours, theirs = (self.system.frames, *self.system.size), (self.data.frames, *self.data.size)
         if ours != theirs:
             raise ValueError(
@@ -110,7 +114,7 @@ def override(experiment: Experiment, arguments: Sequence[str], program: str, des
     return tyro.cli(
         Experiment,
         default=experiment,
-        args=list(arguments),
+        args=expand_start_from(arguments),
         prog=program,
         description=description,
         config=(tyro.conf.AvoidSubcommands,),

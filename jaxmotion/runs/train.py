@@ -89,10 +89,10 @@ def _loader(experiment: Experiment, mesh: Mesh, source: DataSource) -> Batches:
 def _calibrated(experiment: Experiment, mesh: Mesh, source: DataSource, directory: Path) -> Experiment:
     """The experiment with what its system measures on the training clips; measured once for a run."""
     path = directory / CALIBRATION
-    before = Path(experiment.start_from.run) / CALIBRATION
     measured = json.loads(path.read_text()) if path.exists() else None
-    if measured is None and experiment.start_from.run and before.is_file():
-        measured = json.loads(before.read_text())  # a level goes on to mean what it meant
+    if measured is None:  # a level goes on to mean what it meant in the run that this one starts from
+        earlier = (source.calibration() for source in experiment.pretrained.values())
+        measured = next((found for found in earlier if found is not None), None)
     measured = of_first_process(measured)
     if measured is None:
         clips = (

@@ -30,6 +30,7 @@ from jaxmotion.foundation.entries import IMAGE, INTENSITY, LEVEL, TEXT, VIDEO
 from jaxmotion.foundation.types import Params, Settings, file_part
 from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.experiment import Experiment
+from jaxmotion.runs.start_from import CALIBRATION
 from jaxmotion.sampling.generate import Decode, Generator, generate
 from jaxmotion.sampling.grid import write_clips
 from jaxmotion.sampling.request import Request
@@ -43,8 +44,6 @@ from jaxmotion.video.synthetic.captions import CAPTION
 from jaxmotion.video.synthetic.photos import HELD_OUT, SKIMAGE_PHOTOS, SUFFIXES, read_photos
 from jaxmotion.video.tracked_speed import tracked_speeds
 from jaxmotion.weights.preview_decoder import TinyDecoder
-
-CALIBRATION = "calibration.json"
 
 
 @dataclasses.dataclass(frozen=True)

@@ -24,20 +24,27 @@ import functools
 import re
 import zlib
 from collections.abc import Callable, Iterable, Iterator, Mapping
+from pathlib import Path
 from typing import Any, Self
 
 import jax
+from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Key, UInt8
 
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Array, Batch, Params
-from jaxmotion.nn.low_rank import DOWN, LORA, UP, chosen, fresh, merge, sides
+from jaxmotion.nn.low_rank import DOWN, LORA, UP, chosen, fresh, merge, pairs, sides
 from jaxmotion.systems.control import Controls
 from jaxmotion.systems.precompute import Precompute
+from jaxmotion.systems.pretrained import Arrays, PretrainedSource
 from jaxmotion.systems.system import System, Table, Task
 from jaxmotion.systems.video_diffusion import VideoDiffusion
+from jaxmotion.weights import lora
+from jaxmotion.weights.hub import locate, names_repository
+from jaxmotion.weights.tensor_files import open_tensors
 
 ATTENTION = (r"^denoiser/.*/(query|key|value|out)/kernel$",)
 """The projections of all attention layers of the denoiser."""
@@ -84,6 +91,9 @@ class LoRA(System):
     def controls(self) -> Controls:
         return self.of.controls
 
+    def pretrained(self) -> Mapping[str, PretrainedSource]:
+        return self.of.pretrained()
+
     def _at(self, frames: int, size: tuple[int, int]) -> Self:
         return dataclasses.replace(self, of=self.of._at(frames, size))
 
@@ -102,6 +112,58 @@ class LoRA(System):
 
     def calibrated(self, measured: Mapping[str, Any]) -> Self:
         return dataclasses.replace(self, of=self.of.calibrated(measured))
+
+
+@register()
+@dataclasses.dataclass(frozen=True)
+class PretrainedLoRA(PretrainedSource):
+    """A LoRA file in any layout. A system of LoRA trains it on; any other has it merged into its weights."""
+
+    source: str = ""
+    """A file, or a repository of the Hugging Face hub as ORG/NAME:FILE; empty: none."""
+
+    def load(self, system: System, shapes: Arrays, loaded: Arrays) -> Arrays:
+        if not self.source:
+            return {}
+        checkpoint = open_tensors(locate(self.source))
+        base = {path: shape for path, shape in shapes.items() if not path.startswith(f"{LORA}/")}
+        factors = lora.from_file(
+            checkpoint, unflatten_dict(base, sep="/"), metadata=checkpoint.metadata, source=str(checkpoint.path)
+        )
+        if isinstance(system, LoRA):
+            return _own_factors(system, factors, shapes, checkpoint.path)
+        lacking = [path for path, _, _ in pairs(factors.params) if path not in loaded]
+        if lacking:
+            raise CheckpointFileError(
+                f"{checkpoint.path} changes {len(lacking)} kernels, such as {lacking[0]}, that no other source gives "
+                "weights for; give --pretrained.backbone.source, or what they belong to."
+            )
+        return lora.add(loaded, factors)
+
+    def describe(self, system: System, shapes: Arrays) -> str:
+        if not self.source:
+            return ""
+        what = "trained on" if isinstance(system, LoRA) else "merged"
+        try:
+            path = locate(self.source, fetch=False)
+        except CheckpointFileError:
+            if not names_repository(self.source):
+                raise
+            return f"{self.source}, fetched from the Hugging Face hub when training starts and {what}"
+        return f"{self.source}: a LoRA of {len(open_tensors(path))} tensors, {what}"
+
+
+def _own_factors(system: LoRA, factors: lora.Factors, shapes: Arrays, path: Path) -> Arrays:
+    """Returns the factors of a file at the rank and alpha of a system of LoRA."""
+    fitted = lora.refit(factors, system.rank, system.alpha, jax.random.key(0))
+    found = {f"{LORA}/{path}": array for path, array in flatten_dict(fitted, sep="/").items()}
+    others = [path for path in found if path not in shapes]
+    if others:
+        raise CheckpointFileError(
+            f"{path} has factors for {len(others)} kernels that this LoRA leaves alone, such as "
+            f"{others[0]}; widen system.paths."
+        )
+    return found
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

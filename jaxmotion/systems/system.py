@@ -18,6 +18,7 @@ from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.control import Controls
 from jaxmotion.systems.precompute import Precompute
+from jaxmotion.systems.pretrained import PretrainedSource
 
 Table = tuple[tuple[str, Any], ...]
 """(regular expression on a '/'-joined parameter path, PartitionSpec); the first match wins."""
@@ -67,6 +68,13 @@ class System:
     def motion_network(self) -> MotionEstimatorSizes | None:
         """Returns the network that its runs train to measure motion, so that they can be opened as motion meters."""
         return None
+
+    def pretrained(self) -> Mapping[str, PretrainedSource]:
+        """Returns the sources of weights that it can start from, by name, in the order in which they are read.
+
+        A source without a `source` gives nothing until a config or the command line names one.
+        """
+        return {}
 
     def at(self, frames: int, size: tuple[int, int]) -> Self:
         """This system for clips of another length and size, which needs the same parameters.

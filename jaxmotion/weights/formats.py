@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import importlib
 import pkgutil
+import re
 from collections.abc import Mapping
 
 from jaxmotion.foundation.errors import CheckpointFileError
@@ -73,12 +74,16 @@ def find_format(name: str, checkpoint: Checkpoint) -> Format:
     return BY_NAME[name]
 
 
-def read(checkpoint: Checkpoint, kind: Format, like: Mapping[str, Shaped] | None = None) -> dict[str, LazyArray]:
+def read(
+    checkpoint: Checkpoint, kind: Format, like: Mapping[str, Shaped] | None = None, takes: str = r".*"
+) -> dict[str, LazyArray]:
     """Returns the parameters in a checkpoint, by path with the part in front, each made when it is read.
 
     Args:
         like: shapes by path of the parameters that are wanted. Parts of the checkpoint that none of them is in are left
             out. Without it, the checkpoint must hold all parameters of networks of its own sizes.
+        takes: regular expression searched in paths; tensors of other parameters are ignored, also where `like` has no
+            such parameters.
 
     Raises:
         ConversionError: the checkpoint does not hold exactly these.
@@ -90,9 +95,10 @@ def read(checkpoint: Checkpoint, kind: Format, like: Mapping[str, Shaped] | None
     problems: list[ConversionError] = []
     foreign = [name for name in checkpoint if not kind.knows(name)]
     for part, rules in tables.items():
-        mine = {name: checkpoint[name] for name in checkpoint if parameter_paths_of(rules, name)}
+        mine = _taken(part, rules, checkpoint, takes)
         try:
-            found = parameters(rules, mine, _expected(kind, part, mine, like, rules))
+            expected = _expected(kind, part, mine, like, rules)
+            found = parameters(rules, mine, _joined(part, rules, mine, expected, takes))
         except ConversionError as error:
             problems.append(error)
         else:
@@ -119,6 +125,18 @@ def write(params: Tensors, tables: Parts) -> dict[str, LazyArray]:
         mine = {path.removeprefix(f"{part}/"): array for path, array in params.items() if path.startswith(f"{part}/")}
         tensors.update(tensors_of(rules, mine))
     return tensors
+
+
+def _taken(part: str, rules: Rules, tensors: Checkpoint, takes: str) -> dict[str, LazyArray]:
+    """Returns the tensors of a part from which a parameter is made whose path matches `takes`."""
+    paths = {name: parameter_paths_of(rules, name) or () for name in tensors}
+    return {name: tensors[name] for name in tensors if any(re.search(takes, f"{part}/{path}") for path in paths[name])}
+
+
+def _joined(part: str, rules: Rules, tensors: Tensors, expected: Mapping[str, Shaped], takes: str) -> dict[str, Shaped]:
+    """Returns the expected parameters that match `takes`, and those made from the same tensors as one of them."""
+    joint = {path for name in tensors for path in parameter_paths_of(rules, name) or ()}
+    return {path: a for path, a in expected.items() if path in joint or re.search(takes, f"{part}/{path}")}
 
 
 def _expected(

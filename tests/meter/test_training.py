@@ -14,6 +14,7 @@ from jaxmotion.data.compared_pairs import ComparedPairs
 from jaxmotion.meter import meter
 from jaxmotion.meter.estimate import Clip
 from jaxmotion.runs import experiment, export, train
+from jaxmotion.runs.start_from import PretrainedRun
 from jaxmotion.video.pairs import Pair, write_pairs
 
 
@@ -70,8 +71,8 @@ def test_judged_pairs_and_pseudo_labels_train_it_further(trained, root, film, tm
         str(tmp_path), str(tmp_path / "pairs.csv"), str(tmp_path / "labels.jsonl"), frames=4, size=(48, 64)
     )
     train = dataclasses.replace(tiny.train, steps=3, batch_size=2, save_every=3, log_every=1, warmup_steps=0)
-    start_from = dataclasses.replace(tiny.start_from, run=str(trained))
-    further = dataclasses.replace(tiny, data=data, train=train, start_from=start_from)
+    pretrained = {"run": PretrainedRun(str(trained))}
+    further = dataclasses.replace(tiny, data=data, train=train, pretrained=pretrained)
     train.train(further, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 3

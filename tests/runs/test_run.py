@@ -22,7 +22,7 @@ from jaxmotion.foundation.command_line import command
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment, initial, train
 from jaxmotion.runs import trained as run
-from jaxmotion.systems.lora import LoRA
+from jaxmotion.systems.lora import LoRA, PretrainedLoRA
 from jaxmotion.training.checkpoint import latest_step, restore_params
 from jaxmotion.weights.native_files import open_native
 from tests.support.exports import frames_elsewhere, of_run
@@ -148,8 +148,8 @@ def adapted(root: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory)
     directory = tmp_path_factory.mktemp("run") / "adapted"
     base = overridden(root, "--start-from.run", str(trained))
     system = LoRA(base.system, rank=2, alpha=4.0, paths=(r"/(text|time_\d)/attention/(query|out)/kernel$",))
-    train = dataclasses.replace(base.train, trained=(r"^lora/",))
-    result = train.train(dataclasses.replace(base, system=system, train=train), directory)
+    config = dataclasses.replace(base.train, trained=(r"^lora/",))
+    result = train.train(dataclasses.replace(base, system=system, train=config), directory)
     assert (result.step, result.stopped) == (STEPS, False)
     return directory
 
@@ -183,7 +183,7 @@ def test_a_lora_goes_out_and_comes_back(root: Path, trained: Path, adapted: Path
         for path, array in arrays.items():
             np.testing.assert_allclose(array, merged[path], rtol=1e-5, atol=1e-6)  # sums of two factors in float32
         again = experiment.read(adapted / "config.json")
-        again = dataclasses.replace(again, start_from=dataclasses.replace(again.start_from, lora=file))
+        again = dataclasses.replace(again, pretrained={**again.pretrained, "lora": PretrainedLoRA(file)})
         arrays, own = initial.starting_weights(again, again.system.build()), paths(run.open_run(adapted).params)
         for path in own:
             np.testing.assert_allclose(arrays[path], own[path], rtol=1e-6)

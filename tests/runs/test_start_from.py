@@ -1,8 +1,9 @@
-"""Starting from public weights: what comes in computes what it did, and what is new adds nothing."""
+"""Starting from pretrained weights: what comes in computes what it did, and what is new adds nothing."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 from functools import partial
 from pathlib import Path
 
@@ -30,13 +31,16 @@ from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import initial, train
 from jaxmotion.runs import trained as run
-from jaxmotion.runs.experiment import Experiment, from_json, to_json
+from jaxmotion.runs.experiment import Experiment, from_json, load, override, to_json
+from jaxmotion.runs.start_from import PretrainedRun
+from jaxmotion.systems import pretrained
 from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.reweighting import Reweighted
-from jaxmotion.systems.pretrained import StartFrom
+from jaxmotion.systems.lora import PretrainedLoRA
+from jaxmotion.systems.pretrained import Pretrained, PretrainedSource
 from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.training.config import TrainConfig
@@ -45,6 +49,7 @@ from jaxmotion.training.step import build_program
 from jaxmotion.weights.rules import ConversionError, to_jax
 from jaxmotion.weights.tables import stable_diffusion as rules
 from jaxmotion.weights.tensor_files import open_tensors
+from jaxmotion.weights.write import write_tensors
 from tests.support.public import (
     TWO_STAGES,
     TWO_STAGES_OF_MOTION,
@@ -65,7 +70,7 @@ FRAMES = 3
 
 @pytest.fixture(scope="module")
 def public(tmp_path_factory) -> dict[str, str]:
-    """Checkpoints that the references saved, by field of `StartFrom`."""
+    """Checkpoints that the references saved, by name of the source."""
     folder = tmp_path_factory.mktemp("public")
     unet(**TWO_STAGES).save_pretrained(folder / "sd" / "unet")
     vae(**TWO_STAGES_OF_PIXELS).save_pretrained(folder / "sd" / "vae")
@@ -74,6 +79,10 @@ def public(tmp_path_factory) -> dict[str, str]:
     adapter(**TWO_STAGES_OF_MOTION).save_pretrained(folder / "motion")
     places = {"backbone": "sd", "motion_module": "motion", "vae": "sd", "text_encoder": "sd", "content_encoder": "dino"}
     return {field: str(folder / place) for field, place in places.items()}
+
+
+def sources(**places: str) -> dict[str, PretrainedSource]:
+    return {name: getattr(pretrained, name)(place) for name, place in places.items()}
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +106,7 @@ def experiment(public) -> Experiment:
         data=SyntheticClips(frames=FRAMES, size=size, object_counts=(0,)),
         tokenizer=HashTokenizer(TEXT.vocabulary, TEXT.length),
         train=TrainConfig(steps=1, batch_size=1, trained=(r"/motion/", r"conv_condition", r"/content/", "reweighting")),
-        start_from=StartFrom(**public),
+        pretrained=sources(**public),
     )
 
 
@@ -184,7 +193,7 @@ def test_training_starts_from_them_and_goes_on_without_them(experiment, tmp_path
     def refuse(*_):
         raise AssertionError("a run that continues needs no source")
 
-    monkeypatch.setattr(run.start, "load", refuse)
+    monkeypatch.setattr(pretrained.Pretrained, "load", refuse)
     assert train.train(gone, folder).step == 2
 
 
@@ -192,7 +201,7 @@ def test_training_starts_from_them_and_goes_on_without_them(experiment, tmp_path
 def test_a_run_is_a_source_too(experiment, tmp_path):
     folder = tmp_path / "run"
     train.train(experiment, folder)
-    again = dataclasses.replace(experiment, start_from=StartFrom(run=str(folder), run_weights="live"))
+    again = dataclasses.replace(experiment, pretrained={"run": PretrainedRun(str(folder), "raw")})
     arrays = initial.starting_weights(again, again.system.build())
     saved = paths(run.open_run(folder, "live").params)
     assert arrays.keys() == saved.keys()
@@ -202,10 +211,12 @@ def test_a_run_is_a_source_too(experiment, tmp_path):
 def test_a_wrong_source_is_refused_by_name(experiment, public, tmp_path):
     task = experiment.system.build()
 
-    def starting(**sources):
-        return initial.starting_weights(dataclasses.replace(experiment, start_from=StartFrom(**sources)), task)
+    def starting(**places):
+        return initial.starting_weights(dataclasses.replace(experiment, pretrained=sources(**places)), task)
 
-    with pytest.raises(CheckpointFileError, match=r"(?s)vae is an autoencoder.*backbone needs the denoiser.*a U-Net"):
+    with pytest.raises(
+        CheckpointFileError, match=r"(?s)pretrained.backbone: .*vae is an autoencoder.*the denoiser is needed.*a U-Net"
+    ):
         starting(backbone=str(Path(public["vae"]) / "vae"))
     with pytest.raises(CheckpointFileError, match="There is no file or folder"):
         starting(vae=str(tmp_path / "none"))
@@ -222,8 +233,84 @@ def test_a_wrong_source_is_refused_by_name(experiment, public, tmp_path):
 def test_an_adapter_with_input_columns_gives_them(experiment, tmp_path):
     randomised(adapter(conv_in_channels=10, **TWO_STAGES_OF_MOTION), 5).save_pretrained(tmp_path / "adapter")
     task = experiment.system.build()
-    started = dataclasses.replace(experiment, start_from=StartFrom(motion_module=str(tmp_path / "adapter")))
+    started = dataclasses.replace(experiment, pretrained=sources(motion_module=str(tmp_path / "adapter")))
     arrays = initial.starting_weights(started, task)
     weight = np.asarray(open_tensors(tmp_path / "adapter")["conv_in.weight"])
     assert np.array_equal(np.asarray(arrays["denoiser/conv_condition/kernel"]), weight[:, 4:].transpose(2, 3, 1, 0))
     assert not any(path.startswith("denoiser/conv_in/") for path in arrays)
+
+
+def test_a_network_with_fewer_layers_than_the_checkpoint_takes_its_own(experiment, tmp_path):
+    """What `takes` leaves out need not exist here; what it does not leave out must."""
+    both = diffusers.UNetMotionModel.from_unet2d(unet(**TWO_STAGES), adapter(**TWO_STAGES_OF_MOTION))
+    both.save_pretrained(tmp_path / "motion")
+    tensors = open_tensors(tmp_path / "motion")
+    plain = stable_diffusion_unet(SIZES)
+    zt, t = jnp.zeros((1, 1, 8, 8, 4)), jnp.zeros(1, jnp.int32)
+    condition = Condition(tokens={"text": jnp.zeros((1, 1, 77, 32))})
+    shapes = paths({"denoiser": jax.eval_shape(plain.init, jax.random.key(0), zt, t, condition)["params"]})
+    source = dataclasses.replace(pretrained.backbone(str(tmp_path / "motion")), takes=r"^(?!.*/motion/)")
+    found = source.load(experiment.system, shapes, {})
+    assert found.keys() == shapes.keys()
+    kernel = np.asarray(found["denoiser/conv_in/kernel"])
+    assert np.array_equal(kernel, np.asarray(tensors["conv_in.weight"]).transpose(2, 3, 1, 0))
+    with pytest.raises(ConversionError, match=r"0 missing, \d+ unexpected(.|\n)*motion_modules"):
+        dataclasses.replace(source, takes=r".*").load(experiment.system, shapes, {})
+    wider = {**shapes, "denoiser/conv_in/extra": shapes["denoiser/conv_in/bias"]}
+    assert dataclasses.replace(source, takes=r"conv_in/").load(experiment.system, wider, {}).keys() == {
+        "denoiser/conv_in/kernel",
+        "denoiser/conv_in/bias",
+    }
+
+
+def test_what_takes_matches_must_be_there(experiment, public, tmp_path):
+    """Only half of the motion modules are in the checkpoint, and all of them are wanted."""
+    half = {name: np.asarray(array) for name, array in open_tensors(public["motion_module"]).items() if "down" in name}
+    write_tensors(tmp_path, "half", half)
+    task = experiment.system.build()
+    started = dataclasses.replace(experiment, pretrained=sources(motion_module=str(tmp_path / "half.safetensors")))
+    with pytest.raises(ConversionError, match=r"[1-9]\d* missing, 0 unexpected"):
+        initial.starting_weights(started, task)
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [
+        (("--start-from.backbone", "a"), {"backbone": pretrained.backbone("a")}),
+        (("--start-from.motion-module=b",), {"motion_module": pretrained.motion_module("b")}),
+        (("--start_from.motion_module", "b"), {"motion_module": pretrained.motion_module("b")}),
+        (("--start-from.run", "c", "--start-from.run-weights", "live"), {"run": PretrainedRun("c", "raw")}),
+        (("--start-from.run-weights=live", "--start-from.run=c"), {"run": PretrainedRun("c", "raw")}),
+        (("--pretrained.vae.source", "d"), {"vae": pretrained.vae("d")}),
+        (("--pretrained.backbone.takes", "x"), {"backbone": Pretrained("", "denoiser", ("unet", "transformer"), "x")}),
+        (("--start-from.lora", "e"), {"lora": PretrainedLoRA("e")}),
+    ],
+)  # fmt: skip
+def test_sources_are_flags_of_every_config(root, flags, expected):
+    asked = load(f"{root}/configs/quickstart.py")
+    changed = override(asked, list(flags), "test", "")
+    assert changed == dataclasses.replace(asked, pretrained={**asked.pretrained, **expected})
+
+
+def test_an_earlier_configuration_starts_from_the_same(root):
+    """`start_from` of earlier versions, with every field set."""
+    now = to_json(load(f"{root}/configs/quickstart.py"))
+    fields = {"backbone": "a", "motion_module": "b", "vae": "", "text_encoder": "c", "content_encoder": "d"}
+    before = {name: value for name, value in now.items() if name != "pretrained"}
+    before["start_from"] = {"class": "StartFrom", **fields, "lora": "e", "run": "f", "run_weights": "live"}
+    opened = from_json(before)
+    expected = sources(**{name: place for name, place in fields.items() if place})
+    expected |= {"run": PretrainedRun("f", "raw"), "lora": PretrainedLoRA("e"), "vae": pretrained.vae()}
+    assert opened.pretrained == expected
+    assert next(iter(opened.pretrained)) == "run"
+    assert to_json(from_json(to_json(opened))) == to_json(opened)
+
+
+def test_shipped_configurations_of_the_first_version_continue(root):
+    """What is saved of them then, and brought up to date, is what they save now."""
+    frozen = root / "tests" / "runs" / "frozen"
+    assert list(frozen.glob("*.json"))
+    for file in frozen.glob("*.json"):
+        config, name = file.stem.split(".")
+        before = json.loads(file.read_text())
+        assert to_json(from_json(before)) == to_json(load(f"{root}/configs/{config}.py:{name}")), file.stem

@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -22,14 +23,13 @@ from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import I2V_5B, I2V_5B_V1_5
 from jaxmotion.parallel.sharding import paths
-from jaxmotion.systems import pretrained as start
 from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.motionstone import export as motionstone
 from jaxmotion.systems.motionstone import export_check as motionstone_report
 from jaxmotion.systems.motionstone.export import export_motionstone, flat_parameters, pipeline_of, score_vector
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.motionstone import MotionStone
-from jaxmotion.systems.pretrained import StartFrom
+from jaxmotion.systems.pretrained import backbone, text_encoder, vae
 from jaxmotion.systems.text import T5Tokens as T5Condition
 from jaxmotion.weights.parity import VerificationError
 from jaxmotion.weights.tensor_files import open_tensors
@@ -325,9 +325,10 @@ def test_a_public_folder_in_several_files_is_what_it_was(trained, tmp_path):
     for part in ("transformer", "text_encoder", "vae"):
         assert len(list((tmp_path / "public" / part).glob("*-of-*.safetensors"))) > 1
         assert list((tmp_path / "public" / part).glob("*.index.json"))
-    sources = StartFrom(**dict.fromkeys(("backbone", "vae", "text_encoder"), str(tmp_path / "public")))
-    like = paths(jax.eval_shape(system.build().init, jax.random.key(0)))
-    found, own = start.load(sources, system, like, {}), paths(params)
+    shapes, own = paths(jax.eval_shape(system.build().init, jax.random.key(0))), paths(params)
+    found: dict[str, Any] = {}
+    for source in (backbone, vae, text_encoder):
+        found |= source(str(tmp_path / "public")).load(system, shapes, found)
     assert {path.split("/")[0] for path in own} - {path.split("/")[0] for path in found} == {
         "object_score", "camera_score"
     }  # fmt: skip

@@ -26,10 +26,13 @@ from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.models.stable_diffusion import SHARDING, stable_diffusion_unet, transformer_layers
 from jaxmotion.models.unet import UNet, UNetSizes
 from jaxmotion.nn.transformer import GatedCrossAttention
+from jaxmotion.systems import pretrained
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.control import Controls, Scalar
 from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.livephoto.intensity import LevelMap, level_of, ssim_intensity
+from jaxmotion.systems.lora import PretrainedLoRA
+from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.reference import first_frame
 from jaxmotion.systems.system import System
 from jaxmotion.systems.video_diffusion import VideoDiffusion
@@ -93,6 +96,16 @@ class LivePhoto(System):
     def controls(self) -> Controls:
         """The motion level. Source: Sec. 3.4."""
         return {LEVEL: Scalar(description="motion level, 1 (nearly still) to 10", integer=True, default=5)}
+
+    def pretrained(self) -> Mapping[str, PretrainedSource]:
+        return {
+            "backbone": pretrained.backbone(),
+            "motion_module": pretrained.motion_module(),
+            "vae": pretrained.vae(),
+            "text_encoder": pretrained.text_encoder(),
+            "content_encoder": pretrained.content_encoder(),
+            "lora": PretrainedLoRA(),
+        }
 
     def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
         """The edges between the levels, measured on training clips."""

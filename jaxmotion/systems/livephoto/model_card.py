@@ -10,10 +10,10 @@ from typing import Any
 
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
+from jaxmotion.systems.pretrained import Pretrained
 from jaxmotion.weights.parity import Report
 
 _PAPER = "[LivePhoto: Real Image Animation with Text-guided Motion Control](https://arxiv.org/abs/2312.02928)"
-_SOURCES = ("backbone", "motion_module", "vae", "text_encoder", "content_encoder")
 _REPOSITORY = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:[@:].*)?$")
 
 
@@ -96,8 +96,8 @@ def _front_matter(meta: Mapping[str, Any], kind: str) -> str:
 
 def _bases(meta: Mapping[str, Any]) -> list[str]:
     """The repositories of the Hugging Face hub that training started from, each once."""
-    start = meta.get("start_from", {})
-    sources = [start.get(name, "") for name in _SOURCES]
+    kinds = Pretrained.__qualname__
+    sources = [each["source"] for each in meta.get("pretrained", {}).values() if each["class"] == kinds]
     found = [_REPOSITORY.match(source) for source in sources if source and not Path(source).exists()]
     return list(dict.fromkeys(match[1] for match in found if match))
 

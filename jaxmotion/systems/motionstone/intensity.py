@@ -20,13 +20,13 @@ from jaxmotion.models.motion_estimator import MotionEstimatorSizes, upgrade_size
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.precompute import Precompute
+from jaxmotion.systems.motionstone.pretrained_meter import METER, PretrainedMeter
+from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.frames import tile_frames, unseen_seconds
 from jaxmotion.video.gradients import feature_difference
 from jaxmotion.video.ssim import ssim
 
-METER = "meter"
-"""The part of the parameters that holds the motion estimator."""
 CLIPS_TO_CALIBRATE = 1000
 
 Measures = Mapping[str, Callable[[Params, Batch], Array]]
@@ -54,6 +54,10 @@ class Intensity(Conditioner):
     def calibrated(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Self:
         """The same, with what must be known about the training clips."""
         return self
+
+    def pretrained(self) -> Mapping[str, PretrainedSource]:
+        """Returns the sources of its own weights, by name."""
+        return {}
 
     def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
         return Condition()
@@ -90,6 +94,9 @@ class Estimated(Intensity):
 
     def init(self, key: Array, canvas: Canvas) -> Params:
         return {METER: self.estimator.build().init(key)}
+
+    def pretrained(self) -> Mapping[str, PretrainedSource]:
+        return {METER: PretrainedMeter()}
 
     def sharding(self) -> Mapping[str, tuple]:
         return {METER: ((r".*", P()),)}

@@ -21,12 +21,15 @@ from jaxmotion.foundation.types import Array
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
 from jaxmotion.models.space_to_depth import SpaceToDepth
+from jaxmotion.systems import pretrained
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.control import Controls, Scalar
 from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.lora import PretrainedLoRA
 from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Intensity, Known
 from jaxmotion.systems.precompute import Precompute, precompute_latents
+from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.reference import first_frame
 from jaxmotion.systems.system import System
 from jaxmotion.systems.video_diffusion import VideoDiffusion
@@ -136,6 +139,15 @@ class MotionStone(System):
     def captions(self) -> tuple[int, int] | None:
         """(vocabulary, length) of the text encoder's token ids."""
         return next((c.captions for c in self.conditioners.values() if c.captions), None)
+
+    def pretrained(self) -> Mapping[str, PretrainedSource]:
+        return {
+            "backbone": pretrained.backbone(),
+            "vae": pretrained.vae(),
+            "text_encoder": pretrained.text_encoder(),
+            "lora": PretrainedLoRA(),
+            **self.intensity.pretrained(),
+        }
 
     @property
     def labels(self) -> tuple[str, ...]:
