@@ -12,6 +12,8 @@ from rich.console import Console
 from jaxmotion.foundation import command_line as commands
 from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment, export
+from jaxmotion.runs.trained import read_config
+from jaxmotion.systems.system import System
 from jaxmotion.weights import lora, native_files
 from jaxmotion.weights.formats import FORMATS, find_format
 from jaxmotion.weights.hub import locate
@@ -30,19 +32,12 @@ DESCRIPTION = """Takes public weights in and gives trained ones out.
 
 Training needs no import: a config's pretrained takes public files and repositories as they are."""
 
-EXPORTS = {
-    "diffusers": "a folder that DiffusionPipeline.from_pretrained loads, with its report and model card",
-    "diffusers-baked": "MotionStone with one setting of its scores as a stock CogVideoXImageToVideoPipeline",
-    "motion-adapter": "motion modules and new input columns as a MotionAdapter for any Stable Diffusion 1.5",
-    "comfy": "motion modules in the names that AnimateDiff and ComfyUI read",
-    "safetensors": "all parameters under our own paths",
-    "lora-peft": "the LoRA of a run as diffusers and PEFT name it",
-    "lora-kohya": "the LoRA of a run as Kohya's scripts and ComfyUI name it",
-}
-
 
 def body(arguments: list[str]) -> None:
     """Parses and does what was asked."""
+    if arguments[:1] == ["export"]:  # its formats and flags are those of the run
+        _export(arguments[1:])
+        return
     options = _parser().parse_args(arguments)
     options.do(options)
 
@@ -72,19 +67,7 @@ def _parser() -> argparse.ArgumentParser:
     )
     take.set_defaults(do=_import)
 
-    exports = "formats:\n" + "".join(f"  {name:16} {what}\n" for name, what in EXPORTS.items())
-    give = verbs.add_parser("export", help="write trained or imported weights for others", epilog=exports)
-    give.description = "Writes the weights of a run, or an imported checkpoint as it came."
-    source = give.add_mutually_exclusive_group(required=True)
-    source.add_argument("--run", type=Path, metavar="DIR", help="the folder of a trained run")
-    source.add_argument("--imported", type=Path, metavar="DIR", help="a folder written by import")
-    give.add_argument("destination", type=Path, help="the folder to write")
-    give.add_argument("--format", choices=EXPORTS, default="diffusers", help="see below (default diffusers)")
-    give.add_argument("--weights", choices=("ema", "live"), default="ema", help="of a run: averaged or latest (ema)")
-    for name in ("object", "camera", "intensity"):
-        give.add_argument(f"--{name}", type=float, metavar="X", help=f"diffusers-baked: the {name} score, 1 to 10 (5)")
-    give.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch where it is installed")
-    give.set_defaults(do=_export)
+    verbs.add_parser("export", help="write trained or imported weights for others")
 
     join = verbs.add_parser("merge", help="add a LoRA to a public checkpoint")
     join.description = "Writes a public checkpoint, in its own format, with a LoRA (PEFT, Kohya, ...) added to it."
@@ -93,7 +76,7 @@ def _parser() -> argparse.ArgumentParser:
     join.add_argument("destination", type=Path, help="the folder to write")
     join.add_argument("--scale", type=float, default=1.0, help="how much of it is added (default 1)")
     join.set_defaults(do=_merge)
-    for each in (look, take, give, join):
+    for each in (look, take, join):
         each.formatter_class = shape
     return parser
 
@@ -139,21 +122,72 @@ def _merge(options: argparse.Namespace) -> None:
         print(path)
 
 
-def _export(options: argparse.Namespace) -> None:
-    if options.imported:
+def _export_parser(system: System | None) -> argparse.ArgumentParser:
+    """Returns the parser of `export`, with the kinds and controls of the run's system."""
+    kinds = system.exports() if system else {}
+    fixing = [kind for kind, exporter in kinds.items() if exporter.fixes_controls]
+    epilog = "formats of this run:\n" + "".join(f"  {kind:16} {each.description}\n" for kind, each in kinds.items())
+    parser = argparse.ArgumentParser(
+        prog="python -m jaxmotion.convert export",
+        description="Writes the weights of a run, or an imported checkpoint as it came.",
+        epilog=epilog if kinds else "The formats of a run depend on its system: --run DIR --help lists them.",
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        allow_abbrev=False,
+    )
+    source = parser.add_mutually_exclusive_group(required=True)
+    source.add_argument("--run", type=Path, metavar="DIR", help="the folder of a trained run")
+    source.add_argument("--imported", type=Path, metavar="DIR", help="a folder written by import")
+    parser.add_argument("destination", type=Path, help="the folder to write")
+    parser.add_argument("--format", default="diffusers", help="see below (default diffusers)")
+    parser.add_argument("--weights", choices=("ema", "live"), default="ema", help="of a run: averaged or latest (ema)")
+    parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch where it is installed")
+    controls = system.controls if system and fixing else {}
+    for name, control in controls.items():
+        about = f"{', '.join(fixing)}: {control.description or name} (default {control.default})"
+        parser.add_argument(f"--{name.replace('_', '-')}", dest=f"control_{name}", metavar="VALUE", help=about)
+    return parser
+
+
+def _export(arguments: list[str]) -> None:
+    early = argparse.ArgumentParser(add_help=False, allow_abbrev=False)
+    early.add_argument("--run", type=Path)
+    run = early.parse_known_args(arguments)[0].run
+    system = read_config(run).system if run else None
+    options = _export_parser(system).parse_args(arguments)
+    if system is None:
         files = native_files.restore(options.imported, options.destination)
     else:
-        asked = {name: getattr(options, name) for name in ("object", "camera", "intensity")}
         files = export.export(
             options.run,
             options.format,
             options.destination,
             options.weights,
             verify=not options.no_verify,
-            asked={name: value for name, value in asked.items() if value is not None},
+            controls=_control_values(system, options),
         )
     for path in files:
         print(path)
+
+
+def _control_values(system: System, options: argparse.Namespace) -> dict[str, object]:
+    """Returns the one value of each control that was given.
+
+    Raises:
+        ValueError: it is no value of the control, or several.
+    """
+    values: dict[str, object] = {}
+    for name, control in system.controls.items():
+        text = getattr(options, f"control_{name}", None)
+        if text is None:
+            continue
+        try:
+            parsed = control.parse(text)
+        except ValueError as error:
+            raise ValueError(f"--{name} {text}: {error}") from error
+        if len(parsed) != 1:
+            raise ValueError(f"--{name} {text}: an export fixes one value; got {len(parsed)}.")
+        values[name] = parsed[0]
+    return values
 
 
 if __name__ == "__main__":

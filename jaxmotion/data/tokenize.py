@@ -8,12 +8,15 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from jaxtyping import Int
 
 from jaxmotion.foundation.config_json import register
+
+if TYPE_CHECKING:
+    from jaxmotion.weights.diffusers_folder import Component
 
 _WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
 
@@ -29,6 +32,14 @@ class Tokenizer:
     def __call__(self, captions: Sequence[str]) -> Int[np.ndarray, "B L"]:
         """Returns int32 token ids."""
         raise NotImplementedError(f"{type(self).__name__} must say how it makes token ids.")
+
+    def export(self) -> Component:
+        """Returns this tokenizer as a component of an exported pipeline.
+
+        Raises:
+            ValueError: it has no form that others could load.
+        """
+        raise ValueError(f"A {type(self).__name__} has no public counterpart to be exported as.")
 
 
 @register()
@@ -60,6 +71,12 @@ class HashTokenizer(Tokenizer):
             row[1 : 1 + len(words)] = [zlib.crc32(word.encode()) % (self.vocabulary - 2) for word in words]
         return ids
 
+    def export(self) -> Component:
+        """Returns this tokenizer as a component of an exported pipeline."""
+        from jaxmotion.weights.tokenizers import hash_component  # imports JAX, which loading processes do without
+
+        return hash_component(self.vocabulary, self.length)
+
 
 @register()
 @dataclasses.dataclass(frozen=True)
@@ -81,6 +98,13 @@ class ClipTokenizer(Tokenizer):
         tokenizer = _clip_tokenizer(self.source)
         encoded = tokenizer(list(captions), padding="max_length", truncation=True, max_length=self.length)
         return np.asarray(encoded["input_ids"], np.int32)
+
+    def export(self) -> Component:
+        """Returns this tokenizer as a component of an exported pipeline, its files fetched if need be."""
+        from jaxmotion.weights.hub import files_of  # imports JAX, which loading processes do without
+        from jaxmotion.weights.tokenizers import CLIP_FILES, clip_component
+
+        return clip_component(files_of(self.source, CLIP_FILES), self.length)
 
 
 @register()
@@ -106,6 +130,12 @@ class T5Tokenizer(Tokenizer):
             words = pieces.encode(caption)[: self.length - 1]
             row[: len(words) + 1] = [*words, 1]
         return ids
+
+    def export(self) -> Component:
+        """Returns this tokenizer as a component of an exported pipeline, its file fetched if need be."""
+        from jaxmotion.weights.tokenizers import t5_component  # imports JAX, which loading processes do without
+
+        return t5_component(spiece(self.source), self.length)
 
 
 @functools.lru_cache(maxsize=4)

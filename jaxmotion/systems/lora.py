@@ -39,6 +39,7 @@ from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.nn.low_rank import DOWN, LORA, UP, chosen, fresh, merge, pairs, sides
 from jaxmotion.systems.control import Controls
 from jaxmotion.systems.precompute import Precompute
+from jaxmotion.systems.export import Export, Exporter, ExportJob
 from jaxmotion.systems.pretrained import Arrays, PretrainedSource
 from jaxmotion.systems.system import System, Table, Task
 from jaxmotion.systems.video_diffusion import VideoDiffusion
@@ -91,6 +92,11 @@ class LoRA(System):
     def controls(self) -> Controls:
         return self.of.controls
 
+    def exports(self) -> Mapping[str, Exporter]:
+        """The factors alone, or what the adapted system can be written as, with the factors merged."""
+        merged = {kind: _MergedExport(exporter) for kind, exporter in self.of.exports().items()}
+        return {**merged, **FACTOR_EXPORTS}
+
     def pretrained(self) -> Mapping[str, PretrainedSource]:
         return self.of.pretrained()
 
@@ -112,6 +118,40 @@ class LoRA(System):
 
     def calibrated(self, measured: Mapping[str, Any]) -> Self:
         return dataclasses.replace(self, of=self.of.calibrated(measured))
+
+
+@dataclasses.dataclass(frozen=True)
+class _MergedExport:
+    """An exporter of the adapted system, given the parameters with the factors merged."""
+
+    of: Exporter
+
+    @property
+    def description(self) -> str:
+        return self.of.description
+
+    @property
+    def fixes_controls(self) -> bool:
+        return self.of.fixes_controls
+
+    def __call__(self, job: ExportJob[LoRA]) -> list[Path]:
+        params = job.system.build().merged(job.params)
+        return self.of(dataclasses.replace(job, system=job.system.of, params=params))
+
+
+def _write_peft(job: ExportJob[LoRA]) -> list[Path]:
+    return lora.export_lora(job.params[LORA], job.system.rank, job.system.alpha, "peft", job.destination)
+
+
+def _write_kohya(job: ExportJob[LoRA]) -> list[Path]:
+    return lora.export_lora(job.params[LORA], job.system.rank, job.system.alpha, "kohya", job.destination)
+
+
+FACTOR_EXPORTS: Mapping[str, Exporter] = {
+    "lora-peft": Export("the LoRA as diffusers and PEFT name it", _write_peft),
+    "lora-kohya": Export("the LoRA as Kohya's scripts and ComfyUI name it", _write_kohya),
+}
+"""Exports of the factors alone."""
 
 
 @register()

@@ -18,6 +18,7 @@ from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.control import Controls
 from jaxmotion.systems.precompute import Precompute
+from jaxmotion.systems.export import SAFETENSORS, Exporter
 from jaxmotion.systems.pretrained import PretrainedSource
 
 Table = tuple[tuple[str, Any], ...]
@@ -68,6 +69,10 @@ class System:
     def motion_network(self) -> MotionEstimatorSizes | None:
         """Returns the network that its runs train to measure motion, so that they can be opened as motion meters."""
         return None
+
+    def exports(self) -> Mapping[str, Exporter]:
+        """Returns what it can be written as when it is trained, by kind."""
+        return {"safetensors": SAFETENSORS}
 
     def pretrained(self) -> Mapping[str, PretrainedSource]:
         """Returns the sources of weights that it can start from, by name, in the order in which they are read.

@@ -1,7 +1,8 @@
 """The folder that `DiffusionPipeline.from_pretrained` opens: components, each in a folder of its own, and an index.
 
 Source: `model_index.json` of diffusers. A class that diffusers and transformers do not have is a small PyTorch file
-that ships in its component's folder (`trust_remote_code=True`); these files are in `convert/pytorch/`.
+that ships in its component's folder (`trust_remote_code=True`); these files are in the
+folders `pytorch/`, here and beside the systems that need them.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ from jaxmotion.weights.rules import Tensors
 from jaxmotion.weights.write import write_tensors
 
 CODE = Path(__file__).parent / "pytorch"
-"""PyTorch files that ship inside exported folders; this package does not import them."""
+"""Folder of PyTorch files that ship inside exported folders of any system; this package does not import them."""
 LIBRARIES = ("diffusers", "transformers")
 
 
@@ -26,11 +27,12 @@ LIBRARIES = ("diffusers", "transformers")
 class Component:
     """One part of a pipeline.
 
-    library:     "diffusers", "transformers", or the name of a file in `convert/pytorch/` that ships with it.
+    library:     "diffusers", "transformers", or the name of a file in `code` that ships with it.
     config:      the content of its JSON file; empty when the files are all there is to it.
     config_name: the name of that JSON file.
     tensors:     its `state_dict`.
     files:       files to copy as they are.
+    code:        the folder of the PyTorch file that ships with it.
     """
 
     library: str
@@ -39,6 +41,7 @@ class Component:
     config_name: str = "config.json"
     tensors: Tensors = dataclasses.field(default_factory=dict)
     files: tuple[Path, ...] = ()
+    code: Path = CODE
 
     def write_into(self, folder: Path) -> None:
         """Writes the component's files into a folder that is there."""
@@ -48,7 +51,7 @@ class Component:
             stem = "model" if self.library == "transformers" else "diffusion_pytorch_model"
             write_tensors(folder, stem, self.tensors)
         if self.library not in LIBRARIES:
-            shutil.copyfile(CODE / f"{self.library}.py", folder / f"{self.library}.py")
+            shutil.copyfile(self.code / f"{self.library}.py", folder / f"{self.library}.py")
         for file in self.files:
             shutil.copyfile(file, folder / file.name)
 
@@ -57,14 +60,16 @@ class Component:
 class Pipeline:
     """A pipeline class, its components by name, and its other arguments.
 
-    library:   the name of the file in `convert/pytorch/` that has the class, or "diffusers".
+    library:   the name of the file in `code` that has the class, or "diffusers".
     arguments: JSON values, none of them a list, which the index keeps for components.
+    code:      the folder of the file that has the class.
     """
 
     library: str
     class_name: str
     components: Mapping[str, Component]
     arguments: Mapping[str, Any]
+    code: Path = CODE
 
     def write_into(self, folder: Path) -> None:
         """Writes the index, the pipeline's file and the components into a folder that is there."""
@@ -74,7 +79,7 @@ class Pipeline:
         index = {"_class_name": name, "_diffusers_version": DIFFUSERS}
         write_json(folder / "model_index.json", {**index, **parts, **self.arguments})
         if not stock:
-            shutil.copyfile(CODE / f"{self.library}.py", folder / f"{self.library}.py")
+            shutil.copyfile(self.code / f"{self.library}.py", folder / f"{self.library}.py")
         for name, part in self.components.items():
             (folder / name).mkdir()
             part.write_into(folder / name)

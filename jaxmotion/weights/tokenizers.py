@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import dataclasses
 from pathlib import Path
 
 from jaxmotion.weights.diffusers_folder import Component
 
 CLIP_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
-"""Those of the public tokenizer; the first two say it all."""
+"""Files of CLIP's public tokenizer; the first two are all that it needs."""
 _CLIP_CONFIG = {
     "tokenizer_class": "CLIPTokenizer",
     "bos_token": "<|startoftext|>",
@@ -18,63 +17,35 @@ _CLIP_CONFIG = {
 }
 
 
-@dataclasses.dataclass(frozen=True)
-class HashTokens:
-    """Words are hashed to ids (`data.tokenize.HashTokenizer`)."""
-
-    vocabulary: int
-    length: int
-
-    def component(self) -> Component:
-        """A class that ships in the folder."""
-        config = {"vocabulary": self.vocabulary, "model_max_length": self.length}
-        return Component("hash_tokenizer", "HashTokenizer", config, "tokenizer_config.json")
+def hash_component(vocabulary: int, length: int) -> Component:
+    """Returns a tokenizer that hashes words to ids, as a class that ships in the folder."""
+    config = {"vocabulary": vocabulary, "model_max_length": length}
+    return Component("hash_tokenizer", "HashTokenizer", config, "tokenizer_config.json")
 
 
-@dataclasses.dataclass(frozen=True)
-class ClipTokens:
-    """CLIP's byte-pair tokenizer, from a folder with its files."""
+def clip_component(folder: Path, length: int) -> Component:
+    """Returns CLIP's byte-pair tokenizer as the stock class and its files.
 
-    folder: Path
-    length: int = 77
-    vocabulary: int = 49408
-
-    def component(self) -> Component:
-        """The stock class and its files.
-
-        Raises:
-            FileNotFoundError: the folder lacks vocab.json or merges.txt.
-        """
-        files = tuple(self.folder / name for name in CLIP_FILES if (self.folder / name).is_file())
-        lacking = {"vocab.json", "merges.txt"} - {file.name for file in files}
-        if lacking:
-            raise FileNotFoundError(
-                f"{self.folder} is no folder of CLIP's tokenizer: {' and '.join(sorted(lacking))} missing."
-            )
-        own = any(file.name == "tokenizer_config.json" for file in files)
-        config = {} if own else {**_CLIP_CONFIG, "model_max_length": self.length}
-        return Component("transformers", "CLIPTokenizer", config, "tokenizer_config.json", files=files)
+    Raises:
+        FileNotFoundError: the folder lacks vocab.json or merges.txt.
+    """
+    files = tuple(folder / name for name in CLIP_FILES if (folder / name).is_file())
+    lacking = {"vocab.json", "merges.txt"} - {file.name for file in files}
+    if lacking:
+        raise FileNotFoundError(f"{folder} is no folder of CLIP's tokenizer: {' and '.join(sorted(lacking))} missing.")
+    own = any(file.name == "tokenizer_config.json" for file in files)
+    config = {} if own else {**_CLIP_CONFIG, "model_max_length": length}
+    return Component("transformers", "CLIPTokenizer", config, "tokenizer_config.json", files=files)
 
 
-@dataclasses.dataclass(frozen=True)
-class T5Tokens:
-    """T5's SentencePiece tokenizer, from its file."""
-
-    file: Path
-    length: int = 226
-    vocabulary: int = 32128
-
-    def component(self) -> Component:
-        """The stock class and its file."""
-        config = {
-            "tokenizer_class": "T5Tokenizer",
-            "model_max_length": self.length,
-            "eos_token": "</s>",
-            "unk_token": "<unk>",
-            "pad_token": "<pad>",
-            "extra_ids": 100,
-        }
-        return Component("transformers", "T5Tokenizer", config, "tokenizer_config.json", files=(self.file,))
-
-
-Tokens = HashTokens | ClipTokens | T5Tokens
+def t5_component(file: Path, length: int) -> Component:
+    """Returns T5's SentencePiece tokenizer as the stock class and its file."""
+    config = {
+        "tokenizer_class": "T5Tokenizer",
+        "model_max_length": length,
+        "eos_token": "</s>",
+        "unk_token": "<unk>",
+        "pad_token": "<pad>",
+        "extra_ids": 100,
+    }
+    return Component("transformers", "T5Tokenizer", config, "tokenizer_config.json", files=(file,))

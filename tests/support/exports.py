@@ -35,9 +35,8 @@ from jaxmotion.systems.livephoto.reweighting import Reweighted
 from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.video.images import load_photo
-from jaxmotion.weights.tokenizers import HashTokens
 
-TOKENS = HashTokens(clip.TINY.vocabulary, clip.TINY.length)
+TOKENS = HashTokenizer(clip.TINY.vocabulary, clip.TINY.length)
 EDGES = tuple(np.linspace(0.1, 0.8, 9).tolist())
 
 PLAIN: dict[str, Conditioner] = {"reference": ReferenceLatent(), "text": TextTokens(clip.TINY)}

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
+from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.diffusion.sampling import Noise
 from jaxmotion.models import clip
 from jaxmotion.runs import experiment
@@ -30,7 +31,6 @@ from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.weights import parity as report
 from jaxmotion.weights.rules import ConversionError, paths_with_rules
 from jaxmotion.weights.tensor_files import open_tensors
-from jaxmotion.weights.tokenizers import HashTokens
 from tests.support.exports import (
     DIFFUSED,
     FOUR_CHANNELS,
@@ -188,7 +188,7 @@ def test_each_parameter_goes_into_one_component(root: Path, published) -> None:
 def test_the_published_size_is_the_public_classes(published) -> None:
     """Names and shapes of all tensors, without any memory."""
     loaded, system, flat = published
-    made = livephoto.pipeline_of(system, flat, loaded.sampling, HashTokens(49408, 77)).components
+    made = livephoto.pipeline_of(system, flat, loaded.sampling, HashTokenizer(49408, 77)).components
     for name in ("unet", "vae"):
         config = {key: value for key, value in made[name].config.items() if key[0] != "_"}
         with torch.device("meta"):
@@ -304,7 +304,7 @@ class TestRefusals:
 
     def test_a_tokenizer_of_another_encoder(self, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match=r"reads 16 tokens of a vocabulary of 1024; .* 77 of 49408"):
-            self.export(tmp_path, FOUR_CHANNELS, tokenizer=HashTokens(49408, 77))
+            self.export(tmp_path, FOUR_CHANNELS, tokenizer=HashTokenizer(49408, 77))
 
     def test_parameters_of_another_system(self, tmp_path: Path) -> None:
         params = random_parameters(FOUR_CHANNELS)

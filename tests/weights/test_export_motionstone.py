@@ -14,6 +14,7 @@ import pytest
 from einops import rearrange
 from PIL import Image
 
+from jaxmotion.data.tokenize import HashTokenizer, T5Tokenizer
 from jaxmotion.diffusion.guidance import CogVideoXDynamic, Constant, CosineByStep
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
@@ -33,7 +34,6 @@ from jaxmotion.systems.pretrained import backbone, text_encoder, vae
 from jaxmotion.systems.text import T5Tokens as T5Condition
 from jaxmotion.weights.parity import VerificationError
 from jaxmotion.weights.tensor_files import open_tensors
-from jaxmotion.weights.tokenizers import HashTokens, T5Tokens
 
 torch = pytest.importorskip("torch")
 diffusers = pytest.importorskip("diffusers")
@@ -155,7 +155,7 @@ def theirs(trained, batch, folder, sampling, **more):
 
 def export(trained, folder, sampling, tokens=None, **kwargs):
     system, params = trained
-    tokens = HashTokens(TEXTS.vocabulary, TEXTS.length) if tokens is None else tokens
+    tokens = HashTokenizer(TEXTS.vocabulary, TEXTS.length) if tokens is None else tokens
     kwargs = {"verify": False, **kwargs}
     return export_motionstone(system, params, sampling, tokens, folder, meta={"made": "in a test"}, **kwargs)
 
@@ -306,13 +306,11 @@ def test_the_whole_folder_opens_with_its_tokenizer(trained, tmp_path):
     if not SPIECE.is_file():
         pytest.skip("needs T5's pieces, tokenizers/t5/spiece.model of the shared weights")
     pytest.importorskip("sentencepiece")
-    export(trained, tmp_path / "out", sampled(), T5Tokens(SPIECE, TEXTS.length), baked=ASKED)
+    export(trained, tmp_path / "out", sampled(), T5Tokenizer(str(SPIECE), TEXTS.length), baked=ASKED)
     pipe = diffusers.CogVideoXImageToVideoPipeline.from_pretrained(tmp_path / "out")
     ids = pipe.tokenizer(
         "A dog.", padding="max_length", max_length=TEXTS.length, truncation=True, return_tensors="np"
     ).input_ids
-    from jaxmotion.data.tokenize import T5Tokenizer
-
     np.testing.assert_array_equal(ids, T5Tokenizer(str(SPIECE), TEXTS.length)(["A dog."]))
 
 
@@ -339,7 +337,7 @@ def test_a_public_folder_in_several_files_is_what_it_was(trained, tmp_path):
 
 def test_what_has_no_form_is_said(trained, tmp_path):
     system, params = trained
-    tokens = HashTokens(TEXTS.vocabulary, TEXTS.length)
+    tokens = HashTokenizer(TEXTS.vocabulary, TEXTS.length)
     with pytest.raises(ValueError, match="no dial speed; there are object, camera"):
         export(trained, tmp_path / "a", sampled(), baked={"speed": 3.0})
     with pytest.raises(ValueError, match="object score is from 1 to 10; got 11"):

@@ -18,17 +18,18 @@ from jaxmotion.diffusion.process import split
 from jaxmotion.diffusion.sampler import spaced
 from jaxmotion.foundation.types import pixels_to_float
 from jaxmotion.models.space_to_depth import SpaceToDepth
+from jaxmotion.systems.livephoto import export_parts
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.video.images import fit, load_image
-from jaxmotion.weights.diffusers_folder import CODE
+from jaxmotion.weights import diffusers_folder
 
 torch = pytest.importorskip("torch")
 pytest.importorskip("diffusers")
 
 
-def shipped(name: str) -> ModuleType:
+def shipped(name: str, folder: Path = diffusers_folder.CODE) -> ModuleType:
     """A file of the exported folder as a module."""
-    spec = importlib.util.spec_from_file_location(f"shipped_{name}", CODE / f"{name}.py")
+    spec = importlib.util.spec_from_file_location(f"shipped_{name}", folder / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
@@ -39,7 +40,7 @@ def shipped(name: str) -> ModuleType:
 
 @pytest.fixture(scope="module")
 def pipeline() -> ModuleType:
-    return shipped("pipeline")
+    return shipped("pipeline", export_parts.CODE)
 
 
 def numbers(*shape: int) -> np.ndarray:

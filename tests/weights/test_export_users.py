@@ -11,7 +11,7 @@ from PIL import Image
 
 from jaxmotion.data.tokenize import ClipTokenizer
 from jaxmotion.systems.livephoto.export import export_diffusers
-from jaxmotion.weights.tokenizers import ClipTokens
+from jaxmotion.weights.tokenizers import clip_component
 from tests.support.exports import DIFFUSED, FOUR_CHANNELS, TOKENS, Case, opened, random_parameters, write_photo
 
 torch = pytest.importorskip("torch")
@@ -90,7 +90,7 @@ def test_a_lora_of_the_base_model_loads(four_channels: Case, photo: Path) -> Non
 
 def test_clips_tokenizer_goes_along(shared_weights: Path, tmp_path: Path) -> None:
     source = shared_weights / "tokenizers" / "clip"
-    component = ClipTokens(source).component()
+    component = ClipTokenizer(str(source)).export()
     component.write_into(tmp_path)
     theirs = transformers.CLIPTokenizer.from_pretrained(tmp_path)
     texts = ["", "The camera pans left!", "word " * 100]
@@ -98,4 +98,4 @@ def test_clips_tokenizer_goes_along(shared_weights: Path, tmp_path: Path) -> Non
     np.testing.assert_array_equal(ids, ClipTokenizer(str(source))(texts))
     assert theirs.model_max_length == 77
     with pytest.raises(FileNotFoundError, match=r"merges\.txt and vocab\.json missing"):
-        ClipTokens(tmp_path / "nothing").component()
+        clip_component(tmp_path / "nothing", 77)

@@ -4,28 +4,31 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.foundation.types import Params
+from jaxmotion.parallel.sharding import paths
+from jaxmotion.systems.export import SAFETENSORS, Export, ExportableTokenizer, Exporter, ExportJob
 from jaxmotion.systems.livephoto import export_check as report
+from jaxmotion.systems.livephoto.export_comfy import export_comfy
 from jaxmotion.systems.livephoto.export_parts import adapter_of, flat_parameters, pipeline_of
-from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.model_card import adapter_card, pipeline_card
-from jaxmotion.systems.system import System
 from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.parity import unverified
-from jaxmotion.weights.tokenizers import Tokens
+
+if TYPE_CHECKING:
+    from jaxmotion.systems.livephoto.livephoto import LivePhoto
 
 CONFIG, REPORT, CARD = "jaxmotion_config.json", "export_report.json", "README.md"
 
 
 def export_diffusers(
-    system: System,
+    system: LivePhoto,
     params: Params,
     sampling: Sampling,
-    tokenizer: Tokens,
+    tokenizer: ExportableTokenizer,
     destination: str | Path,
     *,
     meta: Mapping[str, Any],
@@ -47,23 +50,22 @@ def export_diffusers(
         VerificationError: a part differs by more than it may; the folder and its report are there to look at.
     """
     destination = Path(destination)
-    livephoto = _livephoto(system)
-    pipeline = pipeline_of(livephoto, flat_parameters(livephoto, params), sampling, tokenizer)
+    pipeline = pipeline_of(system, flat_parameters(system, params), sampling, tokenizer)
     with atomic_folder(destination) as folder:
         pipeline.write_into(folder)
         write_json(folder / CONFIG, meta)
         if verify:
-            found = report.verify(folder, livephoto, params, sampling)
+            found = report.verify(folder, system, params, sampling)
         else:
-            found = unverified(report.parts_of(livephoto), "it was not asked for")
+            found = unverified(report.parts_of(system), "it was not asked for")
         write_json(folder / REPORT, found.to_json())
-        (folder / CARD).write_text(pipeline_card(livephoto, sampling, meta, found))
+        (folder / CARD).write_text(pipeline_card(system, sampling, meta, found))
     found.check(destination / REPORT)
     return files_in(destination)
 
 
 def export_motion_adapter(
-    system: System, params: Params, destination: str | Path, *, meta: Mapping[str, Any]
+    system: LivePhoto, params: Params, destination: str | Path, *, meta: Mapping[str, Any]
 ) -> list[Path]:
     """Writes the motion modules and the new input channels as a `MotionAdapter`, and returns the files.
 
@@ -74,16 +76,35 @@ def export_motion_adapter(
         ValueError: the class cannot hold these motion modules.
     """
     destination = Path(destination)
-    livephoto = _livephoto(system)
-    adapter = adapter_of(livephoto, flat_parameters(livephoto, params))
+    adapter = adapter_of(system, flat_parameters(system, params))
     with atomic_folder(destination) as folder:
         adapter.write_into(folder)
         write_json(folder / CONFIG, meta)
-        (folder / CARD).write_text(adapter_card(livephoto, meta))
+        (folder / CARD).write_text(adapter_card(system, meta))
     return files_in(destination)
 
 
-def _livephoto(system: System) -> LivePhoto:
-    if not isinstance(system, LivePhoto):
-        raise ValueError(f"Only LivePhoto has an export to diffusers; this is a {type(system).__name__}.")
-    return system
+def _write_pipeline(job: ExportJob[LivePhoto]) -> list[Path]:
+    return export_diffusers(
+        job.system, job.params, job.sampling, job.tokenizer, job.destination, meta=job.meta, verify=job.verify
+    )
+
+
+def _write_adapter(job: ExportJob[LivePhoto]) -> list[Path]:
+    return export_motion_adapter(job.system, job.params, job.destination, meta=job.meta)
+
+
+def _write_comfy(job: ExportJob[LivePhoto]) -> list[Path]:
+    return export_comfy(job.system, paths(job.params), job.destination, meta=job.meta)
+
+
+EXPORTS: dict[str, Exporter] = {
+    "diffusers": Export(
+        "a folder that DiffusionPipeline.from_pretrained loads, with its report and model card", _write_pipeline
+    ),
+    "motion-adapter": Export(
+        "motion modules and new input columns as a MotionAdapter for any Stable Diffusion 1.5", _write_adapter
+    ),
+    "comfy": Export("motion modules in the names that AnimateDiff and ComfyUI read", _write_comfy),
+    "safetensors": SAFETENSORS,
+}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -22,13 +22,15 @@ from jaxmotion.models.dinov2 import DINOv2
 from jaxmotion.nn.apply import apply
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.export_parts import ingredients, unet_sizes
-from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted, TextReweighting
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 from jaxmotion.weights.parity import Outputs, ParityCheck, Report
 from jaxmotion.weights.parity import verify as run_both
+
+if TYPE_CHECKING:
+    from jaxmotion.systems.livephoto.livephoto import LivePhoto
 
 FRAMES = 1e-3
 """The largest difference of frames in [0, 1]."""

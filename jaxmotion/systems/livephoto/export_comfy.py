@@ -4,13 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.nn.embedding import position_sinusoid
-from jaxmotion.systems.system import System
 from jaxmotion.weights import formats
 from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.rules import paths_with_rules
@@ -18,12 +17,15 @@ from jaxmotion.weights.tables.animatediff import ANIMATEDIFF
 from jaxmotion.weights.tables.stable_diffusion import num_positions
 from jaxmotion.weights.write import write_tensors
 
+if TYPE_CHECKING:
+    from jaxmotion.systems.livephoto.livephoto import LivePhoto
+
 FILE, CONFIG = "motion_module", "jaxmotion_config.json"
 _QUERY = ".to_q.weight"
 
 
 def export_comfy(
-    system: System, params: Mapping[str, Any], destination: str | Path, *, meta: Mapping[str, Any]
+    system: LivePhoto, params: Mapping[str, Any], destination: str | Path, *, meta: Mapping[str, Any]
 ) -> list[Path]:
     """Writes the motion modules for AnimateDiff nodes, and returns the files.
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
@@ -17,10 +18,10 @@ from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.nn.embedding import position_sinusoid
 from jaxmotion.systems.conditioner import Conditioner, Droppable
+from jaxmotion.systems.export import ExportableTokenizer
 from jaxmotion.systems.livephoto import export_rules as rules
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
-from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import Reweighted
 from jaxmotion.systems.reference import ReferenceLatent
@@ -40,13 +41,17 @@ from jaxmotion.weights.tables.stable_diffusion import (
     num_positions,
     unet_motion_config,
 )
-from jaxmotion.weights.tokenizers import Tokens
 
+if TYPE_CHECKING:
+    from jaxmotion.systems.livephoto.livephoto import LivePhoto
+
+CODE = Path(__file__).parent / "pytorch"
+"""Folder of PyTorch files that ship with exports of this system."""
 _CHANNELS = {ReferenceLatent: "reference", FrameMap: "frame", LevelMap: "level"}
 _TOKENS = (ContentTokens, TextTokens, Reweighted)
 
 
-def pipeline_of(system: LivePhoto, params: Tensors, sampling: Sampling, tokens: Tokens) -> Pipeline:
+def pipeline_of(system: LivePhoto, params: Tensors, sampling: Sampling, tokenizer: ExportableTokenizer) -> Pipeline:
     """The pipeline that makes the clips of this system.
 
     Args:
@@ -57,16 +62,16 @@ def pipeline_of(system: LivePhoto, params: Tensors, sampling: Sampling, tokens: 
     """
     found = ingredients(system)
     text = found[TextTokens].encoder
-    if (text.vocabulary, text.length) != (tokens.vocabulary, tokens.length):
+    if (text.vocabulary, text.length) != (tokenizer.vocabulary, tokenizer.length):
         raise ValueError(
             f"The text encoder reads {text.length} tokens of a vocabulary of {text.vocabulary}; the tokenizer makes "
-            f"{tokens.length} of {tokens.vocabulary}."
+            f"{tokenizer.length} of {tokenizer.vocabulary}."
         )
     clip_text = under("", "text_encoder/", CLIP_TEXT)
     components = {
         "unet": Component("diffusers", "UNetMotionModel", unet_config(system), tensors=unet_tensors(system, params)),
         "vae": _codec(system, params),
-        "tokenizer": tokens.component(),
+        "tokenizer": tokenizer.export(),
         "text_encoder": Component(
             "transformers", "CLIPTextModel", clip_text_config(text), tensors=taken(clip_text, params)
         ),
@@ -79,7 +84,7 @@ def pipeline_of(system: LivePhoto, params: Tensors, sampling: Sampling, tokens: 
     spare = set(params) - {path for table in tables(system) for path in paths_with_rules(table, params)}
     if spare:
         raise ConversionError(unexpected=sorted(spare), source="What an export writes")
-    return Pipeline("pipeline", "LivePhotoPipeline", components, _arguments(system, sampling))
+    return Pipeline("pipeline", "LivePhotoPipeline", components, _arguments(system, sampling), CODE)
 
 
 def tables(system: LivePhoto) -> list[Rules]:
@@ -230,7 +235,8 @@ def _reweighting(system: LivePhoto, reweighted: Reweighted, features: int, param
         num_layers=reweighted.layers,
         heads=reweighted.heads,
     )
-    return Component("text_reweighting", "TextReweighting", config, tensors=taken(rules.TEXT_REWEIGHTING, params))
+    tensors = taken(rules.TEXT_REWEIGHTING, params)
+    return Component("text_reweighting", "TextReweighting", config, tensors=tensors, code=CODE)
 
 
 def _content(system: LivePhoto, content: ContentTokens, params: Tensors) -> dict[str, Component]:
@@ -244,7 +250,8 @@ def _content(system: LivePhoto, content: ContentTokens, params: Tensors) -> dict
         image_size=content.encoder.image_size,
         blocks=_attending(system.unet),
     )
-    layers = Component("content_layers", "ContentLayers", config, tensors=taken(rules.CONTENT_LAYERS, params))
+    tensors = taken(rules.CONTENT_LAYERS, params)
+    layers = Component("content_layers", "ContentLayers", config, tensors=tensors, code=CODE)
     return {"content_encoder": encoder, "content_layers": layers}
 
 

@@ -1,6 +1,6 @@
 """What LivePhoto adds to Stable Diffusion and AnimateDiff, as the PyTorch files of an export name it.
 
-Source: `convert/pytorch/content_layers.py` and `convert/pytorch/text_reweighting.py`. Paths are those of the whole
+Source: `pytorch/content_layers.py` and `pytorch/text_reweighting.py`. Paths are those of the whole
 tree, because the content layers stand inside our denoiser and beside the public one.
 """
 

@@ -29,7 +29,9 @@ from jaxmotion.nn.transformer import GatedCrossAttention
 from jaxmotion.systems import pretrained
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.control import Controls, Scalar
+from jaxmotion.systems.export import Exporter
 from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.livephoto.export import EXPORTS
 from jaxmotion.systems.livephoto.intensity import LevelMap, level_of, ssim_intensity
 from jaxmotion.systems.lora import PretrainedLoRA
 from jaxmotion.systems.pretrained import PretrainedSource
@@ -96,6 +98,9 @@ class LivePhoto(System):
     def controls(self) -> Controls:
         """The motion level. Source: Sec. 3.4."""
         return {LEVEL: Scalar(description="motion level, 1 (nearly still) to 10", integer=True, default=5)}
+
+    def exports(self) -> Mapping[str, Exporter]:
+        return EXPORTS
 
     def pretrained(self) -> Mapping[str, PretrainedSource]:
         return {

@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jaxmotion.diffusion.sampling import Sampling
-from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.pretrained import Pretrained
 from jaxmotion.weights.parity import Report
+
+if TYPE_CHECKING:
+    from jaxmotion.systems.livephoto.livephoto import LivePhoto
 
 _PAPER = "[LivePhoto: Real Image Animation with Text-guided Motion Control](https://arxiv.org/abs/2312.02928)"
 _REPOSITORY = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:[@:].*)?$")

@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -22,10 +22,11 @@ from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.foundation.types import Params, file_part
 from jaxmotion.models.causal_codec import CausalCodec
+from jaxmotion.systems.control import ControlValues, combinations, sweeps
+from jaxmotion.systems.export import SAFETENSORS, Export, ExportableTokenizer, Exporter, ExportJob
 from jaxmotion.systems.motionstone import export_check as report
-from jaxmotion.systems.motionstone.injection import FirstFrame, Score
+from jaxmotion.systems.motionstone.injection import FirstFrame, Score, inner
 from jaxmotion.systems.motionstone.intensity import METER
-from jaxmotion.systems.motionstone.motionstone import MotionStone, inner
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.diffusers_folder import Component, Pipeline, files_in, write_json
@@ -35,9 +36,13 @@ from jaxmotion.weights.rules import ConversionError, Rules, linear, paths_with_r
 from jaxmotion.weights.tables.autoencoder3d import AUTOENCODER3D, autoencoder_cogvideox_config
 from jaxmotion.weights.tables.cogvideox import COGVIDEOX, COGVIDEOX_1_5, cogvideox_config
 from jaxmotion.weights.tables.t5 import T5, t5_config
-from jaxmotion.weights.tokenizers import Tokens
 from jaxmotion.weights.write import write_tensors
 
+if TYPE_CHECKING:
+    from jaxmotion.systems.motionstone.motionstone import MotionStone
+
+CODE = Path(__file__).parent / "pytorch"
+"""Folder of PyTorch files that ship with exports of this system."""
 LAST_BIAS = "denoiser/time/linear_out/bias"
 PRESETS = "presets.safetensors"
 CONFIG, REPORT = "jaxmotion_config.json", "export_report.json"
@@ -48,7 +53,7 @@ def export_motionstone(
     system: MotionStone,
     params: Params,
     sampling: Sampling,
-    tokens: Tokens,
+    tokenizer: ExportableTokenizer,
     destination: Path,
     *,
     meta: Mapping[str, Any],
@@ -81,7 +86,7 @@ def export_motionstone(
     if vector is not None:
         bias = np.asarray(flat[LAST_BIAS])
         flat = {**flat, LAST_BIAS: (bias.astype(np.float32) + vector).astype(bias.dtype)}
-    pipeline = pipeline_of(system, flat, sampling, tokens, baked=baked is not None)
+    pipeline = pipeline_of(system, flat, sampling, tokenizer, baked=baked is not None)
     with atomic_folder(destination) as folder:
         pipeline.write_into(folder)
         write_json(folder / CONFIG, meta)
@@ -122,7 +127,7 @@ def name_of(settings: Settings) -> str:
 
 
 def pipeline_of(
-    system: MotionStone, flat: Mapping[str, Any], sampling: Sampling, tokens: Tokens, *, baked: bool
+    system: MotionStone, flat: Mapping[str, Any], sampling: Sampling, tokenizer: ExportableTokenizer, *, baked: bool
 ) -> Pipeline:
     """The pipeline that makes the clips of this system.
 
@@ -130,17 +135,17 @@ def pipeline_of(
         ValueError: a part of the system has no form that diffusers can load; the message says which and why.
     """
     codec, image, text = _codec(system), _one(system, FirstFrame), _one(system, T5Tokens)
-    if (text.encoder.vocabulary, text.encoder.length) != (tokens.vocabulary, tokens.length):
+    if (text.encoder.vocabulary, text.encoder.length) != (tokenizer.vocabulary, tokenizer.length):
         raise ValueError(
             f"The text encoder reads {text.encoder.length} tokens of a vocabulary of {text.encoder.vocabulary}; the "
-            f"tokenizer makes {tokens.length} of {tokens.vocabulary}."
+            f"tokenizer makes {tokenizer.length} of {tokenizer.vocabulary}."
         )
     name, arguments = scheduler_of(system.process, sampling.sampler)
     inverted = not np.isclose(image.rescale, 1.0)
     if inverted and not np.isclose(image.rescale, codec.sizes.scaling**-2):
         raise ValueError(f"Pictures are rescaled by {image.rescale:g}; diffusers knows 1 and 1 / scaling^2 only.")
     components = {
-        "tokenizer": tokens.component(),
+        "tokenizer": tokenizer.export(),
         "text_encoder": Component(
             "transformers", "T5EncoderModel", t5_config(text.encoder), tensors=_taken("text_encoder", T5, flat)
         ),
@@ -168,8 +173,8 @@ def pipeline_of(
     for score in system.scores:
         tensors |= _taken(score.part, _score_rules(score), flat)
     config = config_of("MotionScores", features=system.transformer.time_features, scores=scores)
-    components["motion_scores"] = Component("motion_scores", "MotionScores", config, tensors=tensors)
-    return Pipeline("motionstone_pipeline", "MotionStonePipeline", components, {})
+    components["motion_scores"] = Component("motion_scores", "MotionScores", config, tensors=tensors, code=CODE)
+    return Pipeline("motionstone_pipeline", "MotionStonePipeline", components, {}, CODE)
 
 
 def flat_parameters(system: MotionStone, params: Params) -> dict[str, Any]:
@@ -285,3 +290,41 @@ export_to_video(clip, "clip.mp4", fps={fps:g})
 
 </details>
 """
+
+
+def _write(job: ExportJob[MotionStone], baked: Settings | None) -> list[Path]:
+    return export_motionstone(
+        job.system,
+        job.params,
+        job.sampling,
+        job.tokenizer,
+        job.destination,
+        meta=job.meta,
+        baked=baked,
+        presets=[_numbers(values) for values in sweeps(job.system.controls)],
+        fps=job.fps,
+        verify=job.verify,
+    )
+
+
+def _write_with_controls(job: ExportJob[MotionStone]) -> list[Path]:
+    return _write(job, None)
+
+
+def _write_baked(job: ExportJob[MotionStone]) -> list[Path]:
+    requested = {name: (value,) for name, value in job.controls.items()}
+    return _write(job, _numbers(combinations(job.system.controls, requested)[0]))
+
+
+def _numbers(values: ControlValues) -> Settings:
+    """Returns control values, all of which are numbers here."""
+    return {name: value for name, value in values.items() if isinstance(value, int | float)}
+
+
+EXPORTS: dict[str, Exporter] = {
+    "diffusers": Export("a folder that DiffusionPipeline.from_pretrained loads, with its report", _write_with_controls),
+    "diffusers-baked": Export(
+        "one setting of the scores as a stock CogVideoXImageToVideoPipeline", _write_baked, fixes_controls=True
+    ),
+    "safetensors": SAFETENSORS,
+}

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -12,11 +12,14 @@ from einops import rearrange
 
 from jaxmotion.foundation.types import Condition, Params
 from jaxmotion.models.t5 import T5Encoder
-from jaxmotion.systems.motionstone.motionstone import MotionStone, inner
+from jaxmotion.systems.motionstone.injection import inner
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 from jaxmotion.weights.parity import Outputs, ParityCheck, Report
 from jaxmotion.weights.parity import verify as run_both
+
+if TYPE_CHECKING:
+    from jaxmotion.systems.motionstone.motionstone import MotionStone
 
 
 def verify(folder: Path, system: MotionStone, params: Params, vector: np.ndarray | None) -> Report:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -139,3 +139,8 @@ class Score(Conditioner):
     @property
     def _network(self) -> TimeEmbedding:
         return TimeEmbedding(self.width, self.width, last_init=ZEROS)
+
+
+def inner(conditioner: Conditioner) -> Any:
+    """The conditioner itself, without what drops it in training."""
+    return getattr(conditioner, "of", conditioner)

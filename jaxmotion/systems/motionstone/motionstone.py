@@ -24,9 +24,11 @@ from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.systems import pretrained
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.control import Controls, Scalar
+from jaxmotion.systems.export import Exporter
 from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.lora import PretrainedLoRA
-from jaxmotion.systems.motionstone.injection import Score
+from jaxmotion.systems.motionstone.export import EXPORTS
+from jaxmotion.systems.motionstone.injection import Score, inner
 from jaxmotion.systems.motionstone.intensity import Intensity, Known
 from jaxmotion.systems.precompute import Precompute, precompute_latents
 from jaxmotion.systems.pretrained import PretrainedSource
@@ -140,6 +142,9 @@ class MotionStone(System):
         """(vocabulary, length) of the text encoder's token ids."""
         return next((c.captions for c in self.conditioners.values() if c.captions), None)
 
+    def exports(self) -> Mapping[str, Exporter]:
+        return EXPORTS
+
     def pretrained(self) -> Mapping[str, PretrainedSource]:
         return {
             "backbone": pretrained.backbone(),
@@ -170,8 +175,3 @@ class MotionStone(System):
             return self
         filled = dataclasses.replace(self.intensity, edges=tuple(measured["intensity_edges"]))
         return dataclasses.replace(self, intensity=filled)
-
-
-def inner(conditioner: Conditioner) -> Any:
-    """The conditioner itself, without what drops it in training."""
-    return getattr(conditioner, "of", conditioner)
