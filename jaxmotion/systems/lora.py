@@ -38,8 +38,8 @@ from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.nn.low_rank import DOWN, LORA, UP, chosen, fresh, merge, pairs, sides
 from jaxmotion.systems.control import Controls
-from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.export import Export, Exporter, ExportJob
+from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.pretrained import Arrays, PretrainedSource
 from jaxmotion.systems.system import System, Table, Task
 from jaxmotion.systems.video_diffusion import VideoDiffusion

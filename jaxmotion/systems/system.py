@@ -17,8 +17,8 @@ from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.control import Controls
-from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.export import SAFETENSORS, Exporter
+from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.pretrained import PretrainedSource
 
 Table = tuple[tuple[str, Any], ...]

@@ -19,8 +19,8 @@ from jaxmotion.foundation.types import Batch, Condition, Params
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes, upgrade_sizes
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.latent_shape import Canvas
-from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.motionstone.pretrained_meter import METER, PretrainedMeter
+from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.frames import tile_frames, unseen_seconds
