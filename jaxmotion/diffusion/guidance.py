@@ -28,10 +28,10 @@ Term = tuple[Any, Scale]
 @register("Flat")
 @dataclasses.dataclass(frozen=True)
 class Constant:
-    """The same scale in all steps."""
+    """Constant guidance scale."""
 
     def scale(self, peak: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
-        """The scale itself."""
+        """Returns the scale itself."""
         return peak
 
 
@@ -40,8 +40,7 @@ class Constant:
 class CosineByStep:
     """A scale that rises from 1 to almost 1 + w: 1 + w (1 - cos(pi (i / N)^5)) / 2 in step i = 0 .. N - 1.
 
-    Source: what `DynamicCFG` of CogVideoX's SAT code would do if it were told the number of the step; see
-    `CogVideoXDynamic`.
+    Source: `DynamicCFG` of CogVideoX's SAT code, if it were given the number of the step; see `CogVideoXDynamic`.
     """
 
     exponent: float = 5.0
@@ -60,8 +59,8 @@ class CogVideoXDynamic:
     t is the time of training, 999 .. 0, and not the number of a step, so with few steps the scale jumps between 1 and
     1 + w until t is near N.
 
-    Source: `use_dynamic_cfg` of diffusers' pipelines, and SAT (THUDM/CogVideo@e519ece, sat/sgm), whose samplers tell
-    `DynamicCFG` num_steps - timestep as the step's number, which is the same.
+    Source: `use_dynamic_cfg` of diffusers' pipelines, and SAT (THUDM/CogVideo@e519ece, sat/sgm), whose samplers pass
+    num_steps - timestep to `DynamicCFG` as the step's number, which is the same.
     """
 
     exponent: float = 5.0
@@ -83,7 +82,7 @@ def guide(
     denoise: Callable[[Float[Array, "B *rest"], Int[Array, "B"], Any], Float[Array, "B *rest"]],
     terms: Sequence[Term],
 ) -> Denoise:
-    """(z_t, t) -> guided prediction.
+    """Returns the guided denoiser: (z_t, t) -> prediction.
 
     Args:
         denoise: the network, (z_t, t, condition) -> prediction. It is called once on all conditions together when their
@@ -121,7 +120,7 @@ def _agree(conditions: Sequence[Any]) -> bool:
 
 
 def _together(denoise: Callable, zt: Array, t: Array, conditions: Sequence[Any]) -> list[Array]:
-    """One call on a batch of B x K. Copies of a sample stay neighbours, so that a sharded batch stays where it is."""
+    """Calls the network once, on a batch of B x K. Copies of a sample are neighbours: a sharded batch stays put."""
     count = len(conditions)
     merged = jax.tree.map(lambda *leaves: rearrange(jnp.stack(leaves, 1), "b k ... -> (b k) ..."), *conditions)
     out = denoise(jnp.repeat(zt, count, axis=0), jnp.repeat(t, count, axis=0), merged)

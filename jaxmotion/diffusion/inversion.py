@@ -24,7 +24,7 @@ def invert(
     first: Literal["first", "clean"] = "first",
     on_step: Callable[[int], None] | None = None,
 ) -> Float[Array, "B *rest"]:
-    """z_T of a DDIM (eta 0) with the same steps, spacing and offset.
+    """Returns z_T of a DDIM (eta 0) with the same steps, spacing and offset.
 
     Args:
         denoise: (z_t, t) -> prediction; usually with an empty prompt and without guidance, which inversion amplifies.
@@ -38,7 +38,7 @@ def invert(
 def inversion_plan(
     process: Process, steps: int, spacing: Spacing, steps_offset: int, first: Literal["first", "clean"]
 ) -> Plan:
-    """Rows from the cleanest level up: z_next = a_t z_0 + s_t eps, with z_0 and eps read off one stride below t."""
+    """Returns rows from the cleanest level up: z_next = a_t z_0 + s_t eps, z_0 and eps predicted one stride below t."""
     if process.prediction == "z0" and first == "clean":
         raise ValueError("Where there is no noise, a prediction of z0 says nothing about eps; invert from 'first'.")
     t = spaced(process.schedule.steps, steps, spacing, steps_offset)[::-1]

@@ -12,27 +12,27 @@ from jaxmotion.foundation.config_json import register
 
 
 class Weighting(Protocol):
-    """How much the error at each time counts."""
+    """Weighting of the squared error by the diffusion time."""
 
     def weights(self, process: Process, t: Int[Array, "*lead"]) -> Float[Array, "*lead"]:
-        """The factor of the squared error at time t, in the terms of what the process predicts."""
+        """Returns the factor of the squared error at time t, for the prediction type of the process."""
         ...
 
 
 @register()
 @dataclasses.dataclass(frozen=True)
 class Uniform:
-    """Every time counts the same: the simple loss of DDPM (arXiv:2006.11239, Eq. 14), which LivePhoto trains on."""
+    """Weight 1 at every time: the simple loss of DDPM (arXiv:2006.11239, Eq. 14)."""
 
     def weights(self, process: Process, t: Int[Array, "*lead"]) -> Float[Array, "*lead"]:
-        """Ones."""
+        """Returns ones."""
         return jnp.ones(t.shape, jnp.float32)
 
 
 @register()
 @dataclasses.dataclass(frozen=True)
 class MinSNR:
-    """The error of z_0 counts min(SNR, gamma). Source: arXiv:2303.09556, Sec. 3.4.
+    """Weight min(SNR, gamma) on the error of z_0. Source: arXiv:2303.09556, Sec. 3.4.
 
     In other terms: an error e of eps is an error e / sqrt(SNR) of z_0, one of v is e / sqrt(SNR + 1).
     """
@@ -44,7 +44,7 @@ class MinSNR:
             raise ValueError(f"MinSNR.gamma must be > 0 (the paper uses 5); got {self.gamma}.")
 
     def weights(self, process: Process, t: Int[Array, "*lead"]) -> Float[Array, "*lead"]:
-        """min(SNR, gamma) over what turns an error of z_0 into one of the prediction."""
+        """Returns min(SNR, gamma), divided by the factor from squared errors of z_0 to those of the prediction."""
         snr = process.snr(t)
         if process.prediction == "eps":
             return jnp.minimum(1.0, self.gamma / snr)
@@ -66,7 +66,7 @@ def diffusion_loss(
     eps: Float[Array, "B *rest"],
     t: Int[Array, "B *lead"],
 ) -> Float[Array, "B"]:
-    """The weighted mean squared error of each sample; `prediction` is what the network said of corrupt(z0, eps, t)."""
+    """Returns the weighted mean squared error of each sample, of the network's prediction at corrupt(z0, eps, t)."""
     error = squared_error(prediction, process.target(z0, eps, t))
     weights = weighting.weights(process, t)
     weights = weights.reshape(weights.shape + (1,) * (error.ndim - weights.ndim))

@@ -23,7 +23,7 @@ PREDICTIONS: tuple[Prediction, ...] = ("eps", "z0", "v")
 @register()
 @dataclasses.dataclass(frozen=True)
 class Process:
-    """A noise schedule and what the network predicts under it: the noise, the clean latent, or the velocity v.
+    """A noise schedule and the prediction type of the network: the noise, the clean latent, or the velocity v.
 
     v = a_t eps - s_t z_0. Source: arXiv:2202.00512, Appendix D.
     """
@@ -43,14 +43,14 @@ class Process:
     def corrupt(
         self, z0: Float[Array, "B *rest"], eps: Float[Array, "B *rest"], t: Int[Array, "B *lead"]
     ) -> Float[Array, "B *rest"]:
-        """z_t of DDPM (arXiv:2006.11239), Eq. 4."""
+        """Returns z_t of DDPM (arXiv:2006.11239), Eq. 4."""
         signal, noise = self.levels(t, z0.ndim)
         return signal * z0 + noise * eps
 
     def target(
         self, z0: Float[Array, "B *rest"], eps: Float[Array, "B *rest"], t: Int[Array, "B *lead"]
     ) -> Float[Array, "B *rest"]:
-        """What the network should say about z_t."""
+        """Returns the regression target of the network at z_t."""
         if self.prediction == "eps":
             return eps
         if self.prediction == "z0":
@@ -61,17 +61,17 @@ class Process:
     def recover(
         self, zt: Float[Array, "B *rest"], t: Int[Array, "B *lead"], prediction: Float[Array, "B *rest"]
     ) -> tuple[Float[Array, "B *rest"], Float[Array, "B *rest"]]:
-        """(z_0, eps) that the network's prediction about z_t amounts to. Exact at zero terminal SNR for v and z0."""
+        """Returns (z_0, eps) implied by the network's prediction at z_t. Exact at zero terminal SNR for v and z0."""
         signal, noise = self.levels(t, zt.ndim)
         return split(self.prediction, signal, noise, zt, prediction)
 
     def snr(self, t: Int[Array, "..."]) -> Float[Array, "..."]:
-        """The signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t)."""
+        """Returns the signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t)."""
         alpha_bar = self.schedule.alpha_bar
         return jnp.asarray(alpha_bar / (1.0 - alpha_bar), jnp.float32)[t]
 
     def levels(self, t: Int[Array, "B *lead"], ndim: int) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        """(a_t, s_t) in float32 with as many axes as the latents, ready to multiply them."""
+        """Returns (a_t, s_t) in float32 with as many axes as the latents, ready to multiply them."""
         alpha_bar = self.schedule.alpha_bar
         tables = np.sqrt(alpha_bar), np.sqrt(1.0 - alpha_bar)
         signal, noise = (jnp.asarray(table, jnp.float32)[t] for table in tables)
@@ -86,7 +86,7 @@ def split(
     zt: Float[Array, "..."],
     prediction: Float[Array, "..."],
 ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-    """(z_0, eps) with z_t = signal * z_0 + noise * eps, from z_t and the one of (eps, z0, v) that `kind` names."""
+    """Returns (z_0, eps) with z_t = signal * z_0 + noise * eps, from z_t and a prediction of type `kind`."""
     if kind == "eps":
         return (zt - noise * prediction) / signal, prediction
     if kind == "z0":

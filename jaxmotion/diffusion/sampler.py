@@ -4,8 +4,8 @@ Each step of every sampler here is linear in what is known at that step,
 
     z_next = k_z z + k_z0 z_0 + k_eps eps + k_last z_0' + k_noise n,
 
-with z_0 and eps what the network's prediction amounts to, z_0' the z_0 of the step before, n fresh Gaussian noise.
-So a sampler is a frozen value whose `plan` is the table of these numbers, computed once in float64 by the formulas of
+with z_0 and eps implied by the network's prediction, z_0' the z_0 of the step before, n fresh Gaussian noise. So a
+sampler is a frozen value whose `plan` is the table of these coefficients, computed once in float64 by the formulas of
 its paper; `step` applies one row; `sample` scans over the rows.
 """
 
@@ -40,14 +40,14 @@ class Plan(NamedTuple):
 
 
 class Sampler(Protocol):
-    """What `sample` needs to know: the table of steps."""
+    """Interface of samplers: the table of steps."""
 
     def timesteps(self, process: Process) -> np.ndarray:
         """int32 [steps], falling."""
         ...
 
     def plan(self, process: Process) -> Plan:
-        """The numbers of every step."""
+        """Returns the coefficients of every step."""
         ...
 
 
@@ -111,7 +111,7 @@ class DDPM:
         return spaced(process.schedule.steps, self.steps, self.spacing, self.steps_offset)
 
     def plan(self, process: Process) -> Plan:
-        """The posterior's mean in terms of z_0 and z_t, and its standard deviation."""
+        """Returns the posterior's mean in terms of z_0 and z_t, and its standard deviation."""
         t = self.timesteps(process)
         here = process.schedule.alpha_bar[t]
         there = np.append(here[1:], 1.0)
@@ -211,13 +211,13 @@ def sample(
     key: Key[Array, "*B"],
     on_step: Callable[[int], None] | None = None,
 ) -> Float[Array, "B *rest"]:
-    """The clean latent that the sampler reaches from `z_start` (Gaussian noise; no scaling is needed).
+    """Returns the clean latent that the sampler reaches from `z_start` (Gaussian noise; no scaling is needed).
 
     Args:
         denoise: the network with its conditions and guidance. It sees z in the dtype of z_start; the steps themselves
             are in float32.
-        key: for the noise that the steps add; step i draws from fold_in(key, i). With one key for each sample [B], what
-            a sample becomes does not depend on its neighbours in the batch. Unused by deterministic samplers.
+        key: for the noise that the steps add; step i draws from fold_in(key, i). With one key for each sample [B], the
+            result of a sample does not depend on its neighbours in the batch. Unused by deterministic samplers.
         on_step: called on the host with the number of each finished step, 0..steps-1 (for progress bars).
     """
     return follow(sampler.plan(process), process.prediction, denoise, z_start, key, on_step)
@@ -260,7 +260,7 @@ def step(
     last: Float[Array, "B *rest"] | None = None,
     noise: Float[Array, "B *rest"] | None = None,
 ) -> Float[Array, "B *rest"]:
-    """One row of a plan: the module's formula. `last` and `noise` are left out where the whole plan ignores them."""
+    """Applies one row of a plan: the module's formula. `last` and `noise` are None where no row uses them."""
     z = jnp.asarray(row.z) * z + row.z0 * z0 + row.eps * eps
     if last is not None:
         z = z + row.last * last
@@ -270,7 +270,7 @@ def step(
 
 
 def spaced(train_steps: int, steps: int, spacing: Spacing, offset: int = 0) -> np.ndarray:
-    """int32 [steps], falling: which of the N training times a sampler visits. `offset` is added to `leading` times.
+    """Returns the training times that a sampler visits, int32 [steps], falling. `offset` is added to `leading` times.
 
     Source: arXiv:2305.08891, Table 2, with the rounding of diffusers.
     """
@@ -293,7 +293,7 @@ def spaced(train_steps: int, steps: int, spacing: Spacing, offset: int = 0) -> n
 
 
 def stride_back(process: Process, t: np.ndarray, steps: int, final: str) -> np.ndarray:
-    """alpha_bar at t - N // steps, and below t = 0 that of no noise (`clean`) or of t = 0 (`first`)."""
+    """Returns alpha_bar at t - N // steps, and below t = 0 that of no noise (`clean`) or of t = 0 (`first`)."""
     alpha_bar = process.schedule.alpha_bar
     before = t - process.schedule.steps // steps
     return np.where(before >= 0, alpha_bar[np.maximum(before, 0)], 1.0 if final == "clean" else alpha_bar[0])
@@ -303,7 +303,7 @@ _LEAST_SIGNAL = 2.0**-24
 
 
 def _noise(plan: Plan, key: Array | None, shape: tuple[int, ...]) -> Callable[[Array], Array | None]:
-    """Step number -> its noise, or None where the whole plan adds none."""
+    """Returns a function from the number of a step to its noise, or to None where the whole plan adds none."""
     if not np.any(plan.noise):
         return lambda index: None
     if key is None:
@@ -322,7 +322,7 @@ def _check_steps(steps: int) -> None:
 
 
 def plan_of(t: np.ndarray, here: np.ndarray, **columns: np.ndarray) -> Plan:
-    """The plan with its columns in float32 and those that were not given at zero."""
+    """Returns the plan with its columns in float32, and zeros for those not given."""
     levels = {"signal": np.sqrt(here), "sigma": np.sqrt(1 - here)}
     zeros = dict.fromkeys(("z", "z0", "eps", "last", "noise"), np.zeros(len(t)))
     return Plan(t=t, **{name: column.astype(np.float32) for name, column in {**levels, **zeros, **columns}.items()})

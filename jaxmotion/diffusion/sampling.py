@@ -1,4 +1,4 @@
-"""How clips are sampled: sampler, guidance scales and initial noise, as one value."""
+"""Sampling settings: sampler, guidance scales and initial noise, as one value."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from jaxmotion.foundation.types import Array
 
 
 class InitialNoise:
-    """Base of the configs that say what the first denoising step starts from."""
+    """Base of the configs of the latents that the first denoising step starts from."""
 
     def start(
         self, noise: Float[Array, "B T h w C"], inverted: Callable[[], Float[Array, "B T h w C"]]
@@ -44,7 +44,7 @@ class Noise(InitialNoise):
 @register(fields={"others": "guidance_scales", "curve": "guidance_schedule", "start": "initial_noise"})
 @dataclasses.dataclass(frozen=True)
 class Sampling:
-    """How clips are sampled."""
+    """Settings of sampling."""
 
     sampler: DDIM | DPMSolverPP | SDEDPMSolverPP | DDPM = DDIM()
     """The update rule and its number of steps."""
@@ -58,7 +58,7 @@ class Sampling:
     """Guidance scales on other conditions by their names, such as (("object", 2.0),); each one that is not 1 takes one
     more evaluation of the network in every step, unless it is that of the condition before it."""
     guidance_schedule: Constant | CosineByStep | CogVideoXDynamic = Constant()
-    """How the scales change over the steps."""
+    """Schedule of the guidance scales over the steps."""
 
     def __post_init__(self) -> None:
         if self.inversion_steps < 1:

@@ -1,4 +1,4 @@
-"""Noise schedules: how much of the clean latent is left at each of N training steps.
+"""Noise schedules: the share of signal at each of N training steps.
 
 A `Schedule` is a plain value that says what was chosen; `alpha_bar` computes the table from it, in float64.
 Time runs from t = 0 (almost clean) to t = N - 1 (almost or only noise).
@@ -54,22 +54,25 @@ class Schedule:
 
 
 def scaled_linear(beta_start: float = 0.00085, beta_end: float = 0.012, steps: int = 1000) -> Schedule:
-    """The schedule of Stable Diffusion 1.5 (and, before its changes, of CogVideoX)."""
+    """Returns the schedule of Stable Diffusion 1.5 (and, before its changes, of CogVideoX)."""
     return Schedule("scaled_linear", beta_start, beta_end, steps)
 
 
 def linear(beta_start: float = 0.0001, beta_end: float = 0.02, steps: int = 1000) -> Schedule:
-    """The schedule of DDPM. AnimateDiff trains on `linear(0.00085, 0.012)`."""
+    """Returns the schedule of DDPM. AnimateDiff trains on `linear(0.00085, 0.012)`."""
     return Schedule("linear", beta_start, beta_end, steps)
 
 
 def snr_shift(schedule: Schedule, scale: float) -> Schedule:
-    """The schedule with every signal-to-noise ratio divided by `scale`. Shifts multiply."""
+    """Returns the schedule with every signal-to-noise ratio divided by `scale`. Shifts multiply."""
     return dataclasses.replace(schedule, snr_shift=schedule.snr_shift * scale)
 
 
 def zero_terminal_snr(schedule: Schedule) -> Schedule:
-    """The schedule stretched so that its last step is pure noise. Applied after any `snr_shift`, as CogVideoX does."""
+    """Returns the schedule at zero terminal SNR: its last step is pure noise.
+
+    Applied after any `snr_shift`, as CogVideoX does.
+    """
     return dataclasses.replace(schedule, zero_terminal_snr=True)
 
 

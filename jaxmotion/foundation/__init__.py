@@ -1,1 +1,1 @@
-"""Ground of the house: types, errors, atomic files, configs as JSON; knows nothing of networks or motion."""
+"""Foundations: types, errors, atomic files and configs as JSON; imports nothing of networks or motion."""

@@ -1,4 +1,4 @@
-"""What the command lines share: their first options, and one clear message when something is wrong."""
+"""Shared parts of the command lines: their first options, and one clear message when something is wrong."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def command(body: Callable[[list[str]], None]) -> None:
 
 
 def parser(program: str, description: str, *, config: bool, run: str) -> argparse.ArgumentParser:
-    """A parser with `--config` (if asked for) and `--run`, whose help `run` is."""
+    """Returns a parser with `--run`, whose help text is `run`, and `--config` if `config`."""
     made = argparse.ArgumentParser(
         prog=f"python -m {program}",
         description=description,

@@ -110,7 +110,7 @@ def upgrade_json(values: Json) -> Json:
 
 
 def _message(error: BaseException, kind: type | None) -> str:
-    """An error of cattrs in its usual words, and ours in their own."""
+    """Returns the message of an error: cattrs formats its own, and our ValueErrors are kept word for word."""
     return str(error) if type(error) is ValueError else cattrs.v.format_exception(error, kind)
 
 
@@ -120,7 +120,7 @@ def _is_part(kind: Any) -> bool:
 
 @functools.cache
 def _converter() -> cattrs.Converter:
-    """Dataclasses with a tag; everything else as cattrs does it."""
+    """Returns the converter that tags dataclasses and leaves everything else to cattrs."""
     converter = cattrs.Converter(forbid_extra_keys=True)
 
     def unstructure(part: Any) -> Json:
@@ -135,7 +135,7 @@ def _converter() -> cattrs.Converter:
 
 
 def _may_be_part(kind: Any) -> bool:
-    """Whether a field of this type holds a tagged dataclass (one class, a base class, a union of them, or anything)."""
+    """Returns whether a field of this type can hold a tagged dataclass (a class, a base, a union of them, or Any)."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return any(_may_be_part(option) for option in typing.get_args(kind))
     return kind is Any or _is_part(kind) or (isinstance(kind, type) and kind.__module__.startswith(f"{PACKAGE}."))
@@ -153,7 +153,7 @@ def _structure(value: Any, kind: Any) -> Any:
 
 
 def _find(tag: str) -> _Entry:
-    """The class of a tag. A tag that no imported module has registered is looked for in the whole package."""
+    """Returns the class of a tag; one that no imported module has registered is searched in the whole package."""
     module, _, name = tag.rpartition(":")
     if module and module.partition(".")[0] != PACKAGE:
         raise ValueError(f"{tag!r} is no part of {PACKAGE}")
@@ -169,7 +169,7 @@ def _find(tag: str) -> _Entry:
 
 @functools.cache
 def _import_everything() -> None:
-    """Imports all rooms of the package and the plugins, so that their classes are registered. Commands are no rooms."""
+    """Imports all subpackages and the plugins, so that their classes are registered. Commands define none."""
     package = importlib.import_module(PACKAGE)
     for room in pkgutil.iter_modules(package.__path__, f"{PACKAGE}."):
         if room.ispkg:

@@ -1,4 +1,4 @@
-"""What can stop a training run. Each message says what happened and what would do."""
+"""Errors with a message for people: each says what happened and what would do."""
 
 
 class SaveError(RuntimeError):

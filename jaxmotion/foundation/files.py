@@ -1,4 +1,4 @@
-"""Files and folders that are never seen half written.
+"""Atomic writing of files and folders.
 
 Both are written under a temporary name beside their destination, which has the form `PART`, and take its place at the
 end; when something goes wrong the temporary one is removed and the destination stays as it was.

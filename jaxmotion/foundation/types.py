@@ -1,4 +1,4 @@
-"""The words everything speaks: array aliases, batch entries, and the three doors by which a condition enters a network.
+"""Shared types: array aliases, and the three conditioning slots of a denoiser: channels, tokens, vectors.
 
 Axes are always written `B T H W C` in this order: batch, time (frames), height, width, channels. Pixels are in [-1, 1]
 on the inside and uint8 at the edges; `h w` are the height and width of latents.
@@ -19,25 +19,25 @@ Array = jax.Array
 Params = Mapping[str, Any]
 """A nested dict of arrays. Its leaves are named by '/'-joined paths such as `denoiser/conv_in/kernel`."""
 Batch = Mapping[str, Any]
-"""Arrays by name, all with the same leading batch axis. The names in use are the constants below."""
+"""Arrays by name, all with the same leading batch axis. The shared names are in `foundation.entries`."""
 
 
 Settings = tuple[tuple[str, float], ...]
-"""What a person asks for, by dial: (("object", 3.0), ("camera", 10.0))."""
+"""Values of controls by name: (("object", 3.0), ("camera", 10.0))."""
 
 
 def spoken(settings: Settings) -> str:
-    """What is asked for, in words."""
+    """Returns the values in words."""
     return ", ".join(f"{name} {value:g}" for name, value in settings)
 
 
 def file_part(settings: Settings, joint: str) -> str:
-    """What is asked for in the name of a file, each with `joint` before it: `-object03-camera10`."""
+    """Returns the values as part of a file name, each with `joint` before it: `-object03-camera10`."""
     return "".join(f"{joint}{name}{value:02g}" for name, value in settings)
 
 
 class Condition(flax.struct.PyTreeNode):
-    """What a denoiser is told beside z_t and t. Conditions add up with `+`; an absent one is not there.
+    """Inputs of a denoiser beside z_t and t. Conditions add up with `+`; an absent one is not there.
 
     channels: concatenated to z_t on the channel axis, in order.  Each [B T h w c].
     tokens:   sequences that a layer names and reads.             Each [B T L D], or [B 1 L D] when all frames share it.
@@ -60,10 +60,10 @@ class Condition(flax.struct.PyTreeNode):
 
 
 def pixels_to_float(pixels: Array | np.ndarray) -> Array:
-    """uint8 0..255 to float32 in [-1, 1]."""
+    """Converts uint8 0..255 to float32 in [-1, 1]."""
     return jnp.asarray(pixels, jnp.float32) / 127.5 - 1.0
 
 
 def pixels_to_uint8(pixels: Array) -> Array:
-    """Floats in [-1, 1] (clipped) to uint8 0..255, rounded to the nearest."""
+    """Converts floats in [-1, 1] (clipped) to uint8 0..255, rounded to the nearest."""
     return jnp.round(jnp.clip(pixels.astype(jnp.float32) * 127.5 + 127.5, 0.0, 255.0)).astype(jnp.uint8)

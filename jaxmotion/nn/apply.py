@@ -1,4 +1,4 @@
-"""Running a module as the pure function it is."""
+"""Modules as pure functions."""
 
 from __future__ import annotations
 
@@ -10,5 +10,5 @@ from jaxmotion.foundation.types import Params
 
 
 def apply(module: nn.Module, params: Params, *inputs: Any) -> Any:
-    """What the module makes of its inputs under these parameters. Networks here have no other state."""
+    """Applies a module with the given parameters. Modules here have no other state."""
     return module.apply({"params": params}, *inputs)

@@ -22,7 +22,7 @@ KERNELS = ("xla", "xla_chunked", "cudnn", "splash")
 
 
 def select_kernel(backend: str, q_len: int, kv_len: int, head_dim: int, dtype, masked: bool) -> str:
-    """The kernel that computes attention of this shape on this backend.
+    """Returns the kernel that computes attention of this shape on this backend.
 
     Args:
         backend: "cpu", "tpu", or "sm80", "sm90", ... for NVIDIA GPUs by compute capability (see `backend_name`).
@@ -45,7 +45,7 @@ def select_kernel(backend: str, q_len: int, kv_len: int, head_dim: int, dtype, m
 
 
 def backend_name() -> str:
-    """The default backend as `select_kernel` names it: "cpu", "tpu", or "sm90" for an NVIDIA GPU of capability 9.0."""
+    """Returns the default backend for `select_kernel`: "cpu", "tpu", or "sm90" for an NVIDIA GPU of capability 9.0."""
     if jax.default_backend() != "gpu":
         return jax.default_backend()
     capability = getattr(jax.devices()[0], "compute_capability", "8.0")
@@ -67,9 +67,9 @@ def attend(
 
     Args:
         kernel: "auto" asks `select_kernel`; otherwise one of `KERNELS`.
-        mask: True where a query may look.
-        length: positions from this one on are padding: no query looks at them, and what stands in their place in the
-            result means nothing. Unlike a mask, every kernel can have it.
+        mask: True where a query may attend.
+        length: positions from this one on are padding: no query attends to them, and the result at these positions is
+            undefined. Unlike a mask, every kernel supports it.
     """
     if length is not None and mask is not None:
         raise ValueError("Attention takes a mask or a length, not both; put the padding into the mask.")
@@ -95,7 +95,7 @@ class Attention(nn.Module):
     """Multi-head attention of x to `source` (of x to itself when no source is given).
 
     heads: number of heads; the width C of x is split among them.
-    bias: whether query, key and value have one. The projection `out` always has.
+    bias: the projections of query, key and value have a bias. The projection `out` always has one.
     """
 
     heads: int
@@ -124,7 +124,7 @@ class Attention(nn.Module):
 
 
 def _xla(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
-    """Plain products on (N H) S D, exponentials normalised after the product with the values."""
+    """Plain matrix products on [(N H) S D]; the softmax is normalised after the product with the values."""
     N, S, H, D = query.shape
     fold = lambda x: x.swapaxes(1, 2).reshape(N * H, x.shape[1], D)  # noqa: E731
     if mask is not None:
@@ -135,7 +135,7 @@ def _xla(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
 
 
 def _xla_chunked(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
-    """The same, one head of one sequence at a time, so that scores stay small; recomputed in the backward pass."""
+    """Computes `_xla` one head of one sequence at a time, so that scores stay small; recomputed in the backward."""
     N, S, H, D = query.shape
     fold = lambda x: x.swapaxes(1, 2).reshape(N * H, 1, x.shape[1], D)  # noqa: E731
     one = jax.checkpoint(lambda x: _softmax_product(*x))
@@ -173,7 +173,7 @@ def _cudnn(query: Array, key: Array, value: Array, mask: Array | None, length: i
 
 
 def _splash(query: Array, key: Array, value: Array, mask: Array | None, length: int | None) -> Array:
-    """The splash kernel that JAX ships for TPU, in its interpreter elsewhere.
+    """Runs the splash kernel that JAX ships for TPU, in its interpreter on other backends.
 
     Positions are padded to a multiple of 128 and the padding is its own segment. Where a mesh is set, each device
     computes its own part of the batch (over data and fsdp) and of the heads (over context and tensor).
@@ -218,7 +218,7 @@ def _splash_on_device(query: Array, key: Array, value: Array, *, length: int) ->
 
 
 def _splash_blocks(q_len: int, kv_len: int):
-    """The largest block sizes up to 512 that are multiples of 128 and divide the lengths."""
+    """Returns the largest block sizes up to 512 that are multiples of 128 and divide the lengths."""
     q = next(b for b in (512, 384, 256, 128) if q_len % b == 0)
     kv = next(b for b in (512, 384, 256, 128) if kv_len % b == 0)
     return splash_kernel.BlockSizes(

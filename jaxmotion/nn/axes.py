@@ -1,4 +1,4 @@
-"""Which axes of a clip [B T H W C] a layer sees.
+"""Application of layers along space or time of a clip [B T H W C].
 
 Layers of sequences take [B G S C]: `G` sequences of length `S` per clip that do not see each other. Over space the
 sequences are the frames and their elements the pixels; over time the sequences are the pixels and their elements the

@@ -1,4 +1,4 @@
-"""Networks as lists of named layers, and what every layer of a video network is told."""
+"""Networks as lists of named layers, and the context that every layer of a video network receives."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ Layers = tuple[tuple[str, Layer], ...]
 
 
 class Context(flax.struct.PyTreeNode):
-    """What a layer may read beside its input.
+    """Inputs of a layer beside the features that it transforms.
 
     time:   embedding of the diffusion time, condition vectors included.                   [B E]
     tokens: sequences by name, per frame or (second axis 1) shared by all frames of a clip. Each [B T|1 L D].
@@ -51,7 +51,7 @@ class Chain(nn.Module):
 class Stack(nn.Module):
     """Applies `depth` layers of one kind in order, compiled once: their parameters are stacked on a new first axis.
 
-    The layer is called with x and whatever else the stack is called with, the same for all layers.
+    Each layer is called with x and the stack's further arguments, which all layers share.
     """
 
     layer: Layer
@@ -74,11 +74,12 @@ class Stack(nn.Module):
 
 
 def rematerialised(module: Callable, policy: str) -> Callable:
-    """The same module class, or function of a module, with its activations kept or computed again in the backward pass.
+    """Returns a module class, or a function of a module, under a rematerialisation (activation checkpointing) policy.
 
     Args:
-        policy: "none" keeps every activation; "full" keeps only the inputs of the module; "dots" also keeps the results
-            of matrix products and convolutions, which are the expensive ones to compute again.
+        policy: "none" keeps every activation for the backward pass; "full" keeps only the inputs of the module and
+            recomputes the rest; "dots" also keeps the results of matrix products and convolutions, which are the
+            expensive ones to recompute.
     """
     if policy == "none":
         return module

@@ -1,4 +1,4 @@
-"""Layers of images that act on clips [B T H W C] frame by frame, and the norm between them."""
+"""Image layers that act on clips [B T H W C] frame by frame, and group normalisation."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class GroupNorm(nn.Module):
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
 def _normed(x: Array, scale: Array, bias: Array, groups: int, epsilon: float, axes: tuple[int, ...]) -> Array:
-    """x with mean 0 and variance 1 over the axes and each group of channels, times scale, plus bias."""
+    """Normalises x to mean 0 and variance 1 over the axes and each group of channels, then scales and shifts."""
     return _normed_forward(x, scale, bias, groups, epsilon, axes)[0]
 
 
@@ -61,7 +61,7 @@ def _normed_forward(x: Array, scale: Array, bias: Array, groups: int, epsilon: f
 
 
 def _normed_backward(groups: int, epsilon: float, axes: tuple[int, ...], saved, gradient: Array):
-    """One pass over x and the gradient for their sums per channel, one for the gradient by x."""
+    """Takes one pass over x and the gradient for their sums per channel, and one for the gradient by x."""
     x, centre, inverse, scale = saved
     gradient = settled(gradient)
     total, along = gradient.mean(axes, keepdims=True), (gradient * (x - centre)).mean(axes, keepdims=True)
@@ -80,13 +80,13 @@ _normed.defvjp(_normed_forward, _normed_backward)
 
 
 def _per_group(y: Float[Array, "... C"], groups: int) -> Float[Array, "... C"]:
-    """The mean of each group of channels, in the place of each of them."""
+    """Replaces each channel by the mean of its group of channels."""
     grouped = y.reshape(*y.shape[:-1], groups, -1)
     return jnp.broadcast_to(grouped.mean(-1, keepdims=True), grouped.shape).reshape(y.shape)
 
 
 class Conv(nn.Module):
-    """A 2-D convolution of every frame.
+    """2-D convolution of every frame.
 
     stride: 2 halves the size.
     repeat: 2 doubles it, by repeating each pixel before the convolution.

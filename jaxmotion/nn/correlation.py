@@ -26,7 +26,7 @@ def select_form(
     padding: tuple[int, int] = (1, 1),
     dtype=jnp.float32,
 ) -> str:
-    """The form in which images of this shape [N H W C] are correlated with a kernel of this shape [k k C D].
+    """Returns the form in which images of this shape [N H W C] are correlated with a kernel of this shape [k k C D].
 
     Args:
         backend: "cpu" for a program on one CPU device (see `backend_name`); all others leave it to XLA.
@@ -56,7 +56,7 @@ def select_form(
 
 
 def backend_name() -> str:
-    """The default backend, as `select_form` names it: "cpu" for programs on one CPU device only."""
+    """Returns the default backend, as `select_form` names it: "cpu" for programs on one CPU device only."""
     devices = jax.sharding.get_abstract_mesh().size
     return jax.default_backend() if devices <= 1 else f"{devices} devices"
 
@@ -70,7 +70,7 @@ def correlate(
     padding: tuple[int, int] = (1, 1),
     form: str = "auto",
 ) -> Float[Array, "N h w D"]:
-    """The cross-correlation of every image with one kernel.
+    """Returns the cross-correlation of every image with one kernel.
 
     Args:
         stride: 2 keeps every second result in height and width.
@@ -120,12 +120,13 @@ def _repeated(x: Array, repeat: int) -> Array:
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def _columns(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
-    """All pixels under the kernel side by side, times the kernel. The backward pass gathers them again."""
+    """Correlates by im2col: patches as rows of a matrix, times the kernel. The backward pass builds them again."""
     return _columns_product(x, kernel, stride, padding)
 
 
 def _columns_product(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
     size, D = kernel.shape[0], kernel.shape[-1]
+    # Materialise the padded image once: XLA on CPU would otherwise fuse the padding into each of the slices.
     x = jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), padding, padding, (0, 0))))
     columns = jnp.concatenate(_shifts(x, size, stride), axis=-1)
     return jnp.tensordot(columns, kernel.reshape(-1, D), 1)
@@ -137,6 +138,7 @@ def _columns_forward(x: Array, kernel: Array, stride: int, padding: tuple[int, i
 
 def _columns_backward(stride: int, padding: tuple[int, int], saved, gradient: Array):
     _, pull = jax.vjp(lambda x, kernel: _columns_product(x, kernel, stride, padding), *saved)
+    # The gradient has two consumers (by x and by the kernel); without the barrier XLA on CPU recomputes it in both.
     return pull(jax.lax.optimization_barrier(gradient))
 
 
@@ -144,15 +146,16 @@ _columns.defvjp(_columns_forward, _columns_backward)
 
 
 def _products(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Array:
-    """Every pixel times the whole kernel, and the sum of what falls on each result."""
+    """Multiplies every pixel by the whole kernel, then sums the products that belong to each result."""
     size, _, C, D = kernel.shape
     y = jnp.tensordot(x, kernel.transpose(2, 0, 1, 3).reshape(C, -1), 1)
+    # Materialise the padded products once, as in `_columns_product`.
     y = jax.lax.optimization_barrier(jnp.pad(y, ((0, 0), padding, padding, (0, 0))))
     return functools.reduce(jnp.add, (s[..., i * D : (i + 1) * D] for i, s in enumerate(_shifts(y, size, stride))))
 
 
 def _shifts(x: Array, size: int, stride: int) -> list[Array]:
-    """The padded image as each of the kernel's size * size weights sees it."""
+    """Returns the padded image shifted and strided for each of the kernel's size * size weights."""
     height, width = ((n - size) // stride + 1 for n in x.shape[1:3])
     rows = [x[:, i : i + (height - 1) * stride + 1 : stride] for i in range(size)]
     return [row[:, :, j : j + (width - 1) * stride + 1 : stride] for row in rows for j in range(size)]

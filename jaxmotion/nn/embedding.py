@@ -32,9 +32,9 @@ def position_sinusoid(length: int, features: int, period: float = 10000.0) -> Fl
 class TimeEmbedding(nn.Module):
     """Diffusion time to a vector: sinusoid, linear, SiLU, linear; in float32 whatever the parameters' precision.
 
-    inputs: number of frequencies' features of the sinusoid.
+    inputs: number of features of the sinusoid (two for each frequency).
     features: width of the result.
-    last_init: how the kernel of the last layer starts.
+    last_init: initializer of the last kernel.
     """
 
     inputs: int
@@ -51,7 +51,7 @@ class TimeEmbedding(nn.Module):
 def rotary_table(
     positions: Num[np.ndarray, " S"], features: int, period: float = 10000.0
 ) -> tuple[Float[np.ndarray, "S features"], Float[np.ndarray, "S features"]]:
-    """Cosines and sines of the angles by which `rotate` turns pairs of neighbouring features, each angle twice.
+    """Returns cosines and sines of the angles by which `rotate` turns pairs of neighbouring features, each angle twice.
 
     Source: RoFormer (arXiv:2104.09864), Eq. 34.
     """
@@ -63,7 +63,7 @@ def rotary_table(
 def rotate(
     x: Float[Array, "N S H D"], cosines: Float[Array, "S D"], sines: Float[Array, "S D"]
 ) -> Float[Array, "N S H D"]:
-    """Each pair of features (x_0, x_1) turned: (x_0 cos - x_1 sin, x_1 cos + x_0 sin), in float32.
+    """Rotates each pair of features (x_0, x_1) to (x_0 cos - x_1 sin, x_1 cos + x_0 sin), in float32.
 
     Source: RoFormer (arXiv:2104.09864), Eq. 34, in the interleaved order of CogVideoX.
     """

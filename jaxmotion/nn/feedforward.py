@@ -1,4 +1,4 @@
-"""The layers of a transformer that act on each token alone."""
+"""Feedforward layers of transformers, which act on each token alone."""
 
 from __future__ import annotations
 
@@ -43,8 +43,8 @@ class GatedMLP(nn.Module):
 
     With exact_gelu this is GEGLU (arXiv:2002.05202), with silu SwiGLU. Value and gate are one kernel [C 2 hidden], so
     that one matrix product computes them and tensor parallelism splits both alike.
-    gate_first: whether the first of the two halves is the gate (DINOv2) or the value (Stable Diffusion).
-    bias: whether the linear layers have one.
+    gate_first: the first of the two halves is the gate (DINOv2), not the value (Stable Diffusion).
+    bias: the linear layers have a bias.
     """
 
     hidden: int

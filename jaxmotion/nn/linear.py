@@ -1,4 +1,4 @@
-"""Linear layers and norms of tokens, and how the weights of a network start."""
+"""Linear layers, norms of tokens, and initializers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from flax.linen import dtypes
 from jaxtyping import Array, Float
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
-"""Uniform in plus or minus 1 / sqrt(inputs of a unit): how the public networks start (PyTorch's default)."""
+"""Initializer of the public networks, PyTorch's default: uniform in plus or minus 1 / sqrt(fan-in)."""
 
 ZEROS = nn.initializers.zeros
 
@@ -102,7 +102,7 @@ _product.defvjp(_product_forward, _product_backward)
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
 def _normed(x: Float[Array, "... C"], scale: Array, bias: Array, epsilon: float) -> Float[Array, "... C"]:
-    """x with mean 0 and variance 1 over the last axis, times scale, plus bias."""
+    """Normalises x to mean 0 and variance 1 over the last axis, then scales and shifts."""
     return _normed_forward(x, scale, bias, epsilon)[0]
 
 
@@ -130,5 +130,6 @@ _normed.defvjp(_normed_forward, _normed_backward)
 
 
 def settled(x: Array) -> Array:
-    """x, on CPU computed once: the compiler there would compute it again, in an unhandy order, in each of its uses."""
+    """Optimization barrier on CPU: XLA would otherwise recompute x in every consumer."""
+    # There the recomputation is fused into the matrix products and runs in a slow order. Others fuse as they like.
     return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x

@@ -1,4 +1,4 @@
-"""Low-rank factors beside kernels: made, merged, and laid out by the paths of the kernels that they belong to.
+"""Low-rank factors (LoRA) of kernels: initialisation, merging, and their layout by the paths of the kernels.
 
 Source: LoRA (arXiv:2106.09685), section 4.1.
 """
@@ -23,7 +23,7 @@ LORA, DOWN, UP = "lora", "down", "up"
 
 
 def merge(params: Params, lora: Params, factor: float | Array) -> dict[str, Any]:
-    """`params` with factor * down up added to each kernel that `lora` has factors for.
+    """Returns `params` with factor * down up added to each kernel that `lora` has factors for.
 
     The sum is made in float32 and rounded once, to the precision of the kernel.
     """
@@ -40,14 +40,14 @@ def merge(params: Params, lora: Params, factor: float | Array) -> dict[str, Any]
 
 
 def product(path: str, down: Float[Array, "*C R"], up: Float[Array, "R *D"]) -> Float[Array, "*C *D"]:
-    """The product of the factors of the kernel at `path`, in float32."""
+    """Returns the product of the factors of the kernel at `path`, in float32."""
     multiply = functools.partial(jnp.tensordot, axes=1, precision=jax.lax.Precision.HIGHEST)
     multiply = jax.vmap(multiply) if stacked(path) else multiply
     return multiply(jnp.asarray(down, jnp.float32), jnp.asarray(up, jnp.float32))
 
 
 def pairs(lora: Params) -> list[tuple[str, Any, Any]]:
-    """(path of a kernel, down, up) for all factors of a `lora` part."""
+    """Returns (path of a kernel, down, up) for all factors of a `lora` part."""
     flat: dict[str, Any] = flatten_dict(lora, sep="/")  # pyright: ignore[reportAssignmentType]
     kernels = dict.fromkeys(path.rpartition("/")[0] for path in flat)
     wanted = {f"{path}/{role}" for path in kernels for role in (DOWN, UP)}
@@ -58,7 +58,7 @@ def pairs(lora: Params) -> list[tuple[str, Any, Any]]:
 
 
 def chosen(params: Params, paths: Iterable[str]) -> dict[str, Any]:
-    """The kernels that the patterns match, by path. Raises ValueError for a pattern that matches none."""
+    """Returns the kernels that the patterns match, by path. Raises ValueError for a pattern that matches none."""
     flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
     kernels = {path: leaf for path, leaf in flat.items() if path.endswith("/kernel") and leaf.ndim > 1}
     for pattern in paths:
@@ -69,10 +69,10 @@ def chosen(params: Params, paths: Iterable[str]) -> dict[str, Any]:
 
 
 def fresh(kernels: Mapping[str, Any], rank: int, key: Array) -> dict[str, Any]:
-    """Factors for kernels (anything with a shape) by path: down random, up zero.
+    """Returns fresh factors for kernels (anything with a shape) by path: down random, up zero.
 
-    Source: arXiv:2106.09685 has A Gaussian and B zero. Unsaid there, chosen here: down is uniform in plus or minus
-    1 / sqrt(its inputs), as PEFT starts it (Kaiming's uniform initialisation with a = sqrt(5)).
+    Source: arXiv:2106.09685 has A Gaussian and B zero. Not specified in the paper; we use: down uniform in plus
+    or minus 1 / sqrt(its inputs), as PEFT starts it (Kaiming's uniform initialisation with a = sqrt(5)).
     """
     factors = {}
     for (path, kernel), each in zip(kernels.items(), jax.random.split(key, len(kernels)), strict=True):
@@ -89,7 +89,7 @@ def fresh(kernels: Mapping[str, Any], rank: int, key: Array) -> dict[str, Any]:
 
 
 def sides(path: str, axes: Sequence[Any]) -> tuple[tuple, tuple, tuple]:
-    """(layers, inputs, outputs) of a kernel, from one value for each of its axes, such as its shape.
+    """Returns (layers, inputs, outputs) of a kernel, from one value for each of its axes, such as its shape.
 
     `nn.chain.Stack` calls its layers `layers` and keeps them on the first axis. A linear layer has one axis of inputs
     and any number of outputs; a convolution has one axis of outputs.
@@ -100,5 +100,5 @@ def sides(path: str, axes: Sequence[Any]) -> tuple[tuple, tuple, tuple]:
 
 
 def stacked(path: str) -> bool:
-    """Whether a kernel holds many layers on its first axis."""
+    """Returns whether a kernel holds the layers of an `nn.chain.Stack` on its first axis."""
     return "/layers/" in path

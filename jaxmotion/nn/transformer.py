@@ -1,4 +1,4 @@
-"""The residual layers that transformers are lists of.
+"""Residual layers of transformers.
 
 Layers of sequences: x is [B G S C], `G` sequences of length `S` per clip that do not see each other (`nn/axes.py`).
 """
@@ -91,7 +91,7 @@ class EncoderLayer(nn.Module):
 
     Source: "On Layer Normalization in the Transformer Architecture" (arXiv:2002.04745), as in CLIP and DINOv2.
     mlp: makes the feedforward layer, which keeps the width.
-    scaled: whether each of the two results is multiplied by a learned vector (LayerScale, arXiv:2103.17239) first.
+    scaled: each of the two results is first multiplied by a learned vector (LayerScale, arXiv:2103.17239).
     """
 
     heads: int

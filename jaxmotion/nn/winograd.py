@@ -19,18 +19,18 @@ import numpy as np
 from jaxtyping import Array, Float
 
 _AT_ONCE = 8 * 2**20
-"""Bytes of tiles that are made at once, so that they stay in the cache; or as many as the kernel's if that is more."""
+"""Bytes of tiles that are transformed at once, so that they stay in the cache; at least those of the kernel's tiles."""
 
 _SUMMED_AT_ONCE = 64 * 2**20
-"""The same where they are summed over, which is slow over few."""
+"""Bytes of tiles at once in the gradient of the kernel, which sums over tiles and is slow over few of them."""
 
 
 class _Tiling:
-    """How n products make two neighbouring results, in one dimension.
+    """Transforms of F(2, 3) in one dimension: n products make two neighbouring results.
 
-    spread [n p]: left sides of the products, from the p pixels that the two results see.
-    weigh  [n 3]: their right sides, from the kernel.
-    join   [2 n]: the results.
+    spread [n p]: the input transform (B^T of the paper), of the p pixels that the two results depend on.
+    weigh  [n 3]: the kernel transform (G).
+    join   [2 n]: the output transform (A^T).
     """
 
     def __init__(self, spread: Sequence, weigh: Sequence, join: Sequence):
@@ -51,14 +51,14 @@ _TILINGS = {
         join=[[1, 1, 0], [0, 1, -1]],
     ),
 }
-"""By how often each pixel is repeated."""
+"""Transforms by the number of times that each pixel is repeated."""
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
 def correlate_by_tiles(
     x: Float[Array, "N H W C"], kernel: Float[Array, "3 3 C D"], repeat: int
 ) -> Float[Array, "N h w D"]:
-    """The correlation, zeros around, of images whose pixels are first repeated `repeat` (1 or 2) times each way.
+    """Returns the zero-padded correlation of images whose pixels are first repeated `repeat` (1 or 2) times each way.
 
     Height and width after that are even.
     """
@@ -73,6 +73,7 @@ def _forward(x: Array, kernel: Array, repeat: int):
 def _backward(repeat: int, saved, gradient: Array):
     x, kernel = saved
     tiling = _TILINGS[repeat]
+    # Both gradients below read it; without the barrier XLA on CPU recomputes it for each.
     gradient = jax.lax.optimization_barrier(gradient)
     padded, parts = _padded(x), _Parts(gradient.shape, kernel.shape, tiling.n, _SUMMED_AT_ONCE)
 
@@ -95,7 +96,7 @@ correlate_by_tiles.defvjp(_forward, _backward)
 
 
 def _correlated(x: Float[Array, "N H W C"], weights: Array, axis: int, repeat: int) -> Float[Array, "N h w D"]:
-    """Correlation with the kernel of these weights, whose `axis` is summed over."""
+    """Returns the correlation with the kernel of these weights, summed over their `axis`."""
     N, H, W, _ = x.shape
     padded = _padded(x)
     parts = _Parts((N, repeat * H, repeat * W), weights.shape, _TILINGS[repeat].n, _AT_ONCE)
@@ -108,6 +109,7 @@ def _correlated(x: Float[Array, "N H W C"], weights: Array, axis: int, repeat: i
 
 
 def _padded(x: Float[Array, "N H W C"]) -> Float[Array, "N H+2 W+2 C"]:
+    # Materialised once: XLA on CPU would otherwise fuse the padding into every slice that `_windows` takes.
     return jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
 
 
@@ -115,42 +117,44 @@ def _padded(x: Float[Array, "N H W C"]) -> Float[Array, "N H+2 W+2 C"]:
 
 
 def _products(left: Float[Array, "nn N h w C"], weights: Array, axis: int) -> Float[Array, "nn N h w D"]:
-    """Sums over the left sides' features, which are this axis of the weights."""
+    """Multiplies transformed images by transformed kernels, summing over this axis of the weights."""
     flat = left.reshape(len(left), -1, left.shape[-1])
     y = jax.lax.dot_general(flat, weights, (((2,), (axis,)), ((0,), (0,))))
     return y.reshape(*left.shape[:-1], -1)
 
 
 def _weights(kernel: Float[Array, "3 3 C D"], weigh: Float[np.ndarray, "n 3"]) -> Float[Array, "nn C D"]:
-    """Right sides."""
+    """Returns the transformed kernel."""
     y = jnp.tensordot(_both(weigh), kernel.reshape(9, -1), 1)
     return y.reshape(-1, *kernel.shape[2:])
 
 
 def _both(weigh: Float[np.ndarray, "n 3"]) -> Float[np.ndarray, "nn 9"]:
-    """`weigh` in both dimensions, from kernels [rows columns] to products [columns rows]."""
+    """Returns `weigh` in both dimensions, from kernels [rows columns] to products [columns rows]."""
     return np.einsum("ia,jb->jiab", weigh, weigh).reshape(-1, 9)
 
 
 def _left(padded: Float[Array, "N H+2 W+2 C"], repeat: int) -> Float[Array, "nn N h w C"]:
-    """Left sides."""
+    """Returns the transformed images."""
     spread = _TILINGS[repeat].spread
     y = padded
     for axis in (1, 3):  # the second counts the axis that the first has added
+        # One pass of sums for each axis: fused, XLA on CPU would repeat those of the first for each of the second.
         y = jax.lax.optimization_barrier(jnp.stack(_combined(spread, _windows(y, axis, repeat))))
     return y.reshape(-1, *y.shape[2:])
 
 
 def _left_of_repeated_transposed(y: Float[Array, "nn N h w C"]) -> Float[Array, "N h w C"]:
-    """The transpose of padding and `_left` for repeated pixels."""
+    """Returns the transpose of padding and `_left` for repeated pixels."""
     spread = _TILINGS[2].spread.T
     y = y.reshape(3, 3, *y.shape[1:])
+    # One axis after the other, as in `_left`.
     y = jax.lax.optimization_barrier(_windows_transposed(_combined(spread, [y[:, i] for i in range(3)]), 2))
     return _windows_transposed(_combined(spread, list(y)), 2)
 
 
 def _results(y: Float[Array, "nn N h w D"], tiling: _Tiling) -> Float[Array, "N H W D"]:
-    """Results of the products."""
+    """Applies the output transform to the products."""
     y = y.reshape(tiling.n, tiling.n, *y.shape[1:])
     columns = _combined(tiling.join, list(y))
     rows = [[_combined(tiling.join, list(column))[r] for column in columns] for r in range(2)]
@@ -160,10 +164,11 @@ def _results(y: Float[Array, "nn N h w D"], tiling: _Tiling) -> Float[Array, "N 
 
 
 def _results_transposed(y: Float[Array, "N H W D"], tiling: _Tiling) -> Float[Array, "nn N h w D"]:
-    """The transpose of `_results`."""
+    """Returns the transpose of `_results`."""
     N, H, W, D = y.shape
     y = y.reshape(N, H // 2, 2, W // 2, 2, D)
     first, second = (coefficients.reshape(-1, 1, 1, 1, 1, 1) for coefficients in tiling.join)
+    # One axis after the other, as in `_left`; the second barrier keeps the sums out of the products that read them.
     y = jax.lax.optimization_barrier(first * y[:, :, 0] + second * y[:, :, 1])
     y = jax.lax.optimization_barrier(first[:, None] * y[..., 0, :] + second[:, None] * y[..., 1, :])
     return y.reshape(-1, N, H // 2, W // 2, D)
@@ -173,13 +178,13 @@ def _results_transposed(y: Float[Array, "N H W D"], tiling: _Tiling) -> Float[Ar
 
 
 def _combined(matrix: Float[np.ndarray, "n m"], arrays: Sequence[Array]) -> list[Array]:
-    """The matrix times the arrays."""
+    """Multiplies the matrix by the list of arrays."""
     terms = ([float(c) * array for c, array in zip(row, arrays, strict=True) if c] for row in matrix)
     return [functools.reduce(jnp.add, row) for row in terms]
 
 
 def _windows(x: Array, axis: int, repeat: int) -> list[Array]:
-    """Of an image with one pixel of padding: the pixels that each pair of results sees, first ones first."""
+    """Returns the pixels of an image, padded by one, that each pair of results depends on, first ones first."""
     if repeat == 2:
         return [jax.lax.slice_in_dim(x, i, i + x.shape[axis] - 2, axis=axis) for i in range(3)]
     half = x.shape[axis] // 2 - 1
@@ -189,7 +194,7 @@ def _windows(x: Array, axis: int, repeat: int) -> list[Array]:
 
 
 def _windows_transposed(windows: Sequence[Array], axis: int) -> Array:
-    """The transpose of `_windows` for repeated pixels, without the padding."""
+    """Returns the transpose of `_windows` for repeated pixels, without the padding."""
 
     def moved(x: Array, by: int) -> Array:
         padding = [(0, 0, 0)] * x.ndim
@@ -203,7 +208,7 @@ def _windows_transposed(windows: Sequence[Array], axis: int) -> Array:
 
 
 class _Parts:
-    """Results [N H W] in parts: some images, or some rows of tiles of one image."""
+    """Partition of the results [N H W]: some images, or some rows of tiles of one image, at a time."""
 
     def __init__(self, results: tuple[int, ...], kernel: tuple[int, ...], n: int, at_once: int):
         C, D = kernel[-2:]
@@ -216,16 +221,16 @@ class _Parts:
         self.starts: Any = np.stack(places, axis=-1).reshape(-1, 2)
 
     def take(self, x: Float[Array, "N H W C"], start: Array, pixels: int, beyond: int = 0) -> Array:
-        """A part of an image with so many pixels per row of tiles, and some beyond the last."""
+        """Returns a part of an image with so many pixels per row of tiles, and some beyond the last."""
         shape = (self.images, pixels * self.rows + beyond, *x.shape[2:])
         return x if shape == x.shape else jax.lax.dynamic_slice(x, (start[0], pixels * start[1], 0, 0), shape)
 
     def join(self, part: Callable[[Array], Array]) -> Array:
-        """All parts, one after the other."""
+        """Computes all parts one after the other and returns them side by side."""
         return part(self.starts[0]) if len(self.starts) == 1 else jax.lax.map(part, self.starts)
 
     def sum(self, part: Callable[[Array], Array]) -> Array:
-        """The sum of all parts."""
+        """Returns the sum of all parts."""
         zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), jax.eval_shape(part, self.starts[0]))
         if len(self.starts) == 1:
             return part(self.starts[0])
@@ -233,5 +238,5 @@ class _Parts:
 
 
 def _divisor(number: int, at_most: int) -> int:
-    """The largest divisor of the number that is not above `at_most`, or 1."""
+    """Returns the largest divisor of the number that is not above `at_most`, or 1."""
     return next((n for n in range(min(number, at_most), 1, -1) if number % n == 0), 1)

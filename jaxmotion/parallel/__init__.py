@@ -1,1 +1,1 @@
-"""Devices: the mesh, and which part of which array lives where."""
+"""Devices: the mesh, and the sharding of arrays over it."""

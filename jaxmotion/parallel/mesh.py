@@ -37,11 +37,11 @@ class MeshSizes:
             raise ValueError(f"Mesh sizes {self.text()} will not do: each is 1 or more, and at most one is -1 (fill).")
 
     def text(self) -> str:
-        """The sizes as people read them, e.g. `data 2 x fsdp 4 x context 1 x tensor 1`."""
+        """Returns the sizes as text, e.g. `data 2 x fsdp 4 x context 1 x tensor 1`."""
         return " x ".join(f"{axis} {size}" for axis, size in dataclasses.asdict(self).items())
 
     def fill(self, device_count: int) -> tuple[int, ...]:
-        """The sizes in the order of `AXES`, with -1 replaced so that their product is `device_count`."""
+        """Returns the sizes in the order of `AXES`, with -1 replaced so that their product is `device_count`."""
         sizes = dataclasses.astuple(self)
         fixed = math.prod(size for size in sizes if size != -1)
         filled = tuple(device_count // fixed if size == -1 else size for size in sizes)
@@ -54,19 +54,19 @@ class MeshSizes:
 
 
 def make_mesh(sizes: MeshSizes | None = None, devices: Sequence[Any] | None = None) -> Mesh:
-    """The mesh of `devices` (default: all devices of all processes), with compiler-propagated (Auto) axes."""
+    """Returns the mesh of `devices` (default: all devices of all processes), with compiler-propagated (Auto) axes."""
     devices = jax.devices() if devices is None else devices
     shape = (sizes or MeshSizes()).fill(len(devices))
     return Mesh(arrange(devices, shape), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def make_abstract_mesh(sizes: MeshSizes, device_count: int) -> AbstractMesh:
-    """A mesh of devices that are not here: enough to lay out shardings and count bytes, not to run."""
+    """Returns a mesh of devices that are not here: enough to lay out shardings and count bytes, not to run."""
     return AbstractMesh(sizes.fill(device_count), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def arrange(devices: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
-    """`devices` as an array of `shape`, neighbours in the mesh being neighbours in the network.
+    """Arranges `devices` as an array of `shape`, neighbours in the mesh being neighbours in the network.
 
     Slices (groups of devices joined only by the slower data-centre network) are laid along `data`, whose traffic is
     one reduction of the gradients a step; the other axes stay inside a slice.

@@ -1,4 +1,4 @@
-"""Which part of which array lives on which device: rules from parameter paths to partition specs.
+"""Sharding of arrays over the mesh: rules from parameter paths to partition specs.
 
 A rule is (regular expression, PartitionSpec). The expression is searched in the '/'-joined path of a parameter, and the
 first rule that matches gives the spec. Modules know nothing of this; they may call `constrain` on activations.
@@ -28,20 +28,20 @@ Rules = Sequence[tuple[str, P]]
 
 @dataclasses.dataclass(frozen=True)
 class Placement:
-    """Where one array goes. `dropped` says which of the rule's mesh axes did not divide their dimension."""
+    """Partition spec of one array. `dropped` names the rule's mesh axes that did not divide their dimension."""
 
     spec: P
     dropped: tuple[str, ...] = ()
 
 
 def paths(tree: Any) -> dict[str, Any]:
-    """The leaves of a tree by '/'-joined path, e.g. `denoiser/conv_in/kernel`."""
+    """Returns the leaves of a tree by '/'-joined path, e.g. `denoiser/conv_in/kernel`."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
 
 def place(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh | AbstractMesh) -> Placement | None:
-    """The placement of one array: that of the first rule that matches `path`, or None if no rule does.
+    """Returns the placement of one array: that of the first rule that matches `path`, or None if no rule does.
 
     A mesh axis that does not divide its dimension is left out for that dimension (the array is whole along it).
     """
@@ -66,7 +66,7 @@ def place(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh | Abstract
 
 
 def placements(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> dict[str, Placement]:
-    """The placement of every leaf by path. Raises if a path matches no rule, naming all such paths."""
+    """Returns the placement of every leaf by path. Raises ValueError naming all paths that match no rule."""
     found = {path: place(path, leaf.shape, rules, mesh) for path, leaf in paths(tree).items()}
     missing = [path for path, placement in found.items() if placement is None]
     if missing:
@@ -78,7 +78,7 @@ def placements(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> dict[str, 
 
 
 def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
-    """`tree` with each leaf (anything with a `.shape`) replaced by its NamedSharding."""
+    """Returns `tree` with each leaf (anything with a `.shape`) replaced by its NamedSharding."""
     found = placements(tree, rules, mesh)
 
     def named(path: Any, _: Any) -> NamedSharding:
@@ -88,22 +88,22 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
 
 
 def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Every device holds the whole array."""
+    """Returns the sharding under which every device holds the whole array."""
     return NamedSharding(mesh, P())
 
 
 def batch_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
-    """Rows of a batch split over `data` and `fsdp`."""
+    """Returns the sharding of a batch: rows split over `data` and `fsdp`."""
     return NamedSharding(mesh, P(BATCH_AXES))
 
 
 def batch_shards(mesh: Mesh | AbstractMesh) -> int:
-    """In how many parts a batch is split; the batch size must be a multiple of it."""
+    """Returns the number of parts into which a batch is split; the batch size must be a multiple of it."""
     return math.prod(mesh.shape[axis] for axis in BATCH_AXES)
 
 
 def constrain(x: jax.Array, *spec: str | tuple[str, ...] | None) -> jax.Array:
-    """`x`, laid out as `spec` says, one entry per dimension: `constrain(x, BATCH_AXES, "context", None, None, None)`.
+    """Constrains the layout of `x`, one entry per dimension: `constrain(x, BATCH_AXES, "context", None, None, None)`.
 
     Entries that do not divide their dimension are left out, as in `place`. Without a mesh (`jax.set_mesh`) there is
     nothing to lay out, and only then is `x` returned as it is.
@@ -119,28 +119,28 @@ def constrain(x: jax.Array, *spec: str | tuple[str, ...] | None) -> jax.Array:
 
 
 def _ways(entry: str | tuple[str, ...], mesh: Mesh | AbstractMesh) -> int:
-    """In how many parts an entry of a spec splits its dimension."""
+    """Returns the number of parts into which an entry of a spec splits its dimension."""
     return math.prod(mesh.shape[axis] for axis in ((entry,) if isinstance(entry, str) else entry))
 
 
 def ways_to_split(rows: int) -> int:
-    """In how many parts the rows of a batch are split over the mesh that is set (`jax.set_mesh`); 1 without any."""
+    """Returns the number of parts into which a batch is split over the current mesh (`jax.set_mesh`); 1 without any."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty or rows % batch_shards(mesh) else batch_shards(mesh)
 
 
 def dealt(x: jax.Array, parts: int) -> jax.Array:
-    """[B ...] as [parts, B / parts ...], by every `parts`-th row, so that all parts have rows of every device."""
+    """Reshapes [B ...] to [parts, B / parts ...] by every `parts`-th row, so each part has rows of every device."""
     return constrain(jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), None, BATCH_AXES)
 
 
 def gathered(x: jax.Array) -> jax.Array:
-    """What was `dealt`, as it was."""
+    """Inverts `dealt`: [parts, B / parts ...] to [B ...] in the original order."""
     return constrain(jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), BATCH_AXES)
 
 
 def process_share(mesh: Mesh) -> tuple[int, int]:
-    """(index, count): which part of the global batch this process must load, of how many parts.
+    """Returns (index, count): the part of the global batch that this process must load, and the number of parts.
 
     Usually the process index and count. Processes whose devices hold the same rows (a `tensor` or `context` axis that
     crosses processes) load the same part.
@@ -156,7 +156,7 @@ def process_share(mesh: Mesh) -> tuple[int, int]:
 
 
 def of_first_process(value: Any) -> Any:
-    """A JSON value as the first process has it, in all processes, which must all ask for it."""
+    """Broadcasts a JSON value of the first process to all processes, which must all call this."""
     if jax.process_count() == 1:
         return value
     said = np.frombuffer(json.dumps(value).encode(), np.uint8)
@@ -168,6 +168,6 @@ def of_first_process(value: Any) -> Any:
 
 
 def distribute(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Global arrays of a batch of which each process holds its rows (`process_share`)."""
+    """Returns the global arrays of a batch of which each process holds its rows (`process_share`)."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}

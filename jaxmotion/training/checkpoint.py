@@ -1,9 +1,9 @@
-"""Checkpoints: written in the background, complete or not there, readable on another number of devices.
+"""Checkpoints: written asynchronously and atomically, readable on another number of devices.
 
 A run folder holds
 
     checkpoints/STEP/trained      trained parameters, float32
-    checkpoints/STEP/ema          their running mean, if there is one
+    checkpoints/STEP/ema          their exponential moving average, if the run keeps one
     checkpoints/STEP/optimizer    the optimiser's state
     checkpoints/STEP/counters     steps done and skipped
     checkpoints/STEP/data         the position in the data, one file per process
@@ -56,17 +56,17 @@ class Checkpoints:
             )
 
     def latest(self) -> int | None:
-        """The newest complete step."""
+        """Returns the newest complete step, or None."""
         return latest_step(self.directory)
 
     def begin(self, state: TrainState) -> None:
-        """Write what all checkpoints of a fresh run share: the frozen parameters. Returns when they are on disk."""
+        """Writes the frozen parameters, which all checkpoints of a run share. Returns when they are on disk."""
         if jax.tree.leaves(state.frozen):
             with self._named("The frozen parameters could not be written"), ocp.StandardCheckpointer() as checkpointer:
                 checkpointer.save(self.directory / FROZEN, state.frozen, force=True)
 
     def save(self, step: int, state: TrainState, loader: Any) -> None:
-        """Start to write the state after `step` and the loader's position. Raises if an earlier write failed."""
+        """Starts writing the state after `step` and the loader's position. Raises SaveError if the last failed."""
         trees = {"trained": state.trained, "ema": state.ema, "optimizer": state.optimizer, "counters": _counters(state)}
         items: dict[str, Any] = {
             name: ocp.args.StandardSave(tree) for name, tree in trees.items() if jax.tree.leaves(tree)
@@ -80,7 +80,7 @@ class Checkpoints:
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def restore(self, step: int, abstract: TrainState, loader: Any) -> TrainState:
-        """The state saved after `step`, laid out as `abstract` says; moves `loader` to the position saved with it."""
+        """Returns the state saved after `step`, laid out like `abstract`; moves `loader` to the saved position."""
         folder = self.directory / CHECKPOINTS / str(step)
         _check_processes(folder / "data")
         trees = {"trained": abstract.trained, "ema": abstract.ema, "optimizer": abstract.optimizer}
@@ -98,22 +98,22 @@ class Checkpoints:
         return abstract.replace(frozen=frozen, **{"ema": {}, "optimizer": abstract.optimizer} | _flat(read, trees))
 
     def check(self) -> None:
-        """Raise SaveError if a write in the background has failed."""
+        """Raises SaveError if a write in the background has failed."""
         with self._named(f"The checkpoint of step {self._writing} could not be written"):
             self._manager.check_for_errors()
 
     def wait(self) -> None:
-        """Return when everything is on disk."""
+        """Returns when everything is on disk. Raises SaveError if a write failed."""
         with self._named(f"The checkpoint of step {self._writing} could not be written"):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
     def preempted(self, step: int) -> bool:
-        """Whether some process of a run of several was told to stop; the same answer in all of them."""
+        """Returns whether some process of a multi-process run was preempted; all processes get the same answer."""
         return self._manager.reached_preemption(step)
 
     def close(self) -> None:
-        """End the writing and the threads that did it."""
+        """Finishes pending writes and stops their threads."""
         with self._named(f"The checkpoint of step {self._writing} could not be written"):
             self._manager.close()
 
@@ -140,7 +140,7 @@ class Checkpoints:
 
 
 def latest_step(directory: str | Path) -> int | None:
-    """The newest complete checkpoint of a run folder, or None."""
+    """Returns the step of the newest complete checkpoint of a run folder, or None."""
     folder = Path(directory).absolute() / CHECKPOINTS
     return max(ocp.utils.checkpoint_steps(folder), default=None) if folder.is_dir() else None
 
@@ -153,7 +153,7 @@ def restore_params(
     mesh: Mesh | None = None,
     rules: sharding.Rules = (),
 ) -> Params:
-    """All parameters of a run as one nested dict, for use without training.
+    """Reads all parameters of a run as one nested dict, for use without training.
 
     Args:
       directory: the run folder.
@@ -190,7 +190,7 @@ def restore_params(
 
 
 def check_fit(folder: Path, wanted: Any) -> None:
-    """Raise CheckpointError, naming paths, unless what is saved in `folder` has the paths and shapes of `wanted`."""
+    """Raises CheckpointError, naming paths, unless the arrays in `folder` have the paths and shapes of `wanted`."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; the run folder is not whole.")
     saved, mine = sharding.paths(_saved(folder)), sharding.paths(wanted)
@@ -209,7 +209,7 @@ def check_fit(folder: Path, wanted: Any) -> None:
 
 
 def reason(error: BaseException) -> str:
-    """Why something failed, in a line: the innermost cause, and plainly when the disk is full."""
+    """Returns the innermost cause of an error in one line, in plain words when the disk is full."""
     chain = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:
         chain.append(inner)
@@ -222,7 +222,7 @@ def reason(error: BaseException) -> str:
 
 
 class _Position:
-    """A loader as Grain's checkpoint handler takes any: with a state of bytes, here JSON."""
+    """Adapter of a loader to Grain's checkpoint handler, which wants a state of bytes; here JSON."""
 
     def __init__(self, loader: Any):
         self._loader = loader
@@ -236,7 +236,7 @@ class _Position:
         self._loader.set_state(state if as_bytes else json.loads(state))
 
     def start_prefetch(self) -> None:
-        """Called after set_state; iterators that can fetch ahead begin to."""
+        """Starts prefetching, in iterators that can. Grain calls it after `set_state`."""
         getattr(self._loader, "start_prefetch", lambda: None)()
 
 
@@ -249,7 +249,7 @@ def _flat(read: Any, trees: dict[str, Any]) -> dict[str, Any]:
 
 
 def _check_processes(folder: Path) -> None:
-    """The position in the data is one file per process, named `process_I-of-N.json`."""
+    """Raises CheckpointError unless the data position was saved by as many processes (`process_I-of-N.json`)."""
     if (folder / f"process_{jax.process_index()}-of-{jax.process_count()}.json").is_file():
         return
     saved = {path.stem.rpartition("-")[2] for path in folder.glob("process_*.json")}
@@ -260,14 +260,14 @@ def _check_processes(folder: Path) -> None:
 
 
 def _saved(folder: Path) -> Any:
-    """Shapes and types of the arrays in `folder`, as a tree of dicts."""
+    """Returns shapes and types of the arrays in `folder`, as a tree of dicts."""
     _quiet()
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.metadata(folder).item_metadata.tree
 
 
 def _described(folder: Path, mesh: Mesh | None, rules: sharding.Rules) -> Any:
-    """What is saved in `folder`, with the shardings under which it is to be read."""
+    """Returns shapes, types and shardings with which the arrays in `folder` are read."""
     saved = _saved(folder)
     if mesh is None:
         alone = SingleDeviceSharding(jax.local_devices()[0])
@@ -290,7 +290,7 @@ def _meta(folder: Path) -> dict[str, Any]:
 
 
 def _forget_unfinished() -> None:
-    """Let go of the coroutines that a failed write of Orbax leaves behind, or Python complains of each when it ends."""
+    """Collects the coroutines that a failed write of Orbax leaves behind; Python would warn of each at exit."""
     hook, sys.unraisablehook = sys.unraisablehook, lambda _: None
     try:
         gc.collect()
@@ -299,7 +299,7 @@ def _forget_unfinished() -> None:
 
 
 def _once(record: logging.LogRecord) -> bool:
-    """Drop from the log of Orbax the traces of errors, which it raises too, and a warning about items read alone."""
+    """Filters from Orbax's log the traces of errors, which it raises too, and a warning about items read alone."""
     if record.name == "asyncio":
         return "orbax" not in record.getMessage()
     alone = record.levelno == logging.WARNING and "Metadata file does not exist" in record.getMessage()

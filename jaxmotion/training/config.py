@@ -12,7 +12,7 @@ from jaxmotion.foundation.config_json import register
 @register()
 @dataclasses.dataclass(frozen=True)
 class TrainConfig:
-    """How a task is trained. Steps count updates of the parameters; `batch_size` is over all devices and processes."""
+    """Settings of training. Steps count updates of the parameters; `batch_size` is over all devices and processes."""
 
     steps: int = 1000
     """Updates in all; a run that is started again may ask for more."""
@@ -25,7 +25,7 @@ class TrainConfig:
     warmup_steps: int = 0
     """Updates over which the learning rate rises from 0."""
     decay: Literal["constant", "cosine", "linear"] = "constant"
-    """How the learning rate goes on after warming up: it stays, or falls to 0 at the last step."""
+    """Shape of the learning rate after warm-up: constant, or falling to 0 at the last step."""
     weight_decay: float = 0.01
     """AdamW's decay; applies to arrays of two or more dimensions, not to biases, scales and gates."""
     betas: tuple[float, float] = (0.9, 0.999)

@@ -1,4 +1,4 @@
-"""The numbers of a run for TensorBoard.
+"""Metrics of a run for TensorBoard.
 
 `log` imports this when a run begins: tensorboardX imports PyTorch where it is installed, which takes seconds.
 """
@@ -18,7 +18,7 @@ event_pb2: Any = _event_pb2  # its classes are made at run time, out of sight of
 
 
 class Events:
-    """A file of events in a folder. Whatever an interrupted run wrote from step `start` + 1 on is forgotten."""
+    """TensorBoard event file in a folder. Rows of an interrupted run from step `start` + 1 on are purged."""
 
     def __init__(self, folder: Path, start: int):
         folder.mkdir(exist_ok=True)

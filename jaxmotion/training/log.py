@@ -1,4 +1,4 @@
-"""What a run tells: a progress bar, sentences, `metrics.jsonl`, and the same numbers for TensorBoard."""
+"""Log of a run: a progress bar, sentences, `metrics.jsonl`, and the same numbers for TensorBoard."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ class Log:
         tensorboard: bool,
         stream: TextIO | None = None,
     ):
-        """`rows` is the number of clips in a step."""
+        """Opens the log at step `start` of `steps`; `rows` is the number of clips in a step."""
         self._active = jax.process_index() == 0
         self._stream = stream or sys.stderr
         self._rows, self._log_every, self._steps, self._step = rows, log_every, steps, start
@@ -62,13 +62,13 @@ class Log:
             )
 
     def say(self, sentence: str) -> None:
-        """Print a sentence above the progress bar."""
+        """Prints a sentence above the progress bar."""
         if self._active:
             tqdm.write(sentence, file=self._stream)
             self._stream.flush()
 
     def add(self, step: int, metrics: Mapping[str, float], seconds: float, waited: float) -> None:
-        """Note the numbers of one step: its metrics, how long it took, and how long it waited for data."""
+        """Adds the metrics of one step, its duration, and the time it waited for data, in seconds."""
         self._step = step
         if not self._active:
             return
@@ -81,7 +81,7 @@ class Log:
             self.flush()
 
     def flush(self) -> None:
-        """Write the row of the steps noted since the row before."""
+        """Writes the row of the steps added since the row before."""
         if not self._window:
             return
         row = {"step": self._step, **mean(self._window)}
@@ -101,7 +101,7 @@ class Log:
             self.say(f"step {self._step}/{self._steps}: {self._text(row['loss'], row['step_seconds'])}")
 
     def close(self) -> None:
-        """Close the files and the bar."""
+        """Closes the files and the bar."""
         if self._bar is not None:
             self._bar.close()
         if self._events is not None:
@@ -121,7 +121,7 @@ COUNTERS = ("skipped", "skipped_in_row")
 
 
 def mean(window: list[Mapping[str, float]]) -> dict[str, Any]:
-    """Means over the steps of a window, values that are not finite left out (None if all are); counters as they end."""
+    """Returns means over a window of steps, leaving out non-finite values (None if all are); counters as they end."""
     row: dict[str, Any] = {}
     for name in window[-1]:
         values = [metrics[name] for metrics in window if math.isfinite(metrics[name])]
@@ -130,7 +130,7 @@ def mean(window: list[Mapping[str, float]]) -> dict[str, Any]:
 
 
 def cut(path: Path, step: int) -> None:
-    """Drop the rows of `path` that a run continuing from `step` will write again, and a row that was half written."""
+    """Drops the rows of `path` that a run continuing from `step` will write again, and a half-written row."""
     if not path.exists():
         return
     kept = []
@@ -145,7 +145,7 @@ def cut(path: Path, step: int) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file so that it is never seen half written."""
+    """Writes a file atomically. Raises SaveError if it cannot be written."""
     part = path.with_name(f".{path.name}.part")
     try:
         part.write_text(text, encoding="utf-8")
@@ -156,7 +156,7 @@ def write_whole(path: Path, text: str) -> None:
 
 
 def duration(seconds: float) -> str:
-    """Seconds as people say them: 45 s, 12 min, 3 h 5 min, 2 d 4 h."""
+    """Returns seconds as text: 45 s, 12 min, 3 h 5 min, 2 d 4 h."""
     minutes = round(seconds / 60)
     if seconds < 90:
         return f"{round(seconds)} s"

@@ -36,7 +36,7 @@ OnSample = Callable[[Params, int], None]
 
 @dataclasses.dataclass(frozen=True)
 class Result:
-    """How a run ended."""
+    """Result of a run."""
 
     step: int  # steps done, over all starts of this run
     loss: float | None  # of the last step; None if this start made none, or it was not finite
@@ -58,7 +58,7 @@ def run(
     start: Mapping[str, Any] | None = None,
     may_change: Sequence[str] = MAY_CHANGE,
 ) -> Result:
-    """Train `task` in the run folder `directory`, from its newest checkpoint or from the start.
+    """Trains `task` in the run folder `directory`, from its newest checkpoint or from the start.
 
     Args:
       task: parameters, loss and sharding rules.
@@ -98,14 +98,14 @@ def run(
 
 
 class StopRequest:
-    """Whether a signal asked the run to stop, and which."""
+    """Request of a signal to stop the run: its name, or None."""
 
     signal_name: str | None = None
 
 
 @contextlib.contextmanager
 def stop_requests() -> Iterator[StopRequest]:
-    """While this is entered, SIGTERM and the first Ctrl-C ask to stop after the step in progress.
+    """Turns SIGTERM and the first Ctrl-C, while entered, into requests to stop after the step in progress.
 
     Runs of several processes listen through JAX's coordination service instead, which stops all at the same step.
     """
@@ -136,7 +136,7 @@ def _begin(
     start: Mapping[str, Any],
     may_change: Sequence[str],
 ) -> TrainState:
-    """The state to go on from. Refuses to continue a run whose configuration was another."""
+    """Returns the state to start from. Raises ConfigChangedError if the run has another configuration."""
     step = checkpoints.latest()
     check_continues(directory, meta, may_change)
     if jax.process_index() == 0:
@@ -150,7 +150,7 @@ def _begin(
 
 
 def _close(checkpoints: Checkpoints) -> None:
-    """Close; while an error is on its way, do not hide it behind another."""
+    """Closes the checkpoints, without hiding an error that is being raised behind another."""
     pending = sys.exc_info()[1]
     try:
         checkpoints.close()
@@ -161,7 +161,7 @@ def _close(checkpoints: Checkpoints) -> None:
 
 @dataclasses.dataclass
 class _Run:
-    """The moving parts of a run, from `go` to its end."""
+    """Mutable state of a run in progress."""
 
     config: TrainConfig
     mesh: Mesh
@@ -181,7 +181,7 @@ class _Run:
     log: Log = dataclasses.field(init=False)
 
     def go(self, state: TrainState) -> Result:
-        """Train from `state` to the last step, or until told to stop."""
+        """Trains from `state` to the last step, or until asked to stop."""
         config, start = self.config, int(state.step)
         self.rows = config.batch_size // sharding.process_share(self.mesh)[1]
         self.saved = start if self.checkpoints.latest() == start else None
@@ -211,6 +211,8 @@ class _Run:
         began = self.clock = time.perf_counter()
         first, waited, step = self.compile_seconds, 0.0, start
         for step in range(start + 1, self.config.steps + 1):
+            # `update` donates `state`: its arrays are gone, so the name is bound anew at once and nothing else may hold
+            # them. `_read` then waits for the step *before*, while this one runs on the device.
             state, numbers = update(state, batch)
             self._read()
             self.pending = (step, numbers, waited)
@@ -250,7 +252,7 @@ class _Run:
         )
 
     def _next(self, step: int) -> Mapping[str, jax.Array] | None:
-        """The next batch, on the devices. None if the signal to stop reached the loader's processes as well."""
+        """Returns the next batch, on the devices; None if a signal to stop reached the loader's processes as well."""
         try:
             batch = next(self.loader)
         except StopIteration:
@@ -269,7 +271,7 @@ class _Run:
         return sharding.distribute(batch, self.mesh)
 
     def _compiled(self, state: TrainState, batch: Mapping[str, jax.Array]) -> Any:
-        """The training step for batches of this shape, compiled when the first one comes."""
+        """Returns the training step for batches of this shape, compiled when the first one comes."""
         shapes = tuple((name, array.shape) for name, array in sorted(batch.items()))
         if shapes not in self.updates:
             what = ", ".join("x".join(map(str, array.shape)) for array in batch.values() if array.ndim == 5)
@@ -283,7 +285,11 @@ class _Run:
         return self.updates[shapes]
 
     def _read(self) -> None:
-        """Wait for the step that is running on the device, log its numbers, stop if too many were not finite."""
+        """Waits for the step that is running on the device and logs its metrics.
+
+        Raises:
+            NotFiniteError: too many steps in a row were not finite.
+        """
         if self.pending is None:
             return
         step, numbers, waited = self.pending
@@ -304,7 +310,7 @@ class _Run:
         self._read()
         self.log.flush()  # rows up to a checkpoint are on disk before it
         if self.saved != step:
-            self.checkpoints.save(step, state, self.loader)
+            self.checkpoints.save(step, state, self.loader)  # copies the arrays first: the next update donates them
             self.saved = step
         self.clock = time.perf_counter()
 
@@ -312,7 +318,7 @@ class _Run:
         if self.on_sample is None:
             return
         self._read()
-        self.on_sample(state.params(), step)
+        self.on_sample(state.params(), step)  # these arrays too are donated to the next update
         self.clock = time.perf_counter()
 
     def _asked_to_stop(self, step: int) -> bool:

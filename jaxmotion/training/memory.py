@@ -1,4 +1,4 @@
-"""What a run will hold in memory, before anything is allocated: a table of parameters and bytes per device."""
+"""Memory of a run, before anything is allocated: a table of parameters and bytes per device."""
 
 from __future__ import annotations
 
@@ -54,20 +54,20 @@ class Estimate:
 
     @property
     def state(self) -> int:
-        """What stays in memory between steps."""
+        """Bytes that stay in memory between steps."""
         return self.master + self.frozen + self.optimizer + self.ema
 
     @property
     def total(self) -> int:
-        """State and working memory; without a compiled step, activations are not counted."""
+        """Bytes of state and working memory; without a compiled step, activations are not counted."""
         return self.state + (self.compute + self.gradients if self.working is None else self.working)
 
     def as_json(self) -> dict[str, Any]:
-        """Everything as JSON values."""
+        """Returns everything as JSON values."""
         return {**dataclasses.asdict(self), "state": self.state, "total": self.total}
 
     def tables(self) -> tuple[Table, Table]:
-        """(parameters by group, memory per device), to be printed with rich."""
+        """Returns (parameters by group, memory per device), to be printed with rich."""
         return _parameter_table(self), _memory_table(self)
 
 
@@ -79,7 +79,7 @@ def estimate(
     *,
     depth: int = 2,
 ) -> Estimate:
-    """What training `task` needs on each device of `mesh`. Allocates nothing.
+    """Returns the memory that training `task` needs on each device of `mesh`. Allocates nothing.
 
     Args:
       task, config: as for `loop.run`.
@@ -107,7 +107,7 @@ def estimate(
 
 
 def groups(state: TrainState, rules: sharding.Rules, mesh: Mesh | AbstractMesh, depth: int) -> list[Group]:
-    """The parameters of a state (of arrays or of shapes with shardings), grouped by the first pieces of their paths."""
+    """Groups the parameters of a state (arrays, or shapes with shardings) by the first pieces of their paths."""
     members: dict[tuple[str, bool], dict[str, Any]] = {}
     for trained, tree in ((True, state.trained), (False, state.frozen)):
         for path, leaf in sharding.paths(tree).items():
@@ -134,17 +134,17 @@ def groups(state: TrainState, rules: sharding.Rules, mesh: Mesh | AbstractMesh, 
 
 
 def count(tree: Any) -> int:
-    """Numbers in a tree of arrays."""
+    """Returns the number of elements in a tree of arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
 def bytes_per_device(tree: Any) -> int:
-    """Bytes of a tree of arrays, or of shapes with shardings, on one device."""
+    """Returns the bytes of a tree of arrays, or of shapes with shardings, on one device."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
 
 def size_text(size: int) -> str:
-    """Bytes as people read them: 512 B, 3.2 KiB, 1.5 GiB."""
+    """Returns bytes as text: 512 B, 3.2 KiB, 1.5 GiB."""
     value, units = float(size), ["B", "KiB", "MiB", "GiB", "TiB"]
     while value >= 1024 and len(units) > 1:
         value, units = value / 1024, units[1:]

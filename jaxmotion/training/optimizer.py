@@ -11,7 +11,7 @@ from jaxmotion.training.config import TrainConfig
 
 
 def learning_rate(config: TrainConfig) -> optax.Schedule:
-    """Learning rate as a function of the number of updates done: a linear rise, then constant, cosine or linear."""
+    """Returns the learning rate by the number of updates done: a linear rise, then constant, cosine or linear."""
     rest = max(config.steps - config.warmup_steps, 1)
     after = {
         "constant": optax.constant_schedule(config.learning_rate),
@@ -27,10 +27,10 @@ def learning_rate(config: TrainConfig) -> optax.Schedule:
 
 
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:
-    """Clipping by the global norm, then AdamW (arXiv:1711.05101).
+    """Returns gradient clipping by the global norm, then AdamW (arXiv:1711.05101).
 
-    Unsaid there, chosen here: the papers name no optimiser settings; weight decay leaves out arrays of fewer than two
-    dimensions (biases, norm scales, gates), as is usual.
+    Not specified in the papers, which name no optimiser settings; we use: weight decay on all arrays but those of fewer
+    than two dimensions (biases, norm scales, gates), as is usual.
     """
     adamw = optax.adamw(
         learning_rate(config),
@@ -44,5 +44,5 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def decayed(params: Any) -> Any:
-    """True for each array that weight decay applies to."""
+    """Returns True for each array that weight decay applies to."""
     return jax.tree.map(lambda x: x.ndim >= 2, params)

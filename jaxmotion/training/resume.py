@@ -1,4 +1,4 @@
-"""Whether a run may go on with the configuration it is given."""
+"""Check that a run may continue with a configuration."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ _ABSENT = "nothing"
 
 
 def check_continues(directory: str | Path, meta: Mapping[str, Any], may_change: Sequence[str] = MAY_CHANGE) -> None:
-    """Raise ConfigChangedError, naming each value, if the run in `directory` cannot go on with `meta`.
+    """Raises ConfigChangedError, naming each value, if the run in `directory` cannot go on with `meta`.
 
     `meta` is the whole configuration. Anything goes while there is no checkpoint, and what matches `may_change`
     (regular expressions searched in '/'-joined paths of `meta`) may always differ. Fields that the configuration has
@@ -44,7 +44,7 @@ def check_continues(directory: str | Path, meta: Mapping[str, Any], may_change: 
 
 
 def differences(before: Any, now: Any, path: str = "") -> list[tuple[str, str, str]]:
-    """(path, old value, new value) as JSON text, for each place where two JSON values differ."""
+    """Returns (path, old value, new value) as JSON text, for each place where two JSON values differ."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         found = []
         for name in [*before, *(name for name in now if name not in before)]:

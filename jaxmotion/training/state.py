@@ -1,4 +1,4 @@
-"""What a training run carries from step to step, and which parameters are trained.
+"""State that a training run carries from step to step, and the split into trained and frozen parameters.
 
 Trained parameters are float32 and have gradients, optimiser state and a running mean; frozen ones have none of these
 and are held in the type in which the networks compute.
@@ -22,7 +22,7 @@ from jaxmotion.parallel import sharding
 
 
 class TrainState(flax.struct.PyTreeNode):
-    """Everything an update reads and writes. `ema` is empty when no running mean is kept."""
+    """Everything that an update reads and writes. `ema` is empty when no moving average is kept."""
 
     step: Array  # int32: steps done, skipped ones included
     skipped: Array  # int32: steps whose loss or gradient was not finite
@@ -33,9 +33,9 @@ class TrainState(flax.struct.PyTreeNode):
     optimizer: Any
 
     def params(self, weights: Literal["ema", "live"] = "ema") -> Params:
-        """All parameters as one nested dict; the trained ones are the running mean, if there is one, or the live ones.
+        """Returns all parameters as one nested dict; the trained ones are their moving average if kept, or live.
 
-        The arrays are those of this state. The next update takes their memory, so copy what must outlive it.
+        The arrays are those of this state. The next update donates their memory, so copy what must outlive it.
         """
         return merge(self.ema if weights == "ema" and jax.tree.leaves(self.ema) else self.trained, self.frozen)
 
@@ -43,7 +43,7 @@ class TrainState(flax.struct.PyTreeNode):
 def new_state(
     params: Params, transform: optax.GradientTransformation, trained: Sequence[str], dtype: Any, ema: bool
 ) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     mine, frozen = split(params, trained)
     mine = cast(mine, jnp.float32)
     return TrainState(
@@ -58,9 +58,9 @@ def new_state(
 
 
 def filled(state: TrainState, arrays: Mapping[str, Any]) -> TrainState:
-    """The state with the values of some parameters, given as array-likes by path, in place of its fresh ones.
+    """Returns the state with some parameters replaced by pretrained array-likes, given by path.
 
-    The arrays are read one after the other, and cast and laid out as the state is. The running mean starts from them.
+    The arrays are read one after the other, and cast and laid out as the state is. The moving average starts from them.
 
     Raises:
         ValueError: the state has no such parameter, or it has another shape.
@@ -81,17 +81,20 @@ def filled(state: TrainState, arrays: Mapping[str, Any]) -> TrainState:
 
 
 def _laid_out(values: np.ndarray, like: Array) -> Array:
-    """A copy of its own in every place: the update takes the memory of what it is given."""
+    """Returns the values as an array like `like`.
+
+    A copy in every place: the update donates each array of the state, so no two of them may share memory.
+    """
     return jax.make_array_from_callback(like.shape, like.sharding, lambda index: np.array(values[index], like.dtype))
 
 
 def cast(params: Params, dtype: Any) -> Params:
-    """Floating-point leaves as `dtype`; others (tables of integers, flags) as they are."""
+    """Casts floating-point leaves to `dtype`; others (tables of integers, flags) stay."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
 
 
 def split(params: Params, trained: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
-    """(trained, frozen): two nested dicts that hold each leaf once. Empty dicts of `params` stay in the second."""
+    """Returns (trained, frozen): two nested dicts that hold each leaf once; empty dicts stay in the second."""
     leaves = sharding.paths(params)
     for pattern in trained:
         if not any(re.search(pattern, path) for path in leaves):
@@ -107,7 +110,7 @@ def split(params: Params, trained: Sequence[str]) -> tuple[dict[str, Any], dict[
 
 
 def merge(first: Params, second: Params) -> dict[str, Any]:
-    """One nested dict with the leaves of both; no leaf may be in both."""
+    """Merges two nested dicts. Raises ValueError if a leaf is in both."""
     merged = dict(first)
     for name, value in second.items():
         if name not in merged:
@@ -120,7 +123,7 @@ def merge(first: Params, second: Params) -> dict[str, Any]:
 
 
 def empty_paths(params: Params, above: str = "") -> list[str]:
-    """Paths of the empty dicts in a tree: the places of parts that have no parameters."""
+    """Returns the paths of the empty dicts in a tree: the places of parts that have no parameters."""
     found = []
     for name, value in params.items():
         if isinstance(value, Mapping):

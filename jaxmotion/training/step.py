@@ -1,7 +1,7 @@
 """One update of the parameters, compiled for a mesh.
 
-The jitted update takes the whole state with its shardings in and out and gives its memory back (donation). A single
-device is the smallest mesh; there is no other step.
+The jitted update takes the whole state with its shardings in and out and donates its memory. A single device is the
+smallest mesh; there is no other step.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ Metrics = Mapping[str, Array]
 
 
 class Task(Protocol):
-    """What can be trained: parameters, a loss, and where the parameters live."""
+    """Trainable task: parameters, a loss, and the sharding of the parameters."""
 
     @property
     def sharding(self) -> sharding.Rules:
@@ -33,16 +33,16 @@ class Task(Protocol):
         ...
 
     def init(self, key: Array) -> Params:
-        """Fresh parameters as a nested dict."""
+        """Returns fresh parameters as a nested dict."""
         ...
 
     def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, Metrics]:
-        """Mean loss over the rows of a batch, and further scalars to log (means over the rows too)."""
+        """Returns the mean loss over the rows of a batch, and further scalars to log (means over the rows too)."""
         ...
 
 
 class Program(NamedTuple):
-    """A task made ready for a mesh."""
+    """Initialiser and update of a task on a mesh."""
 
     abstract: TrainState  # shapes, types and shardings of the state
     initialise: Callable[[], TrainState]
@@ -50,7 +50,7 @@ class Program(NamedTuple):
 
 
 def build_program(task: Task, config: TrainConfig, mesh: Mesh) -> Program:
-    """The initialiser and the update of `task` on `mesh`; nothing is allocated or compiled yet."""
+    """Returns the initialiser and the update of `task` on `mesh`; nothing is allocated or compiled yet."""
     transform = optimizer(config)
     abstract = abstract_state(task, config, mesh)
     layout = jax.tree.map(lambda x: x.sharding, abstract)
@@ -68,13 +68,15 @@ def build_program(task: Task, config: TrainConfig, mesh: Mesh) -> Program:
             update,
             in_shardings=(layout, sharding.batch_sharding(mesh)),
             out_shardings=(layout, sharding.replicated(mesh)),
+            # The new state takes the memory of the old one; otherwise everything would be held twice. A state passed
+            # in is gone afterwards: read or copy what is needed before.
             donate_argnums=0,
         ),
     )
 
 
 def abstract_state(task: Task, config: TrainConfig, mesh: Mesh | AbstractMesh) -> TrainState:
-    """Shapes, types and shardings of the state on `mesh`, without allocating it."""
+    """Returns shapes, types and shardings of the state on `mesh`, without allocating it."""
     check_batch_size(config, mesh)
     abstract = jax.eval_shape(lambda: fresh_state(task, config))
     layout = state_shardings(abstract, optimizer(config), task.sharding, mesh)
@@ -82,7 +84,7 @@ def abstract_state(task: Task, config: TrainConfig, mesh: Mesh | AbstractMesh) -
 
 
 def fresh_state(task: Task, config: TrainConfig) -> TrainState:
-    """The state before the first step."""
+    """Returns the state before the first step."""
     init_key, _ = keys(config.seed)
     return new_state(
         task.init(init_key), optimizer(config), config.trained, jnp.dtype(config.precision), ema=config.ema_decay > 0
@@ -90,7 +92,7 @@ def fresh_state(task: Task, config: TrainConfig) -> TrainState:
 
 
 def keys(seed: int) -> tuple[Array, Array]:
-    """(key of the initialisation, key from which step n takes fold_in(key, n)).
+    """Returns (key of the initialisation, key from which step n takes fold_in(key, n)).
 
     They are split apart first: split(key)[i] equals fold_in(key, i), so a network that splits the seed's own key would
     start from the very numbers that the first steps use as noise.
@@ -100,7 +102,7 @@ def keys(seed: int) -> tuple[Array, Array]:
 
 
 def check_batch_size(config: TrainConfig, mesh: Mesh | AbstractMesh) -> None:
-    """Raise unless each device gets the same number of rows of each micro-batch."""
+    """Raises ValueError unless each device gets the same number of rows of each micro-batch."""
     parts = sharding.batch_shards(mesh) * config.accumulate
     if config.batch_size % parts:
         below = config.batch_size // parts * parts
@@ -114,7 +116,7 @@ def check_batch_size(config: TrainConfig, mesh: Mesh | AbstractMesh) -> None:
 def state_shardings(
     abstract: TrainState, transform: optax.GradientTransformation, rules: sharding.Rules, mesh: Mesh | AbstractMesh
 ) -> TrainState:
-    """Shardings of the whole state: gradient moments and running mean live where their parameters live."""
+    """Returns the shardings of the state: gradient moments and moving average live where their parameters live."""
     everywhere: Any = sharding.replicated(mesh)
     trained = sharding.shardings(abstract.trained, rules, mesh)
     return TrainState(
@@ -133,7 +135,7 @@ def state_shardings(
 def gradients(
     task: Task, config: TrainConfig, layout: Any, state: TrainState, batch: Batch, key: Array
 ) -> tuple[Float[Array, ""], Metrics, Params]:
-    """(loss, metrics, float32 gradients of the trained parameters), each the mean over the micro-batches.
+    """Returns (loss, metrics, float32 gradients of the trained parameters), each the mean over the micro-batches.
 
     With `accumulate` > 1 the micro-batches run one after the other in a scan, each with its own key. The parameters
     change to the computing type here and nowhere else, before they are gathered from the devices. `layout` is the
@@ -166,7 +168,7 @@ def gradients(
 
 
 def micro_batches(batch: Batch, accumulate: int) -> Batch:
-    """Each array [B ...] as [accumulate, B / accumulate, ...], by every accumulate-th row, so rows stay put."""
+    """Reshapes each array [B ...] to [accumulate, B / accumulate, ...] by every accumulate-th row, so rows stay put."""
     return jax.tree.map(lambda x: sharding.dealt(x, accumulate), batch)
 
 
@@ -178,7 +180,7 @@ def apply(
     metrics: Metrics,
     grads: Params,
 ) -> tuple[TrainState, Metrics]:
-    """The state after one update, and what to log. A loss or gradient that is not finite changes only the counters."""
+    """Returns the state after one update, and metrics. A non-finite loss or gradient changes only the counters."""
     norm = optax.tree.norm(grads)
     fine = jnp.isfinite(loss) & jnp.isfinite(norm)
     done = state.step - state.skipped
@@ -209,8 +211,8 @@ def apply(
 
 
 def ema_decay(config: TrainConfig, done: Array) -> Float[Array, ""]:
-    """Decay of the running mean after `done` updates: low at first, so that the random start is soon forgotten.
+    """Returns the decay of the moving average after `done` updates: low at first, to forget the random start soon.
 
-    Unsaid there, chosen here: min(ema_decay, (1 + n) / (10 + n)), as in many public training codes.
+    Not specified in the papers; we use: min(ema_decay, (1 + n) / (10 + n)), as in many public training codes.
     """
     return jnp.minimum(config.ema_decay, (1.0 + done) / (10.0 + done))
