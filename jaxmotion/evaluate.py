@@ -3,113 +3,193 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from pathlib import Path
 
 from rich.console import Console
 
-from jaxmotion.evaluation import control, dials
+from jaxmotion.evaluation.evaluation import comparison, numbers_path
 from jaxmotion.foundation import command_line as commands
-from jaxmotion.foundation.entries import LEVEL
 from jaxmotion.meter import benchmark as trials
 from jaxmotion.meter import meter
 from jaxmotion.meter import ranking as evaluate_ranking
 from jaxmotion.meter.baselines import BASELINES
 from jaxmotion.runs import evaluate, export
-from jaxmotion.runs import trained as run
 from jaxmotion.runs.experiment import load_all
-from jaxmotion.sampling.request import parse_levels
+from jaxmotion.runs.trained import open_run
 from jaxmotion.video.pairs import read_pairs
 
-DESCRIPTION = """Measures whether the clips of a trained run move as much as they were asked to, and how well motion is
-measured.
+PROGRAM = "python -m jaxmotion.evaluate"
+DESCRIPTION = """Measures what a trained run can do, and how well motion is measured.
 
-  python -m jaxmotion.evaluate --run runs/first control
-  python -m jaxmotion.evaluate --run runs/first control --images photos --levels 1,5,10 --seeds 4
+  python -m jaxmotion.evaluate --run runs/first
+  python -m jaxmotion.evaluate --run runs/first control --images photos --values 1,5,10 --seeds 4
+  python -m jaxmotion.evaluate --run runs/first report
+  python -m jaxmotion.evaluate ranking
+  python -m jaxmotion.evaluate ablations --config configs/ablations/motionstone.py --out runs/ablations
 
-Every photo is animated at every level with every seed. Writes evaluate/control.json and evaluate/control.png in the run
-folder: Spearman's rho of asked level and measured motion (SSIM and optical flow), and how still level 1 is. Of a system
-with an object and a camera score, each is turned while the other stays at 5, both are measured by points that are
-followed, and it says how much one dial moves the other's axis (cross-talk).
+Without a subcommand, the evaluations of the run's config are measured, all or those that are named, and written as
+evaluate/NAME.json and NAME.png in the run folder. `python -m jaxmotion.evaluate run --help` has the options."""
+
+RUN = """Measures the evaluations of a run's config (`Experiment.evaluations`), all or those that are named.
+
+  python -m jaxmotion.evaluate --run runs/first
+  python -m jaxmotion.evaluate --run runs/first control --images photos --values 1,5,10 --seeds 4
+
+`control`, the control curve, is in every config unless it says otherwise: every scene is animated with each numeric
+control swept from low to high, with every seed. It says how well the measured motion follows the control (Spearman's
+rho), how still the lowest value is, and how much a control moves other motion than its own (cross-talk). Writes
+evaluate/NAME.json and evaluate/NAME.png in the run folder; `report` shows them."""
+
+RANKING = """Puts clips in order with the motion meter and what one would use instead, and says how often that is right:
+on worlds with photographs and ways of motion that training never shows, or on pairs that people have judged.
 
   python -m jaxmotion.evaluate ranking
   python -m jaxmotion.evaluate ranking --pairs pairs.csv --clips clips --out ranking.json
-  python -m jaxmotion.evaluate ranking --run runs/meter --meters run,ssim
+  python -m jaxmotion.evaluate ranking --run runs/meter --meters run,ssim"""
 
-Puts clips in order with the motion meter and what one would use instead, and says how often that is right: on worlds
-with photographs and ways of motion that training never shows, or on pairs that people have judged.
+ABLATIONS = """Trains every experiment of a file, measures the evaluations of each and prints one table.
 
   python -m jaxmotion.evaluate ablations --config configs/ablations/motionstone.py --out runs/ablations
 
-Trains every experiment of a file, turns the dials of each and prints one table. What is done already is kept."""
+What is done already is kept: trained runs, and numbers that were measured in the same way."""
+
+REPORT = """Writes report.html into the run folder: clips at several values of each control, what was measured, the
+loss. It needs no other file and no network.
+
+  python -m jaxmotion.evaluate report --run runs/first --images photos"""
 
 
 def body(arguments: list[str]) -> None:
     """Parses, measures, prints."""
     parser = commands.parser("jaxmotion.evaluate", DESCRIPTION, config=False, run="the folder of a trained run")
     parser.add_argument("-h", "--help", action="help", help="show this help and leave")
+    subcommands = parser.add_subparsers(metavar="{run,report,ranking,ablations}", title="subcommands", required=True)
+    _add_run(_subparser(subcommands, "run", "the evaluations of a run (the default)", RUN, _evaluate))
+    _add_report(_subparser(subcommands, "report", "one page that shows a run", REPORT, _report))
+    _add_ranking(_subparser(subcommands, "ranking", "compare meters of motion", RANKING, _rank))
+    _add_ablations(_subparser(subcommands, "ablations", "compare experiments", ABLATIONS, _ablate))
+    options = parser.parse_args(_with_subcommand_first(arguments, tuple(subcommands.choices)))
+    options.branch(options)
+
+
+def _with_subcommand_first(arguments: list[str], names: tuple[str, ...]) -> list[str]:
+    """Moves the subcommand before the options; `run` if there is none: `--run DIR NAME` is enough."""
+    if arguments in ([], ["-h"], ["--help"]):
+        return ["--help"]
+    for at, argument in enumerate(arguments):
+        is_value = at > 0 and arguments[at - 1].startswith("--") and "=" not in arguments[at - 1]
+        if argument in names and not is_value:
+            return [argument, *arguments[:at], *arguments[at + 1 :]]
+    return ["run", *arguments]
+
+
+def _subparser(
+    subcommands: argparse._SubParsersAction, name: str, summary: str, text: str, branch: Callable
+) -> argparse.ArgumentParser:
+    shape = argparse.RawDescriptionHelpFormatter
+    made = subcommands.add_parser(name, help=summary, description=text, formatter_class=shape, allow_abbrev=False)
+    made.set_defaults(branch=branch)
+    return made
+
+
+def _add_run(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("names", nargs="*", metavar="NAME", help="evaluations of the run's config (default all)")
+    _add_run_folder(parser)
+    _add_scenes(parser)
+    _add_sweep(parser)
+
+
+def _add_report(parser: argparse.ArgumentParser) -> None:
+    _add_run_folder(parser)
+    _add_scenes(parser)
+
+
+def _add_ranking(parser: argparse.ArgumentParser) -> None:
+    known = ", ".join(("shipped", "run", *BASELINES))
+    parser.add_argument("--run", type=Path, metavar="DIR", help="a trained motion estimator, the meter `run`")
+    _add_weights(parser)
+    parser.add_argument("--meters", default="all", help=f"which: {known} (default all)")
+    parser.add_argument("--set", choices=tuple(trials.SETS), default="clear", help="which worlds (default clear)")
+    parser.add_argument("--worlds", type=int, default=300, help="clips with known motion (default 300)")
+    parser.add_argument("--groups", type=int, default=30, help="groups of which one axis changes (default 30)")
+    parser.add_argument("--pairs", type=Path, metavar="FILE", help="judged pairs (csv or jsonl) in place of worlds")
+    parser.add_argument("--clips", type=Path, metavar="DIR", help="where their clips lie (default: beside the file)")
+    parser.add_argument("--out", type=Path, metavar="FILE", help="also writes all numbers as JSON")
+
+
+def _add_ablations(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--config", metavar="FILE", required=True, help="a Python file with experiments; all are taken")
+    parser.add_argument("--out", type=Path, metavar="DIR", required=True, help="the folder of their runs")
+    parser.add_argument("--count", type=int, default=evaluate.COUNT, help=f"scenes (default {evaluate.COUNT})")
+    _add_sweep(parser)
+
+
+def _add_run_folder(parser: argparse.ArgumentParser) -> None:
+    parser.add_argument("--run", type=Path, metavar="DIR", required=True, help="the folder of a trained run")
+    _add_weights(parser)
+
+
+def _add_weights(parser: argparse.ArgumentParser) -> None:
+    text = "averaged or latest weights (default ema)"
+    parser.add_argument("--weights", choices=("ema", "live"), default="ema", help=text)
+
+
+def _add_scenes(parser: argparse.ArgumentParser) -> None:
+    count = evaluate.COUNT
+    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to animate (default: held-out scenes)")
+    parser.add_argument("--count", type=int, default=count, help=f"held-out scenes, without --images (default {count})")
+
+
+def _add_sweep(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
-        "what",
-        choices=("control", "report", "ranking", "ablations"),
-        help="the control curve; report.html; meters of motion; experiments side by side",
+        "--values", "--levels", type=_numbers, metavar="LIST", help="values of the swept controls, such as 1,5,10"
     )
-    parser.add_argument("--images", type=Path, metavar="DIR", help="photos to animate (default: held-out photos)")
-    parser.add_argument("--count", type=int, default=6, help="how many held-out photos, when no --images (default 6)")
-    parser.add_argument("--levels", default="1,2,3,4,5,6,7,8,9,10", help="levels of the curve (default all)")
-    parser.add_argument("--seeds", type=int, default=2, help="clips of each photo and level (default 2)")
-    parser.add_argument(
-        "--weights", choices=("ema", "live"), default="ema", help="averaged or latest weights (default ema)"
-    )
-    parser.add_argument("--config", metavar="FILE", help="ablations: a Python file with experiments; all are taken")
-    ranking = parser.add_argument_group("ranking")
-    ranking.add_argument(
-        "--meters", default="all", help=f"which: {', '.join(('shipped', 'run', *BASELINES))} (default all)"
-    )
-    ranking.add_argument("--set", choices=tuple(trials.SETS), default="clear", help="which worlds (default clear)")
-    ranking.add_argument("--worlds", type=int, default=300, help="clips with known motion (default 300)")
-    ranking.add_argument("--groups", type=int, default=30, help="groups of which one axis changes (default 30)")
-    ranking.add_argument("--pairs", type=Path, metavar="FILE", help="judged pairs (csv or jsonl) in place of worlds")
-    ranking.add_argument("--clips", type=Path, metavar="DIR", help="where their clips lie (default: beside the file)")
-    ranking.add_argument(
-        "--out", type=Path, metavar="PATH", help="also writes all numbers as JSON; of ablations, the folder of the runs"
-    )
-    options = parser.parse_args(arguments)
-    if options.what == "ranking":
-        _rank(options)
-        return
-    if options.what == "ablations":
-        _ablate(options, parser)
-        return
-    if options.run is None:
-        parser.error("--run DIR is needed: the folder of a trained run")
-    levels = parse_levels(options.levels)
-    opened = run.open_run(options.run, options.weights)
-    if options.what == "report":
-        print(opened.report(options.images, count=options.count))
-        return
-    if LEVEL not in opened.experiment.system.controls:
-        numbers = opened.turn_dials(options.images, values=levels, seeds=range(options.seeds), count=options.count)
-        _console(120).print(dials.table({options.run.name: numbers}, f"Dials: {numbers['clips']} clips"))
-        print(options.run / control.CONTROL)
-        return
-    numbers = opened.control(options.images, levels=levels, seeds=range(options.seeds), count=options.count)
-    Console().print(control.table(numbers))
-    print(options.run / control.CONTROL)
+    parser.add_argument("--seeds", type=int, metavar="N", help="clips of each scene and value (default: the config's)")
 
 
-def _console(width: int) -> Console:
-    """The terminal, or where there is none, such as in a file, something as wide as the table needs."""
-    console = Console()
-    return console if console.is_terminal else Console(width=width)
+def _numbers(text: str) -> tuple[float, ...]:
+    """Ascending numbers of a command line, whole ones as int: `1,5,10`."""
+    found = [float(part) for part in text.split(",") if part.strip()]
+    return tuple(int(number) if number.is_integer() else number for number in sorted(set(found)))
 
 
-def _ablate(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Trains, turns dials, and prints the table."""
-    if options.config is None or options.out is None:
-        parser.error("--config FILE and --out DIR are needed: the experiments, and the folder of their runs")
+def _changes(options: argparse.Namespace) -> dict[str, object]:
+    """The fields of evaluations that the command line changes."""
+    changes: dict[str, object] = {}
+    if options.values is not None:
+        changes["values"] = options.values
+    if options.seeds is not None:
+        changes["seeds"] = tuple(range(options.seeds))
+    return changes
+
+
+def _evaluate(options: argparse.Namespace) -> None:
+    """Measures evaluations of a run and prints a table of each."""
+    run = open_run(options.run, options.weights)
+    found = evaluate.evaluate(run, options.names, images=options.images, count=options.count, changes=_changes(options))
+    for name, numbers in found.items():
+        _console(120).print(run.experiment.evaluations[name].table(numbers))
+        print(numbers_path(options.run, name))
+
+
+def _report(options: argparse.Namespace) -> None:
+    print(evaluate.report(open_run(options.run, options.weights), options.images, count=options.count))
+
+
+def _ablate(options: argparse.Namespace) -> None:
+    """Trains, measures, and prints one table."""
     experiments = load_all(Path(options.config))
-    values, seeds = parse_levels(options.levels), range(options.seeds)
-    found = evaluate.ablate(experiments, options.out, values=values, seeds=seeds, count=options.count)
-    _console(140).print(dials.table(found, f"{len(found)} experiments, dials turned"))
+    found = evaluate.ablate(experiments, options.out, count=options.count, changes=_changes(options))
+    keys = {
+        name: [
+            key
+            for each, numbers in measured.items()
+            for key in experiments[name].evaluations[each].key_numbers(numbers)
+        ]
+        for name, measured in found.items()
+    }
+    _console(140).print(comparison(keys, f"{len(found)} experiments"))
     print(options.out / "ablations.json")
 
 
@@ -136,6 +216,12 @@ def _rank(options: argparse.Namespace) -> None:
     if options.out:
         evaluate_ranking.write(results, options.out)
         print(options.out)
+
+
+def _console(width: int) -> Console:
+    """The terminal, or where there is none, such as in a file, something as wide as the table needs."""
+    console = Console()
+    return console if console.is_terminal else Console(width=width)
 
 
 if __name__ == "__main__":

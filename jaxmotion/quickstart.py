@@ -7,9 +7,8 @@ import time
 
 from rich.console import Console
 
-from jaxmotion.evaluation import control
 from jaxmotion.foundation import command_line as commands
-from jaxmotion.runs import experiment, train
+from jaxmotion.runs import evaluate, experiment, train
 from jaxmotion.runs import trained as run
 
 DESCRIPTION = """From nothing to a report: trains the tiny LivePhoto of configs/quickstart.py on clips made on the fly,
@@ -35,9 +34,10 @@ def body(arguments: list[str]) -> None:
         return
     opened = run.open_run(options.run)
     print("2/3 measuring whether clips move as asked", file=sys.stderr)
-    Console().print(control.table(opened.control()))
+    for name, numbers in evaluate.evaluate(opened).items():
+        Console().print(opened.experiment.evaluations[name].table(numbers))
     print("3/3 writing the report", file=sys.stderr)
-    print(f"{opened.report()} ({(time.perf_counter() - began) / 60:.1f} minutes)")
+    print(f"{evaluate.report(opened)} ({(time.perf_counter() - began) / 60:.1f} minutes)")
 
 
 if __name__ == "__main__":

@@ -19,9 +19,10 @@ def test_the_quickstart_moves_photos_as_much_as_asked(root: Path, tmp_path: Path
     here, run = {"cwd": root, "env": {**os.environ, "PYTHONPATH": str(root)}}, tmp_path / "run"
     assert subprocess.run([sys.executable, "-m", "jaxmotion.quickstart", "--run", str(run)], **here).returncode == 0
     numbers = json.loads((run / "evaluate" / "control.json").read_text())
-    assert numbers["spearman_ssim"] >= 0.9
-    assert numbers["spearman_flow"] >= 0.9
-    assert numbers["level1_over_level10"] < 1 / 3
+    level = numbers["controls"]["level"]
+    assert level["measures"]["ssim"]["spearman"] >= 0.9
+    assert level["measures"]["flow"]["spearman"] >= 0.9
+    assert level["lowest_over_highest"] < 1 / 3
     page = (run / "report.html").read_text()
     assert page.count("<video") == 18
     assert "https://" not in page

@@ -1,50 +1,99 @@
-"""How much a clip moves, measured on its pixels: more is more motion, 0 is a still picture.
+"""How much a generated clip moves, measured on its pixels. Larger numbers mean more motion.
 
-A measure is a function of clips [N T H W 3] and their frame rate that returns one number for each clip. The control
-curve and everything after it takes any such functions by name; these two are the usual ones.
+`MEASURES` has them by name. A plugin adds its own under a new name: `MEASURES["depth"] = Measure(...)`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from typing import Any
+import dataclasses
+import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Float, UInt8
+from jaxtyping import Bool, Float, UInt8
 
 from jaxmotion.foundation.types import Array
+from jaxmotion.video import motion_scale
 from jaxmotion.video.flow import motion_speed
 from jaxmotion.video.ssim import ssim
-
-Measure = Callable[[UInt8[np.ndarray, "N T H W 3"], float], Float[Any, " N"]]
+from jaxmotion.video.tracked_speed import tracked_speeds
 
 CLIPS_AT_ONCE = 8
 
+MASKS = "masks"
+"""Entry of an example: where its objects are, bool [N T H W]."""
+DIAGONALS = "image diagonals per second"
+SCORE = "motion score, 1 (still) to 10"
 
-def ssim_change(video: UInt8[np.ndarray, "N T H W 3"], fps: float) -> Float[np.ndarray, " N"]:
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class GeneratedClips:
+    """Clips of one scene, as a measure sees them."""
+
+    video: UInt8[np.ndarray, "N T H W 3"]
+    fps: float
+    """Frames per second."""
+    mask: Bool[np.ndarray, "H W"] | None = None
+    """Object pixels of the first frame, which all clips share; None: unknown."""
+
+    @functools.cached_property
+    def tracked_scores(self) -> Float[np.ndarray, "N 2"]:
+        """Object and camera motion as scores 1..10, from tracked points; see `video.tracked_speed`."""
+        speeds = np.array([tracked_speeds(clip, self.mask, self.fps) for clip in self.video])
+        return np.asarray(motion_scale.score(speeds))
+
+
+@dataclasses.dataclass(frozen=True)
+class Measure:
+    """A number of each clip, with the words and the axis that tables and charts give it."""
+
+    label: str
+    """Name for people, such as "optical flow"."""
+    unit: str
+    """Unit of the numbers. Measures in the same unit are compared: the cross-talk of a control is defined for them."""
+    compute: Callable[[GeneratedClips], Float[np.ndarray, " N"]]
+    limits: tuple[float, float | None] = (0.0, None)
+    """Value of a still clip and highest possible value; None: unbounded."""
+    entries: tuple[str, ...] = ()
+    """Entries of an example (`Scene.example`) that it reads."""
+    good_rho: float = 0.9
+    """Rank correlation from which a control is reported as good; lower for noisier measures."""
+
+
+def ssim_change(clips: GeneratedClips) -> Float[np.ndarray, " N"]:
     """1 minus the mean SSIM of neighbouring frames: between 0 (still) and about 1; the frame rate plays no part.
 
     LivePhoto's intensity I (arXiv:2312.02928, Eq. 4) sums T-1 SSIMs and divides by T; this is 1 - I T/(T-1), so that it
     orders clips of one length as the paper does, from the other end, and starts at 0.
     """
+    video = clips.video
     starts = range(0, len(video), CLIPS_AT_ONCE)
     return np.concatenate([np.asarray(_ssim_change(video[start : start + CLIPS_AT_ONCE])) for start in starts])
 
 
-def flow_speed(video: UInt8[np.ndarray, "N T H W 3"], fps: float) -> Float[np.ndarray, " N"]:
+def flow_speed(clips: GeneratedClips) -> Float[np.ndarray, " N"]:
     """Mean displacement of all pixels by optical flow, in image diagonals per second."""
-    return np.asarray(motion_speed(video, fps))
+    return np.asarray(motion_speed(clips.video, clips.fps))
 
 
-MEASURES: Mapping[str, Measure] = {"ssim": ssim_change, "flow": flow_speed}
+def tracked_object_score(clips: GeneratedClips) -> Float[np.ndarray, " N"]:
+    """Motion score of the object, relative to the background; that of no motion where its place is unknown."""
+    return clips.tracked_scores[:, 0]
 
-LABELS = {
-    "ssim": ("SSIM", "1 - SSIM of neighbouring frames"),
-    "flow": ("optical flow", "image diagonals per second"),
+
+def tracked_camera_score(clips: GeneratedClips) -> Float[np.ndarray, " N"]:
+    """Motion score of the camera."""
+    return clips.tracked_scores[:, 1]
+
+
+MEASURES: dict[str, Measure] = {
+    "ssim": Measure("SSIM", "1 - SSIM of neighbouring frames", ssim_change),
+    "flow": Measure("optical flow", DIAGONALS, flow_speed),
+    "object_speed": Measure("object speed", SCORE, tracked_object_score, (1.0, 10.0), (MASKS,), 0.85),
+    "camera_speed": Measure("camera speed", SCORE, tracked_camera_score, (1.0, 10.0), (MASKS,), 0.85),
 }
-"""What a measure is called and the unit of its axis."""
 
 
 @jax.jit

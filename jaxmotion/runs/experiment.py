@@ -19,6 +19,8 @@ import tyro
 from jaxmotion.data.source import DataConfig
 from jaxmotion.data.tokenize import Tokenizer
 from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.evaluation.control_curve import ControlCurve
+from jaxmotion.evaluation.evaluation import Evaluation
 from jaxmotion.foundation import config_json as saved
 from jaxmotion.foundation.config_json import register
 from jaxmotion.parallel.mesh import MeshSizes
@@ -50,7 +52,9 @@ class Experiment:
     mesh: MeshSizes = MeshSizes()
     """How the devices are arranged."""
     prompts: tuple[str, ...] = ("",)
-    """What the control curve asks of its photos, in turn."""
+    """Prompts of the photos that evaluations animate, in turn."""
+    evaluations: dict[str, Evaluation] = dataclasses.field(default_factory=lambda: {"control": ControlCurve()})
+    """Measurements of the trained run, by the name of the file that keeps the numbers."""
     workers: int = 0
     """Processes that decode or make clips beside the training process; 0 uses its threads."""
 

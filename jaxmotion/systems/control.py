@@ -33,6 +33,8 @@ class Control(Generic[Value]):
     """The value when nothing is said; None: it must be given."""
     description: str = ""
     """One line for the help of command lines."""
+    measures: tuple[str, ...] = ("ssim", "flow")
+    """Names of the measures (`evaluation.measures`) that the control is meant to move; control curves show these."""
 
     @property
     def metavar(self) -> str:

@@ -20,7 +20,7 @@ from PIL import Image
 
 from jaxmotion.foundation.command_line import command
 from jaxmotion.parallel.sharding import paths
-from jaxmotion.runs import experiment, initial, train
+from jaxmotion.runs import evaluate, experiment, initial, train
 from jaxmotion.runs import trained as run
 from jaxmotion.systems.lora import LoRA, PretrainedLoRA
 from jaxmotion.training.checkpoint import latest_step, restore_params
@@ -131,12 +131,13 @@ def test_the_same_seed_gives_the_same_clip_and_live_weights_another(trained: Pat
 
 def test_control_and_report(root: Path, trained: Path) -> None:
     opened = run.open_run(trained)
-    numbers = opened.control(levels=(1, 5, 10), seeds=(0,), count=3)
-    on_disk = json.loads((trained / "evaluate" / "control.json").read_text())
-    assert on_disk == json.loads(json.dumps(numbers))
-    assert {"spearman_ssim", "spearman_flow", "level1_over_level10", "curve"} <= set(on_disk)
+    found = evaluate.evaluate(opened, ["control"], changes={"values": (1, 5, 10), "seeds": (0,)}, count=3)
+    assert json.loads((trained / "evaluate" / "control.json").read_text()) == found["control"]
+    level = found["control"]["controls"]["level"]
+    assert (level["values"], level["own"]) == ([1, 5, 10], ["ssim", "flow"])
+    assert found["control"]["clips"] == 9
     assert (trained / "evaluate" / "control.png").stat().st_size > 5000
-    page = opened.report(count=2).read_text()
+    page = evaluate.report(opened, count=2).read_text()
     assert page.count("<video") == 6
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
@@ -210,7 +211,7 @@ def test_export_through_the_command_line(root: Path, trained: Path, photo: Path,
 def test_held_out_photos_are_never_in_the_training_split(trained: Path) -> None:
     opened = run.open_run(trained)
     seen = {photo.name for photo in opened.experiment.data.open().photos}  # pyright: ignore
-    shown = {name.split()[0] for name in opened.photos(count=6)}
+    shown = {name.split()[0] for name in evaluate.evaluation_photos(opened, count=6)}
     assert shown
     assert not seen & shown
 

@@ -85,14 +85,15 @@ def test_a_dial_that_is_not_there_is_refused(trained: Path, photo: Path, tmp_pat
 
 def test_dials_are_turned_and_reported(trained: Path) -> None:
     opened = run.open_run(trained)
-    numbers = opened.turn_dials(values=(1, 10), seeds=(0,), count=1)
-    assert json.loads((trained / "evaluate" / "control.json").read_text()) == json.loads(json.dumps(numbers))
-    assert numbers["dials"] == {"object": "object", "camera": "camera"}
+    (numbers,) = evaluate.evaluate(opened, changes={"values": (1, 10), "seeds": (0,)}, count=1).values()
+    assert json.loads((trained / "evaluate" / "control.json").read_text()) == numbers
+    own = {name: curve["own"] for name, curve in numbers["controls"].items()}
+    assert own == {"object": ["object_speed"], "camera": ["camera_speed"]}
     assert numbers["clips"] == 2 * 2
     assert (trained / "evaluate" / "control.png").stat().st_size > 5000
-    page = opened.report(count=1).read_text()
+    page = evaluate.report(opened, count=1).read_text()
     assert page.count("<video") == 5  # each dial at 1, 5 and 10, the other at 5
-    assert "Does each dial move its own axis?" in page
+    assert "Cross-talk is its change" in page
 
 
 @pytest.mark.slow
@@ -100,7 +101,7 @@ def test_ablations_stand_side_by_side_and_are_not_made_twice(root: Path, trained
     """One row is trained already."""
     rows = {"full": small(root), "mixed": small(root, "tiny_mixed")}
     shutil.copytree(trained, tmp_path / "full")
-    options = {"values": (1, 10), "seeds": (0,), "count": 1}
+    options = {"changes": {"values": (1, 10), "seeds": (0,)}, "count": 1}
     found = evaluate.ablate(rows, tmp_path, **options)
     assert list(found) == list(rows)
     written = json.loads((tmp_path / "ablations.json").read_text())
@@ -111,7 +112,7 @@ def test_ablations_stand_side_by_side_and_are_not_made_twice(root: Path, trained
     assert {path: path.stat().st_mtime_ns for path in stamps} == stamps
     sampling = dataclasses.replace(rows["full"].sampling, guidance=3.0)
     other = evaluate.ablate({"full": dataclasses.replace(rows["full"], sampling=sampling)}, tmp_path, **options)
-    assert other["full"]["sampling"]["guidance"] == 3.0
-    assert other["full"]["curves_object"] != written["full"]["curves_object"]
+    assert other["full"]["control"]["sampling"]["guidance"] == 3.0
+    assert other["full"]["control"]["controls"] != written["full"]["control"]["controls"]
     with pytest.raises(ValueError, match="nothing to compare"):
         evaluate.ablate({}, tmp_path)

@@ -42,6 +42,13 @@ _CONTROLS = {
     INTENSITY: "how much moves, of objects and camera together, 1 (still) to 10",
 }
 
+MEASURED_BY = {
+    OBJECT: ("object_speed",),
+    CAMERA: ("camera_speed",),
+    INTENSITY: ("object_speed", "camera_speed"),
+}
+"""Measures (`evaluation.measures`) of the motion that each score is meant to move."""
+
 
 @register()
 @dataclasses.dataclass(frozen=True)
@@ -82,7 +89,10 @@ class MotionStone(System):
     @property
     def controls(self) -> Controls:
         """The scores, 5 where nothing is said (Table 2, "w/o M")."""
-        return {score.entry: Scalar(description=_CONTROLS.get(score.entry, "")) for score in self.scores}
+        return {
+            score.entry: Scalar(description=_CONTROLS.get(score.entry, ""), measures=MEASURED_BY[score.entry])
+            for score in self.scores
+        }
 
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec, or the channels not the conditioners."""
