@@ -50,7 +50,7 @@ on worlds with photographs and ways of motion that training never shows, or on p
 
 ABLATIONS = """Trains every experiment of a file, measures the evaluations of each and prints one table.
 
-  python -m jaxmotion.evaluate ablations --config configs/ablations/motionstone.py --out runs/ablations
+  python -m jaxmotion.evaluate ablations --config FILE --out runs/ablations
 
 What is done already is kept: trained runs, and numbers that were measured in the same way."""
 
