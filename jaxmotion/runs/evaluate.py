@@ -8,11 +8,11 @@ import re
 import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxmotion.data.source import Example
 from jaxmotion.evaluation.evaluation import Numbers, Scene, numbers_path, numeric_range, write_numbers
 from jaxmotion.evaluation.measures import MASKS, MEASURES, GeneratedClips
 from jaxmotion.evaluation.report import Panel, Row, write_report
@@ -34,15 +34,6 @@ COUNT = 6
 """Scenes of an evaluation, unless it is said or a folder of pictures is given."""
 CLOSER = 0.65
 """Height and width of each closer view of a photo, as a share of the one before."""
-
-
-@runtime_checkable
-class HeldOutExamples(Protocol):
-    """Data that can make examples which training never saw."""
-
-    def held_out_examples(self, count: int, entries: Sequence[str]) -> list[dict[str, Any]] | None:
-        """Returns examples with these entries beside clip and caption; None if it does not know one of them."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -128,7 +119,7 @@ def evaluation_scenes(
         ValueError: the data makes no held-out examples with these entries, and no folder is given.
     """
     if images is None and entries:
-        examples = _held_out(run, count, entries)
+        examples = run.experiment.data.held_out_examples(count, entries)
         if examples is None:
             raise ValueError(
                 f"The data of this run ({type(run.experiment.data).__name__}) makes no held-out examples with "
@@ -249,7 +240,7 @@ def _report_scenes(run: TrainedRun, images: Path | None, count: int) -> list[Sce
     controls = run.experiment.system.controls
     wanted = [each.entries(controls) for each in run.experiment.evaluations.values() if not each.unmet(controls)]
     entries = tuple(dict.fromkeys(entry for entries in [*wanted, _required(controls)] for entry in entries))
-    if images is None and entries and _held_out(run, 1, entries) is None:
+    if images is None and entries and run.experiment.data.held_out_examples(1, entries) is None:
         entries = ()
     return evaluation_scenes(run, entries, images, count)
 
@@ -259,12 +250,7 @@ def _required(controls: Controls) -> tuple[str, ...]:
     return tuple(name for name, control in controls.items() if control.default is None)
 
 
-def _held_out(run: TrainedRun, count: int, entries: Sequence[str]) -> list[dict[str, Any]] | None:
-    data = run.experiment.data
-    return data.held_out_examples(count, entries) if isinstance(data, HeldOutExamples) else None
-
-
-def _scene(example: dict[str, Any]) -> Scene:
+def _scene(example: Example) -> Scene:
     """The first frame of an example, and where its objects are if it says so."""
     mask = example[MASKS].any(0)[0] if MASKS in example else None
     return Scene(example["id"], example[VIDEO][0], example.get(CAPTION, ""), mask, example)

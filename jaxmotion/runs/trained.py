@@ -19,7 +19,7 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxmotion.diffusion.sampling import Sampling
-from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT
+from jaxmotion.foundation.entries import IMAGE, TEXT
 from jaxmotion.foundation.types import Params, Settings
 from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.experiment import Experiment
