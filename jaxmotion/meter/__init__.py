@@ -1,1 +1,1 @@
-"""How much the objects and the camera of a clip move: meters, pseudo-labels, and the tool that scores files."""
+"""Measures how much the objects and the camera of a clip move: meters, pseudo-labels, and a tool that scores files."""

@@ -36,13 +36,13 @@ class CameraMotion:
     size: tuple[int, int]
 
     def displacement(self) -> Float[np.ndarray, " T-1"]:
-        """Mean displacement of the corners at every step, diagonals."""
+        """Returns the mean displacement of the corners at every step, diagonals."""
         at = corners(*self.size)
         moved = at @ self.maps[..., :2].swapaxes(-1, -2) + self.maps[:, None, :, 2]
         return np.linalg.norm(moved - at, axis=-1).mean(-1) / np.hypot(*self.size)
 
     def moves(self) -> Float[np.ndarray, "T-1 4"]:
-        """Displacement of the corners by pan, tilt, zoom and roll alone at every step, diagonals."""
+        """Returns the displacement of the corners by pan, tilt, zoom and roll alone at every step, diagonals."""
         height, width = self.size
         linear = self.maps[..., :2]
         middle = linear @ (np.array([width, height]) / 2) + self.maps[..., 2] - np.array([width, height]) / 2

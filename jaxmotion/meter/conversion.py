@@ -1,4 +1,4 @@
-"""From the motion numbers that others use to our scores and back, fitted, with their spread.
+"""Conversion between other motion measures and our scores, by tables fitted to many clips, with their spread.
 
 A peer's number is one; ours are two. So a table says, for every value of the peer's number, what the object score, the
 camera score and the score of both speeds together usually are (median, and between which values 8 of 10 clips lie), and
@@ -46,7 +46,7 @@ VMAF_FILTER = np.array([3571, 16004, 26386, 16004, 3571]) / 65536
 
 
 def vmaf_motion(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
-    """Mean absolute difference of neighbouring blurred luma frames, grey levels of 255; `step` plays no part."""
+    """Returns the mean absolute difference of neighbouring blurred lumas, grey levels of 255; `step` is unused."""
     del step
     luma = np.asarray(video, np.float64) @ LUMA
     blurred = correlate1d(correlate1d(luma, VMAF_FILTER, axis=1, mode="mirror"), VMAF_FILTER, axis=2, mode="mirror")
@@ -62,7 +62,7 @@ PEERS: Mapping[str, Callable[[UInt8[np.ndarray, "T H W 3"], float], float]] = {
 
 
 def measure(clips: Sequence[Clip], meter: MotionMeter) -> dict[str, Float[np.ndarray, " N"]]:
-    """All numbers of clips: ours as scores, and the peers'."""
+    """Returns all measures of clips: our scores, and the peers' numbers."""
     rows = []
     for clip in clips:
         estimate = meter([clip])[0]
@@ -75,7 +75,7 @@ def measure(clips: Sequence[Clip], meter: MotionMeter) -> dict[str, Float[np.nda
 
 
 def fit(numbers: Mapping[str, Float[np.ndarray, " N"]]) -> dict[str, Any]:
-    """The tables of all peers, from the numbers of many clips.
+    """Fits the tables of all peers to the numbers of many clips.
 
     Raises:
         ValueError: there are too few clips.
@@ -91,7 +91,7 @@ def fit(numbers: Mapping[str, Float[np.ndarray, " N"]]) -> dict[str, Any]:
 
 
 def convert(value: float, peer: str, tables: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
-    """Our scores for a peer's number: (one clip in ten lies below, median, one in ten lies above) by name.
+    """Returns our scores for a peer's number, by name: 10th percentile, median and 90th percentile of the clips.
 
     Raises:
         ValueError: there is no such peer.
@@ -101,13 +101,13 @@ def convert(value: float, peer: str, tables: Mapping[str, Any]) -> dict[str, tup
 
 
 def convert_back(both: float, peer: str, tables: Mapping[str, Any]) -> tuple[float, float, float]:
-    """A peer's number for the score of both speeds together (`motion_scale.score(object_speed + camera_speed)`)."""
+    """Returns a peer's number for the score of both speeds (`motion_scale.score(object_speed + camera_speed)`)."""
     _check(peer)
     return _read(tables[peer]["from_both"], both)
 
 
 def load() -> dict[str, Any]:
-    """The tables in the package."""
+    """Loads the tables in the package."""
     return json.loads(TABLE.read_text())
 
 
@@ -117,7 +117,7 @@ def _check(peer: str) -> None:
 
 
 def _table(of: np.ndarray, to: np.ndarray) -> dict[str, list[float]]:
-    """The rising median of `to` at quantiles of `of`, with the spread of the clips around."""
+    """Fits the rising median of `to` at quantiles of `of`, with the spread of the clips around."""
     at = np.quantile(of, np.linspace(0.02, 0.98, PLACES))
     near = max(8, int(NEAREST * len(of)))
     around = [to[np.argsort(np.abs(of - place))[:near]] for place in at]

@@ -118,7 +118,7 @@ class NetworkMeter:
         return [average_estimates(*zip(*parts, strict=True)) for parts in found.values()]
 
     def _measure(self, windows: list[_Window]) -> list[MotionEstimate]:
-        """Estimates of windows of one shape. The batch is filled up, so that one shape is compiled once."""
+        """Measures windows of one shape. The batch is padded, so that one shape is compiled once."""
         rows = np.minimum(np.arange(_batch_size()), len(windows) - 1)
         pictures = np.stack([window.pictures for window in windows])[rows]
         gaps = np.stack([window.gaps for window in windows])[rows]
@@ -181,7 +181,7 @@ def _batches(windows: list[tuple[int, _Window]], size: int) -> Iterator[list[tup
 
 @functools.cache
 def _devices() -> Mesh:
-    """All devices of this process, which share the windows."""
+    """Returns the mesh of all devices of this process, which share the windows."""
     return jax.make_mesh((len(jax.local_devices()),), ("data",), (AxisType.Auto,), devices=jax.local_devices())
 
 

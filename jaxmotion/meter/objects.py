@@ -1,11 +1,11 @@
-"""Which points belong to objects, and how fast those move by themselves.
+"""Object motion: segmentation of tracked points into objects and background, and the objects' residual motion.
 
 Masks come from annotations (YouTube-VIS, COCO), from files such as SAM 2's tools write, or, without any, from the
 motion itself: points that do not follow the camera, in groups.
 
 Source: MotionStone (arXiv:2412.05848), Data for Motion NetworkMeter: tracks "combined with object masks".
-Unsaid there, chosen here: segmentation by residuals where there are no masks; the mean over points, which lie evenly,
-is the mean over area.
+Not specified in the paper; we use: segmentation by residuals where there are no masks; the mean over points, which lie
+evenly, is the mean over area.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ GROUP = 3
 def object_displacement(
     tracks: Tracks, camera: CameraMotion, masks: Bool[np.ndarray, "T H W"] | None = None
 ) -> tuple[float, float]:
-    """The mean residual motion of object points over a clip, diagonals a step, and the share of points on objects.
+    """Returns the mean residual motion of object points, diagonals a step, and the share of points on objects.
 
     masks: where objects are; without them the points that move by themselves are the objects.
     """
@@ -46,7 +46,7 @@ def object_displacement(
 
 
 def moving_points(left: Float[np.ndarray, "T-1 N"], tracks: Tracks) -> Bool[np.ndarray, "T-1 N"]:
-    """Points in groups whose residual stands out from those of the frame."""
+    """Selects points in groups whose residual stands out from those of the frame."""
     moving = np.zeros(left.shape, bool)
     for t, (residual, valid) in enumerate(zip(left, tracks.valid, strict=True)):
         if not valid.any():
@@ -60,7 +60,7 @@ def moving_points(left: Float[np.ndarray, "T-1 N"], tracks: Tracks) -> Bool[np.n
 
 
 def points_on(tracks: Tracks, masks: Bool[np.ndarray, "T H W"]) -> Bool[np.ndarray, "T-1 N"]:
-    """Which points start on a mask."""
+    """Selects points that start on a mask."""
     height, width = masks.shape[1:]
     x = np.clip(tracks.start[..., 0].astype(int), 0, width - 1)
     y = np.clip(tracks.start[..., 1].astype(int), 0, height - 1)
@@ -68,7 +68,7 @@ def points_on(tracks: Tracks, masks: Bool[np.ndarray, "T H W"]) -> Bool[np.ndarr
 
 
 def decode_rle(segmentation: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
-    """A mask from COCO's uncompressed run lengths ({"counts": [...], "size": [height, width]}), column by column.
+    """Decodes COCO's uncompressed run lengths ({"counts": [...], "size": [height, width]}), column by column.
 
     Raises:
         ValueError: the counts do not fill the size, or are COCO's compressed text.
@@ -84,7 +84,7 @@ def decode_rle(segmentation: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
 
 
 def annotated_masks(annotations: Sequence[Mapping[str, Any]], frames: int) -> Bool[np.ndarray, "T H W"]:
-    """Where any object of a YouTube-VIS video is; `annotations` are those of the video.
+    """Returns the union of the object masks of a YouTube-VIS video; `annotations` are those of the video.
 
     Raises:
         ValueError: there is no mask, or masks of other frames than the video's.
@@ -104,7 +104,7 @@ def annotated_masks(annotations: Sequence[Mapping[str, Any]], frames: int) -> Bo
 
 
 def read_masks(path: Path) -> Bool[np.ndarray, "T H W"]:
-    """Masks of a clip: an `.npz` of one array [T H W] or [N T H W], or a folder of pictures, one a frame by name.
+    """Reads masks of a clip: an `.npz` of one array [T H W] or [N T H W], or a folder of pictures, one a frame.
 
     Raises:
         FileNotFoundError: nothing is there.

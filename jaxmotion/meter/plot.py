@@ -127,7 +127,7 @@ def _draw_clip(
 def _draw_text(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, size: int, colour: str, width: int
 ) -> None:
-    """One line of text, its end left out where it does not fit."""
+    """Draws one line of text, its end left out where it does not fit."""
     font = ImageFont.load_default(size)
     while len(text) > 4 and draw.textlength(text, font) > width:
         text = f"{text[:-4]}..."

@@ -1,4 +1,4 @@
-"""How far a run is: a bar in a terminal, a line now and then anywhere else."""
+"""Progress of a run: a bar in a terminal, a line now and then anywhere else."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ class Progress:
         self._bar.close()
 
     def done(self) -> None:
-        """One clip more is done."""
+        """Counts one clip more."""
         self._done += 1
         self._bar.update()
         now = time.monotonic()

@@ -1,4 +1,4 @@
-"""Points followed by RAFT: dense flow, looked up on the grid of `tracks`. Slower than Lucas-Kanade, and better."""
+"""Point tracking by RAFT: dense flow, sampled on the grid of `tracks`. Slower than Lucas-Kanade, and better."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ LARGEST = 384
 
 @dataclasses.dataclass(frozen=True)
 class RaftTracks:
-    """A tracker by RAFT's flow, there and back again."""
+    """Tracks points by RAFT's flow, with a forward-backward check."""
 
     weights: str
     """A checkpoint of RAFT, small or large, as its authors publish it."""
@@ -35,7 +35,7 @@ class RaftTracks:
     """Pixels by which a point may miss its start on the way back."""
 
     def __call__(self, video: UInt8[np.ndarray, "T H W 3"]) -> Tracks:
-        """Follows the grid through a clip."""
+        """Tracks the grid through a clip."""
         height, width = video.shape[1:3]
         scale = min(1.0, LARGEST / max(height, width))
         tall, wide = (
@@ -63,7 +63,7 @@ class RaftTracks:
 
 @functools.lru_cache(maxsize=2)
 def _loaded(weights: str, iterations: int) -> tuple[jax.stages.Wrapped, Params]:
-    """The compiled network and its weights.
+    """Loads RAFT; returns the compiled network and its parameters.
 
     Raises:
         ValueError: the file is no RAFT.
@@ -80,7 +80,7 @@ def _loaded(weights: str, iterations: int) -> tuple[jax.stages.Wrapped, Params]:
 
 
 def _sampled(flow: Float[np.ndarray, "H W 2"], at: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
-    """The flow of the pixels that these points lie in."""
+    """Returns the flow of the pixels that these points lie in."""
     height, width = flow.shape[:2]
     x = np.clip(at[:, 0].astype(int), 0, width - 1)
     y = np.clip(at[:, 1].astype(int), 0, height - 1)

@@ -1,11 +1,11 @@
-"""How well meters of motion put clips in order, axis by axis: pairs, ranks, and whether the axes stay apart.
+"""Ranking quality of motion meters, axis by axis: pairwise accuracy, rank correlation, and cross-talk of the axes.
 
 A meter's numbers are [N 2], object and camera; a meter that knows one number gives it twice. They need to rise with
 motion, and need no unit.
 
 Source: MotionStone (arXiv:2412.05848), Table 3: of two clips the one that moves more must score higher, object and
 camera apart; one point for each pair in the right order.
-Unsaid there, chosen here: equal scores are half a point (a coin would get as much); ties of the judges are no pairs.
+Not specified in the paper; we use: half a point for equal scores (as a coin would get); no pairs from judges' ties.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ class Pairs:
 
 
 def pairs_of(truth: Float[np.ndarray, "N 2"], axis: int, apart: float = APART) -> Pairs:
-    """All pairs of clips whose true scores on an axis are far enough apart."""
+    """Returns all pairs of clips whose true scores on an axis are far enough apart."""
     difference = truth[:, None, axis] - truth[None, :, axis]
     other = truth[:, None, 1 - axis] - truth[None, :, 1 - axis]
     stronger, weaker = np.nonzero(difference >= apart)
@@ -47,7 +47,7 @@ def pairs_of(truth: Float[np.ndarray, "N 2"], axis: int, apart: float = APART) -
 
 
 def judged_pairs(judged: Sequence[tuple[int, int, str, str]], axis: int) -> Pairs:
-    """Pairs of an axis from judgements (a, b, stronger_object, stronger_camera), each `a`, `b`, `tie` or nothing."""
+    """Returns an axis' pairs from judgements (a, b, stronger_object, stronger_camera: `a`, `b`, `tie` or nothing)."""
     kept = [(a, b, (o, c)) for a, b, o, c in judged if (o, c)[axis] in ("a", "b")]
     first = [(a, b) if said[axis] == "a" else (b, a) for a, b, said in kept]
     hard = [{said[0], said[1]} == {"a", "b"} for _, _, said in kept]
@@ -56,7 +56,7 @@ def judged_pairs(judged: Sequence[tuple[int, int, str, str]], axis: int) -> Pair
 
 
 def pairs_right(numbers: Float[np.ndarray, " N"], pairs: Pairs) -> dict[str, float | int]:
-    """The share of pairs in the right order, and how many there are.
+    """Returns the share of pairs in the right order, and the number of pairs.
 
     `right` counts all pairs, `right_hard` the hard ones; `right_balanced` counts these and the rest half and half, so
     that one number for both axes gains nothing from pairs in which both move more.
@@ -74,7 +74,7 @@ def pairs_right(numbers: Float[np.ndarray, " N"], pairs: Pairs) -> dict[str, flo
 
 
 def ranked(numbers: Float[np.ndarray, "N 2"], truth: Float[np.ndarray, "N 2"], apart: float = APART) -> dict[str, Any]:
-    """Pairs and Spearman's rho against true scores, axis by axis."""
+    """Returns pairwise accuracy and Spearman's rho against true scores, axis by axis."""
     result = {}
     for index, axis in enumerate(AXES):
         right = pairs_right(numbers[:, index], pairs_of(truth, index, apart))
@@ -83,7 +83,7 @@ def ranked(numbers: Float[np.ndarray, "N 2"], truth: Float[np.ndarray, "N 2"], a
 
 
 def cross_talk(numbers: Float[np.ndarray, "G V 2"], moved: int) -> dict[str, float]:
-    """How much one axis answers to the other's motion.
+    """Measures how much the estimate of one axis changes with the other's motion.
 
     Args:
         numbers: of G groups of V clips, in which only the speed of the axis `moved` differs, rising.
@@ -98,7 +98,7 @@ def cross_talk(numbers: Float[np.ndarray, "G V 2"], moved: int) -> dict[str, flo
 
 
 def table(results: Mapping[str, Mapping[str, Any]], title: str) -> Table:
-    """Meters in rows: pairs right (all, hard, balanced) and rho per axis, cross-talk where it was measured."""
+    """Returns a table of meters in rows: pairs right (all, hard, balanced) and rho per axis, cross-talk if measured."""
     shown = Table(title=title)
     shown.add_column("meter")
     groups = ("right", "hard", "balanced")
@@ -120,13 +120,13 @@ def table(results: Mapping[str, Mapping[str, Any]], title: str) -> Table:
 
 
 def write(results: Mapping[str, Any], path: Path) -> None:
-    """The numbers as JSON."""
+    """Writes the numbers as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=2) + "\n")
 
 
 def _rho(numbers: np.ndarray, truth: np.ndarray) -> float:
-    """Spearman's rank correlation."""
+    """Returns Spearman's rank correlation."""
     return float(spearmanr(numbers, truth)[0])  # pyright: ignore[reportArgumentType]
 
 

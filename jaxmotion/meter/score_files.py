@@ -1,4 +1,4 @@
-"""Which videos are meant: folders, files, patterns and lists, as people have them; and what tells two files apart.
+"""Video files from folders, files, patterns and lists, as people have them; and hashes of their contents.
 
 - A folder: every video in it and in its subfolders; names that begin with a dot are left out.
 - A pattern such as `clips/**/*.mp4`, expanded here where the shell has not; folders that match count as folders.
@@ -32,7 +32,7 @@ BLOCKS = 16
 
 
 def find_videos(paths: Sequence[str]) -> list[str]:
-    """The videos that these folders, files, patterns and lists name, each once, in order.
+    """Finds the videos that these folders, files, patterns and lists name, each once, in order.
 
     A path that does not exist is among them: what reads it says so. Paths begin as they were given.
 
@@ -49,7 +49,7 @@ def find_videos(paths: Sequence[str]) -> list[str]:
 
 
 def content_hash(path: str) -> str:
-    """32 hex digits that tell the contents of two files apart.
+    """Returns 32 hex digits that tell the contents of two files apart.
 
     Source: BLAKE2b (RFC 7693) of the file's size and bytes; of a file above 16 MiB, of 16 blocks of 1 MiB spread evenly
     from the first to the last, so that a folder of long films is known again in seconds.
@@ -67,7 +67,7 @@ def content_hash(path: str) -> str:
 
 
 def listed_videos(path: Path) -> list[str]:
-    """The path that each row of a list names, from where paths start in that list.
+    """Returns the path that each row of a list names, below the folder in which the list's paths start.
 
     Raises:
         ValueError: it cannot be read, or names no video.
@@ -88,7 +88,7 @@ def listed_videos(path: Path) -> list[str]:
 
 
 def json_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
-    """The objects in the text of a file of JSON lines; empty lines are left out.
+    """Yields the objects in the text of a file of JSON lines; empty lines are left out.
 
     Raises:
         ValueError: a line is no JSON object.
@@ -106,7 +106,7 @@ def json_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
 
 
 def _named_by(path: str) -> Iterator[str]:
-    """The videos of one argument."""
+    """Yields the videos of one argument."""
     if os.path.isdir(path):
         yield from _inside(path)
     elif not os.path.exists(path) and glob.has_magic(path):
@@ -119,7 +119,7 @@ def _named_by(path: str) -> Iterator[str]:
 
 
 def _inside(folder: str) -> Iterator[str]:
-    """The videos of a folder and its subfolders; links are followed, never in circles."""
+    """Yields the videos of a folder and its subfolders; links are followed, never in circles."""
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -133,7 +133,7 @@ def _inside(folder: str) -> Iterator[str]:
 
 
 def _start(names: Sequence[str], listed_in: Path) -> str:
-    """The folder that holds most of these names; the list's own when none holds any."""
+    """Returns the folder that holds most of these names; the list's own when none holds any."""
     own = os.path.dirname(str(listed_in))
     above = os.path.join(own, os.pardir)
     places = [own, "", *_subfolders(own), above, *_subfolders(above)]
@@ -149,7 +149,7 @@ def _subfolders(folder: str) -> list[str]:
 
 
 def _name(path: Path, row: Mapping[str, object]) -> str:
-    """The path that a row of a list names."""
+    """Returns the path that a row of a list names."""
     if set(WEBVID) <= set(row):
         return f"{row['page_dir']}/{row['videoid']}.mp4"
     for column in COLUMNS:

@@ -1,4 +1,4 @@
-"""A page and some clips, served to this machine only: ranges of bytes so that browsers can seek, JSON for the rest."""
+"""HTTP server of a page and some clips, for this machine only: byte ranges so that browsers can seek, and JSON."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def serve(page: bytes, clips: Sequence[str], answers: Answers, port: int) -> Non
 
 
 def make_server(page: bytes, clips: Sequence[str], answers: Answers, port: int) -> ThreadingHTTPServer:
-    """A server that is not running yet; close it, and what it converted is removed.
+    """Returns a server that is not running yet; closing it removes the clips that it converted.
 
     - GET / is the page
     - GET /clip/3 the fourth clip as it is, /converted/3 the same as WebM for browsers that cannot play it
@@ -75,7 +75,7 @@ class _Server(ThreadingHTTPServer):
         shutil.rmtree(self.folder, ignore_errors=True)
 
     def converted(self, number: int, clip: str) -> Path:
-        """The clip as WebM, converted when it is first asked for."""
+        """Returns the clip as WebM, converted at its first request."""
         path = self.folder / f"{number}.webm"
         with self.converting:
             if not path.exists():
@@ -120,7 +120,7 @@ class _Requests(BaseHTTPRequestHandler):
         """Says nothing: the terminal belongs to the person who judges."""
 
     def _is_local(self) -> bool:
-        """Whether the page was asked for by a name of this machine, and not by one that only leads here."""
+        """Returns whether the Host header names this machine; others that lead here are refused (DNS rebinding)."""
         return re.sub(r":\d+$", "", self.headers.get("Host", "")) in HERE
 
     def _give(self, body: bytes, kind: str) -> None:
@@ -169,7 +169,7 @@ class _Requests(BaseHTTPRequestHandler):
 
 
 def byte_range(header: str, size: int) -> tuple[int, int] | None:
-    """The first and the last byte that a Range header asks for; all without one; None if there are no such bytes.
+    """Returns the first and last byte that a Range header requests; all without one; None if there are no such bytes.
 
     Source: RFC 9110, section 14.1.2, one range. Anything else counts as no header, as it says.
     """

@@ -1,4 +1,4 @@
-"""Where scores go: a file of JSON lines that survives being stopped, Parquet, or a data set's own metadata.jsonl."""
+"""Outputs for scores: a file of JSON lines that survives being stopped, Parquet, or a data set's own metadata.jsonl."""
 
 from __future__ import annotations
 
@@ -227,7 +227,7 @@ def bad_files_path(out: Path) -> Path:
 
 
 def _ignore(path: str, reason: str) -> None:
-    """Bad files are only named on stderr."""
+    """Does nothing: bad files are only named on stderr."""
 
 
 def _line(record: Mapping[str, Any]) -> str:

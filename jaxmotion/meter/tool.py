@@ -220,7 +220,7 @@ class _Scoring:
         bar.done()
 
     def _is_current(self, record: Record) -> bool:
-        """Whether this run would give the same record for that content."""
+        """Returns whether this run would give the same record for that content."""
         return record["meter"] == self.meter.name and record.get("sampled", self.max_windows) == self.max_windows
 
     def _settle(self, outcome: _KnownFile | _BadFile, bar: Progress) -> None:

@@ -1,8 +1,8 @@
-"""Points followed from each frame of a clip to the next, on a grid that is laid anew for every frame.
+"""Point tracks from each frame of a clip to the next, on a grid that is laid anew for every frame.
 
 Source: MotionStone (arXiv:2412.05848), Data for Motion NetworkMeter: "the tracking method", whose name is lost.
-Unsaid there, chosen here: pyramidal Lucas-Kanade (Bouguet 2001, as in OpenCV) out of the box, and RAFT as the better
-one (`raft_tracks`); both followed there and back again, and dropped where that does not lead home.
+Not specified in the paper; we use: pyramidal Lucas-Kanade (Bouguet 2001, as in OpenCV) out of the box, and RAFT as the
+better one (`raft_tracks`); both followed there and back again, and dropped where that does not lead home.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ LARGEST = 480
 
 @dataclasses.dataclass(frozen=True)
 class Tracks:
-    """Where points are in a frame and in the next one, in pixels of the clip (x y; a pixel's middle is at 0.5)."""
+    """Positions of points in a frame and in the next one, in pixels of the clip (x y; a pixel's middle is at 0.5)."""
 
     start: Float[np.ndarray, "T-1 N 2"]
     end: Float[np.ndarray, "T-1 N 2"]
@@ -38,7 +38,7 @@ Tracker = Callable[[UInt8[np.ndarray, "T H W 3"]], Tracks]
 
 @dataclasses.dataclass(frozen=True)
 class LucasKanade:
-    """OpenCV's pyramidal Lucas-Kanade. Needs the extra `opencv`."""
+    """Tracks points by OpenCV's pyramidal Lucas-Kanade. Needs the extra `opencv`."""
 
     window: int = 15
     """Pixels a side of the patch that is compared."""
@@ -50,7 +50,7 @@ class LucasKanade:
     """Least smaller eigenvalue of a patch's gradients, as OpenCV norms it."""
 
     def __call__(self, video: UInt8[np.ndarray, "T H W 3"]) -> Tracks:
-        """Follows the grid through a clip."""
+        """Tracks the grid through a clip."""
         cv2 = opencv()
         height, width = video.shape[1:3]
         scale = min(1.0, LARGEST / max(height, width))
@@ -74,7 +74,7 @@ class LucasKanade:
 
 
 def grid_points(height: int, width: int) -> tuple[Float[np.ndarray, "N 2"], tuple[int, int]]:
-    """The grid's points (x y) in a picture of that size, and its rows and columns."""
+    """Returns the grid's points (x y) in a picture of that size, and its rows and columns."""
     rows, columns = POINTS if width >= height else POINTS[::-1]
     y, x = (np.arange(rows) + 0.5) * height / rows, (np.arange(columns) + 0.5) * width / columns
     return np.stack(np.meshgrid(x, y), -1).reshape(-1, 2), (rows, columns)

@@ -170,19 +170,19 @@ def _tiled(path: str, timeline: Timeline, spec: WindowSpec, max_windows: int) ->
 
 
 def _evenly(count: int, limit: int) -> list[int]:
-    """Indices 0..count-1, at most `limit`, spread evenly from the first to the last; all for 0."""
+    """Returns at most `limit` of the indices 0..count-1, spread evenly from the first to the last; all for 0."""
     if not limit or count <= limit:
         return list(range(count))
     return np.rint(np.linspace(0, count - 1, limit)).astype(int).tolist() if limit > 1 else [count // 2]
 
 
 def _tick(stream: VideoStream) -> Fraction:
-    """Seconds of one unit of the stream's timestamps."""
+    """Returns the seconds of one unit of the stream's timestamps."""
     return stream.time_base or Fraction(0)
 
 
 def _stated_seconds(container: InputContainer, stream: VideoStream) -> float:
-    """The duration that the file states; 0 when it states none."""
+    """Returns the duration that the file states, seconds; 0 when it states none."""
     if stream.duration:
         return float(stream.duration * _tick(stream))
     return float(container.duration or 0) / av.time_base

@@ -1,1 +1,1 @@
-"""Clips as arrays: which frames to take, how alike two frames are, how fast a clip moves."""
+"""Clips as arrays: decoding and encoding, frame selection, similarity of frames, measures of motion."""

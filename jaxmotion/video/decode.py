@@ -27,7 +27,7 @@ class BadClipError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class Timeline:
-    """When each frame of a file is shown: in the units of the file, rising, and in seconds."""
+    """Presentation times of a file's frames: in the units of the file, rising, and in seconds."""
 
     pts: np.ndarray
     seconds: Float[np.ndarray, " N"]
@@ -36,7 +36,7 @@ class Timeline:
 
 
 def read_timeline(path: str) -> Timeline:
-    """The times of all frames. Reads the file's packets and decodes none of them, where they carry their times.
+    """Reads the times of all frames from the file's packets; decodes none of them, where they carry their times.
 
     Raises:
         BadClipError: not a video, cut off, or without frames.
@@ -46,7 +46,7 @@ def read_timeline(path: str) -> Timeline:
 
 
 def read_size(path: str) -> tuple[int, int]:
-    """(height, width) at which a player shows the file: upright, with square pixels. Decodes one frame.
+    """Reads (height, width) at which a player shows the file: upright, with square pixels. Decodes one frame.
 
     Raises:
         BadClipError: none can be decoded.
@@ -58,7 +58,7 @@ def read_size(path: str) -> tuple[int, int]:
 
 
 def read_clip(path: str, frames: int, fps: float, size: tuple[int, int], where: float) -> UInt8[np.ndarray, "T H W 3"]:
-    """A clip of so many frames at that rate, chosen by time, cropped about the middle and resized to (height, width).
+    """Reads a clip of that many frames at that rate, chosen by time, centre-cropped and resized to (height, width).
 
     Frames are turned upright and pixels made square as the file's header asks. Decoding starts at the last key frame
     before the clip and ends with its last frame; frames in between that nothing else refers to are skipped.
@@ -91,7 +91,7 @@ def read_clip(path: str, frames: int, fps: float, size: tuple[int, int], where: 
 
 
 def latest_time(timeline: Timeline, frames: int, fps: float) -> float:
-    """The last time, in seconds, at which a clip can start.
+    """Returns the last time, in seconds, at which a clip can start.
 
     Raises:
         BadClipError: the file is too short for one.
@@ -104,7 +104,7 @@ def latest_time(timeline: Timeline, frames: int, fps: float) -> float:
 
 @contextmanager
 def opened(path: str) -> Iterator[tuple[Any, Any]]:
-    """The file and its video stream; whatever goes wrong inside becomes a `BadClipError`."""
+    """Opens a file; yields it and its video stream. Errors of FFmpeg inside become a `BadClipError`."""
     try:
         if os.path.getsize(path) == 0:
             raise BadClipError("the file is empty")
@@ -123,7 +123,7 @@ def opened(path: str) -> Iterator[tuple[Any, Any]]:
 
 
 def timeline_of(container: Any, stream: Any) -> Timeline:
-    """The times of the frames that are there, from an opened file; `damage` says what is not.
+    """Returns the times of the frames that are in an opened file; `damage` says which are missing.
 
     Raises:
         BadClipError: no frames, or frames without times.
@@ -145,7 +145,7 @@ def timeline_of(container: Any, stream: Any) -> Timeline:
 
 
 def frames_at(container: Any, stream: Any, needed: np.ndarray, *, seek: int | None) -> Iterator[Any]:
-    """The frames with these times that can be decoded; behind damage, from the next key frame on.
+    """Yields the frames with these times that can be decoded; behind damage, from the next key frame on.
 
     Args:
         container: the opened file.
@@ -175,13 +175,13 @@ def frames_at(container: Any, stream: Any, needed: np.ndarray, *, seek: int | No
 
 
 def displayed_size(frame: Any, stream: Any) -> tuple[int, int]:
-    """(height, width) at which a player shows the frame: upright, with square pixels."""
+    """Returns (height, width) at which a player shows the frame: upright, with square pixels."""
     height, width = frame.height, round(frame.width * float(stream.sample_aspect_ratio or 1))
     return (width, height) if _quarter_turns(frame) % 2 else (height, width)
 
 
 def scaled(frame: Any, size: tuple[int, int], reformatter: VideoReformatter) -> UInt8[np.ndarray, "H W 3"]:
-    """The whole frame, upright, at (height, width), squeezed where the aspect is another."""
+    """Resizes the whole frame, upright, to (height, width), squeezed where the aspect is another."""
     turns = _quarter_turns(frame)
     tall, wide = size[::-1] if turns % 2 else size
     picture = reformatter.reformat(frame, wide, tall, "rgb24", interpolation=SCALING, threads=1).to_ndarray()
@@ -196,12 +196,12 @@ def _undamaged(container: Any, stream: Any) -> Timeline:
 
 
 def _quarter_turns(frame: Any) -> int:
-    """How often a frame must be turned counterclockwise by 90 degrees to stand upright."""
+    """Returns the number of counterclockwise turns by 90 degrees that bring a frame upright."""
     return round(frame.rotation / 90) % 4
 
 
 def _fitted(frame: Any, stream: Any, size: tuple[int, int], reformatter: VideoReformatter) -> np.ndarray:
-    """The middle of a frame, upright, at (height, width)."""
+    """Centre-crops a frame, upright, and resizes it to (height, width)."""
     height, width = size
     quarter_turns = _quarter_turns(frame)
     if quarter_turns % 2:

@@ -1,4 +1,4 @@
-"""Writing clips as mp4 and gif."""
+"""Writes clips as mp4 and gif."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ COMFORTABLE = 256
 
 
 def write_clip(path: str | Path, video: Video, fps: float) -> Path:
-    """Write a clip as the suffix of `path` says: .mp4 or .gif. Small clips are enlarged.
+    """Writes a clip as the suffix of `path` says: .mp4 or .gif. Small clips are enlarged.
 
     Raises:
         ValueError: another suffix.
@@ -33,7 +33,7 @@ def write_clip(path: str | Path, video: Video, fps: float) -> Path:
 
 
 def writer_of(path: str | Path) -> Callable[[Path, Video, float], Path]:
-    """The function that writes the kind of file `path` names; call it early to fail before the work is done.
+    """Returns the function that writes the kind of file `path` names; call it early to fail before the work is done.
 
     Raises:
         ValueError: the suffix is neither .mp4 nor .gif.
@@ -46,7 +46,7 @@ def writer_of(path: str | Path) -> Callable[[Path, Video, float], Path]:
 
 
 def enlarge(video: UInt8[np.ndarray, "... H W 3"], comfortable: int = COMFORTABLE) -> UInt8[np.ndarray, "... H2 W2 3"]:
-    """The clip (or picture) enlarged by the whole factor that brings its shorter side nearest to `comfortable`.
+    """Enlarges a clip (or picture) by the integer factor that brings its shorter side nearest to `comfortable`.
 
     Lanczos; nothing is cropped, and clips that are large enough stay as they are.
     """
@@ -61,7 +61,7 @@ def enlarge(video: UInt8[np.ndarray, "... H W 3"], comfortable: int = COMFORTABL
 
 
 def write_mp4(path: str | Path, video: Video, fps: float, *, crf: int = 16) -> Path:
-    """Write a clip as H.264 in yuv420p with its index in front, which browsers play while they load it.
+    """Writes a clip as H.264 in yuv420p with its index in front, which browsers play while they load it.
 
     The colours are BT.709 and say so. Odd sizes get one more row or column (the last one again), since yuv420p has
     even sizes only. `crf` is x264's quality, 0 (lossless) to 51.
@@ -89,7 +89,7 @@ def write_mp4(path: str | Path, video: Video, fps: float, *, crf: int = 16) -> P
 
 
 def write_gif(path: str | Path, video: Video, fps: float) -> Path:
-    """Write a clip as an endless gif with one palette for all its frames.
+    """Writes a clip as an endless gif with one palette for all its frames.
 
     A gif counts time in hundredths of a second; durations are rounded so that their sum stays right.
     """
@@ -120,7 +120,7 @@ def _even(pixels: int) -> int:
 
 @contextmanager
 def _in_place(path: Path) -> Iterator[Path]:
-    """A temporary file beside `path` that takes its place at the end, or is removed when something goes wrong."""
+    """Yields a temporary file beside `path` that takes its place at the end, or is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")
     try:

@@ -1,4 +1,4 @@
-"""How fast a clip moves, by dense optical flow.
+"""Motion speed of clips by dense optical flow.
 
 The flow is a pyramidal, iterative Lucas-Kanade (Lucas and Kanade, IJCAI 1981; Bouguet 2001) with the smoothness pull of
 Horn and Schunck (1981), the mixture of Bruhn et al. (IJCV 61(3), 2005): where the pictures say nothing, a pixel takes
@@ -35,7 +35,7 @@ _PIXELS_AT_ONCE = 1 << 19
 
 
 def motion_speed(video: UInt8[np.ndarray | Array, "*batch T H W 3"], fps: float | np.ndarray) -> np.ndarray:
-    """float32 [*batch]: the mean displacement of a clip's pixels, in image diagonals per second.
+    """Returns float32 [*batch]: the mean displacement of a clip's pixels, in image diagonals per second.
 
     Args:
         video: one clip or a batch of them, at least 2 frames each.
@@ -55,7 +55,7 @@ def motion_speed(video: UInt8[np.ndarray | Array, "*batch T H W 3"], fps: float 
 
 
 def optical_flow(first: Float[Array, "N H W"], second: Float[Array, "N H W"]) -> Float[Array, "N H W 2"]:
-    """Displacement (right, down) in pixels from each first picture to its second, grey in 0..1.
+    """Returns the displacement (right, down) in pixels from each first picture to its second, grey in 0..1.
 
     It belongs to the moment half-way between the two: first(p - flow / 2) = second(p + flow / 2).
     """
@@ -69,7 +69,7 @@ def optical_flow(first: Float[Array, "N H W"], second: Float[Array, "N H W"]) ->
 
 
 def _mean_lengths(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """[N] mean length of the flow of N pairs, 2^k at a time and the last filled up, so that few sizes are compiled."""
+    """Returns [N] mean flow lengths of N pairs, 2^k at a time and the last padded, so that few sizes are compiled."""
     count, height, width, _ = first.shape
     at_once = 1 << max(0, min(count - 1, _PIXELS_AT_ONCE // (height * width) - 1)).bit_length()
     lengths = []
@@ -92,7 +92,7 @@ def _grey(pixels: UInt8[Array, "N H W 3"]) -> Float[Array, "N H W"]:
 
 
 def _refine(pair: Float[Array, "2 N H W"], flow: Float[Array, "N 2 H W"]) -> Float[Array, "N 2 H W"]:
-    """Iterations at one level. Each solves, at every pixel, (A + k) flow' = A flow - b + k mean(flow).
+    """Iterates at one level; each iteration solves, at every pixel, (A + k) flow' = A flow - b + k mean(flow).
 
     A = W * (g g^T) and b = W * (g d), W the window, g the gradient and d the difference of the warped pictures. Pixels
     that either picture does not show do not count. In the mean of the neighbours' flow each counts as much as its
@@ -126,7 +126,7 @@ def _refine(pair: Float[Array, "2 N H W"], flow: Float[Array, "N 2 H W"]) -> Flo
 def _look_up(
     pictures: Float[Array, "*batch H W"], row: Float[Array, "*batch H W"], column: Float[Array, "*batch H W"]
 ) -> tuple[Float[Array, "*batch H W"], Bool[Array, "*batch H W"]]:
-    """Bilinear values at fractional places, and whether the places lie inside; outside, the nearest edge's value."""
+    """Returns bilinear values at fractional places (outside, the nearest edge's), and whether these lie inside."""
     *batch, height, width = pictures.shape
     inside = (row >= 0) & (row <= height - 1) & (column >= 0) & (column <= width - 1)
     row, column = jnp.clip(row, 0, height - 1), jnp.clip(column, 0, width - 1)
@@ -144,13 +144,13 @@ def _look_up(
 
 
 def picture_gradient(picture: Float[Array, "N H W"]) -> tuple[Array, Array]:
-    """Central differences to the right and down; the edges go on as they are."""
+    """Returns central differences to the right and down; edges are replicated."""
     padded = jnp.pad(picture, ((0, 0), (1, 1), (1, 1)), mode="edge")
     return (padded[:, 1:-1, 2:] - padded[:, 1:-1, :-2]) / 2, (padded[:, 2:, 1:-1] - padded[:, :-2, 1:-1]) / 2
 
 
 def halve(pictures: Float[Array, "*batch H W"]) -> Float[Array, "*batch h w"]:
-    """Pictures of half the size, without aliasing."""
+    """Halves the size of pictures, without aliasing."""
     height, width = (size // 2 * 2 for size in pictures.shape[-2:])
     pictures = blur(pictures, 0.7)[..., :height, :width]
     rows = pictures[..., ::2, :] + pictures[..., 1::2, :]
@@ -158,7 +158,7 @@ def halve(pictures: Float[Array, "*batch H W"]) -> Float[Array, "*batch h w"]:
 
 
 def _widen(flow: Float[Array, "N 2 h w"], height: int, width: int) -> Float[Array, "N 2 H W"]:
-    """The flow of a level as a first guess for the next finer one (itself, if it is of that size already)."""
+    """Upsamples the flow of a level as a first guess for the next finer one (itself, if it is of that size already)."""
     h, w = flow.shape[-2:]
     if (h, w) == (height, width):
         return flow
@@ -167,15 +167,16 @@ def _widen(flow: Float[Array, "N 2 h w"], height: int, width: int) -> Float[Arra
 
 
 def blur(pictures: Float[Array, "*batch H W"], sigma: float, border: str = "edge") -> Float[Array, "*batch H W"]:
-    """Gaussian mean, as a product with one band matrix per axis: quick to compile and quick on every device."""
+    """Gaussian blur as a product with one band matrix per axis: quick to compile and quick on every device."""
     down, right = (jnp.asarray(_band(size, sigma, border)) for size in pictures.shape[-2:])
     return jnp.einsum("hy,...yx,wx->...hw", down, pictures, right, precision=jax.lax.Precision.HIGHEST)
 
 
 @functools.lru_cache(maxsize=64)
 def _band(size: int, sigma: float, border: str) -> np.ndarray:
-    """float32 [size size]: row i holds the weights of the mean around pixel i. Beyond the border lies the edge's value
-    (`edge`) or nothing (`constant`).
+    """Returns float32 [size size]: row i has the weights of the mean around pixel i.
+
+    border: beyond it lies the edge's value (`edge`) or nothing (`constant`).
     """
     reach = math.ceil(3 * sigma)
     weights = np.exp(-0.5 * (np.arange(-reach, reach + 1) / sigma) ** 2)

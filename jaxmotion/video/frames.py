@@ -61,7 +61,7 @@ def unseen_seconds(seconds: Float[np.ndarray, " N"], windows: Sequence[Int[np.nd
 
 
 def frame_indices(timestamps: np.ndarray, num_frames: int, fps: float, start: float) -> np.ndarray:
-    """int64 [num_frames]: for each time start + k / fps, the source frame nearest to it (the earlier one of two).
+    """Returns int64 [num_frames]: the source frame nearest to each time start + k / fps (the earlier one of two).
 
     Args:
         timestamps: [N], when each source frame is shown, in seconds, rising. Need not begin at 0 nor be evenly spaced.
@@ -86,7 +86,7 @@ def frame_indices(timestamps: np.ndarray, num_frames: int, fps: float, start: fl
 
 
 def latest_start(timestamps: np.ndarray, num_frames: int, fps: float) -> float:
-    """The last time, in seconds, at which a clip can start; the first one is timestamps[0].
+    """Returns the last time, in seconds, at which a clip can start; the first one is timestamps[0].
 
     Raises:
         ValueError: not even a clip from the first frame fits.

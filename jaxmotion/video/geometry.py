@@ -1,4 +1,4 @@
-"""Known motion: where a camera and the objects before it put every point of the scene, frame by frame.
+"""Ground-truth motion: maps of a camera and of objects that put every point of the scene, frame by frame.
 
 The scene is a plane, and its coordinates are those of the first frame: x to the right and y down, in pixels, the frame
 covering [0, W] x [0, H]. A *placement* is one affine map per frame, [T 2 3]. The camera's placement takes a point of
@@ -66,19 +66,19 @@ SHAKE_HERTZ = (0.7, 2.5)
 
 
 def identity(frames: int) -> Placement:
-    """The placement of what never moves."""
+    """Returns the placement of a still object or camera."""
     return np.broadcast_to(np.eye(2, 3), (frames, 2, 3)).copy()
 
 
 def compose(outer: Placement, inner: Placement) -> Placement:
-    """First `inner`, then `outer`, frame by frame."""
+    """Composes placements frame by frame: first `inner`, then `outer`."""
     linear = outer[..., :2] @ inner[..., :2]
     offset = outer[..., :2] @ inner[..., 2:] + outer[..., 2:]
     return np.concatenate([linear, offset], -1)
 
 
 def invert(placement: Placement) -> Placement:
-    """The map back, frame by frame."""
+    """Returns the inverse maps, frame by frame."""
     (a, b, x), (c, d, y) = np.moveaxis(placement, 0, -1)
     scale = 1.0 / (a * d - b * c)
     linear = np.stack([d, -b, -c, a], -1).reshape(-1, 2, 2) * scale[:, None, None]
@@ -86,18 +86,18 @@ def invert(placement: Placement) -> Placement:
 
 
 def apply(placement: Placement, points: Float[np.ndarray, "*N 2"]) -> Float[np.ndarray, "T *N 2"]:
-    """Where points that are the same in all frames ([N 2]) or their own in each ([T N 2]) are put."""
+    """Maps points, the same in all frames ([N 2]) or others in each ([T N 2])."""
     points = points if points.ndim == 3 else points[None]
     return points @ placement[..., :2].swapaxes(-1, -2) + placement[:, None, :, 2]
 
 
 def corners(height: int, width: int) -> Float[np.ndarray, "4 2"]:
-    """The four corners of the frame."""
+    """Returns the four corners of the frame."""
     return np.array([[0, 0], [width, 0], [0, height], [width, height]], np.float64)
 
 
 def camera_step(kind: str, way: str, angle: float, speed: float, fps: float, height: int, width: int) -> np.ndarray:
-    """The map [2 3] from one frame to the next of a steady camera whose corners move at `speed`.
+    """Returns the map [2 3] from one frame to the next of a steady camera whose corners move at `speed`.
 
     A corner is half a diagonal from the middle. So a zoom by the factor 1 + 2 speed/fps moves it by speed/fps
     diagonals, and so does a roll by 2 arcsin(speed/fps); a pan does by definition.
@@ -116,7 +116,7 @@ def camera_step(kind: str, way: str, angle: float, speed: float, fps: float, hei
 
 
 def steady_camera(steps: Sequence[np.ndarray], frames: int) -> Placement:
-    """The placement of a camera that makes the same steps, one after the other, from every frame to the next."""
+    """Returns the placement of a camera that makes the same steps, one after the other, between any two frames."""
     step = identity(1)
     for part in steps:
         step = compose(part[None], step)
@@ -129,7 +129,7 @@ def steady_camera(steps: Sequence[np.ndarray], frames: int) -> Placement:
 def shaken(
     placement: Placement, rms: float, fps: float, height: int, width: int, rng: np.random.Generator
 ) -> Placement:
-    """The placement with a hand's tremble on top: sums of slow waves along x and y, whose step has the given rms.
+    """Adds hand shake to a placement: sums of slow waves along x and y, whose step has the given rms.
 
     rms: root mean square over frame pairs of the step's length per second, as a fraction of the diagonal.
     """
@@ -147,7 +147,7 @@ def shaken(
 
 
 def camera_speeds(camera: Placement, fps: float, height: int, width: int) -> tuple[float, float]:
-    """The camera's speed (see the top) and the root mean square of the same displacements."""
+    """Returns the camera's speed (see the top) and the root mean square of the same displacements."""
     if len(camera) < 2:
         return 0.0, 0.0
     at = corners(height, width)
@@ -157,14 +157,14 @@ def camera_speeds(camera: Placement, fps: float, height: int, width: int) -> tup
 
 
 def object_speed(scene: Float[np.ndarray, "T N 2"], fps: float, height: int, width: int) -> float:
-    """The speed (see the top) of points that are spread evenly over an object, given their places in the scene."""
+    """Returns the speed (see the top) of points spread evenly over an object, given their places in the scene."""
     if len(scene) < 2:
         return 0.0
     return float(np.linalg.norm(np.diff(scene, axis=0), axis=-1).mean() * fps / np.hypot(height, width))
 
 
 def rotation(angle: float | np.ndarray) -> np.ndarray:
-    """[.. 2 2]: turns clockwise as seen (y points down) by the angle in radians."""
+    """Returns [.. 2 2]: rotation clockwise as seen (y points down) by the angle in radians."""
     cos, sin = np.cos(angle), np.sin(angle)
     return np.stack([np.stack([cos, -sin], -1), np.stack([sin, cos], -1)], -2)
 
@@ -172,7 +172,7 @@ def rotation(angle: float | np.ndarray) -> np.ndarray:
 def object_moves(
     kind: str, way: str, angle: float, step: float, radius: float, reach: float, frames: int
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """One kind of motion of an object as (offset [T 2] in pixels, turn [T] in radians, size [T] as a factor).
+    """Returns one kind of object motion: (offset [T 2] in pixels, turn [T] in radians, size [T] as a factor).
 
     Args:
         kind: `translate`, `rotate`, `scale` or `still`.
@@ -197,7 +197,7 @@ def object_moves(
 
 
 def wobble(points: Float[np.ndarray, "*P 2"], amplitude: float, phase: Float[np.ndarray, "*P"]) -> np.ndarray:
-    """Points of an object bent by a wave that runs through it: x moves by a sine of y and `phase`; y stays.
+    """Bends an object's points by a wave that runs through it: x moves by a sine of y and `phase`; y stays.
 
     Its own inverse with the amplitude negated.
     """
@@ -209,7 +209,7 @@ def wobble(points: Float[np.ndarray, "*P 2"], amplitude: float, phase: Float[np.
 def wobble_amplitude(
     step: float, radius: float, points: Float[np.ndarray, "N 2"], phase: Float[np.ndarray, "T 1"]
 ) -> float:
-    """The amplitude with which those points move by `step` pixels a frame on average."""
+    """Returns the amplitude with which these points move by `step` pixels a frame on average."""
     unit = np.sin(WOBBLE_WAVES * points[None, :, 1] + phase)
     mean = np.abs(np.diff(unit, axis=0)).mean() if len(phase) > 1 else 0.0
     return min(step / (radius * mean), LARGEST_WOBBLE) if mean > 0 else 0.0

@@ -1,4 +1,4 @@
-"""Features of a frame that need no trained network: histograms of the directions of its gradients.
+"""Features of a frame without a trained network: histograms of oriented gradients.
 
 Source: "Histograms of Oriented Gradients for Human Detection" (Dalal and Triggs, 2005).
 """
@@ -15,10 +15,10 @@ CELLS = (4, 8, 16)
 
 
 def feature_difference(video: UInt8[Array, "T H W 3"]) -> Float[Array, ""]:
-    """Mean distance between the features of neighbouring frames: MotionStone's "S" (arXiv:2412.05848, Table 2).
+    """Returns the mean distance of neighbouring frames' features: MotionStone's "S" (arXiv:2412.05848, Table 2).
 
-    Unsaid there, chosen here: histograms of gradients at three sizes of cells, each normed, because no pretrained
-    network comes with this package.
+    Not specified in the paper; we use: histograms of gradients at three sizes of cells, each normed, because no
+    pretrained network comes with this package.
     """
     grey = jnp.asarray(video, jnp.float32).mean(-1) / 255
     differences = []
@@ -29,7 +29,7 @@ def feature_difference(video: UInt8[Array, "T H W 3"]) -> Float[Array, ""]:
 
 
 def histograms(grey: Float[Array, "T H W"], cell: int) -> Float[Array, "T h w D"]:
-    """Histograms of the gradients' directions in every cell, with norm 1 where there is a gradient."""
+    """Returns histograms of the gradients' directions in every cell, with norm 1 where there is a gradient."""
     down, right = jnp.gradient(grey, axis=(1, 2))
     strength, angle = jnp.hypot(right, down), jnp.arctan2(down, right)
     share = (angle / (2 * jnp.pi) * BINS) % BINS

@@ -12,12 +12,12 @@ from PIL import Image, ImageOps
 
 
 def load_photo(path: str | Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
-    """The photo in a file, cropped and resized to (height, width)."""
+    """Loads a photo, cropped and resized to (height, width)."""
     return fit(load_image(path), size)
 
 
 def load_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
-    """Any picture file as RGB: turned as its EXIF says, transparency laid on white, 16 bit scaled to 8, first frame.
+    """Loads any picture file as RGB: turned as its EXIF says, transparency on white, 16 bit scaled to 8, first frame.
 
     Raises:
         FileNotFoundError: there is no such file.
@@ -53,7 +53,7 @@ def load_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def fit(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "height width 3"]:
-    """The largest centred part of the picture with the wanted shape, resized (Lanczos) to `size` (height, width)."""
+    """Crops the largest centred part with the aspect of `size` (height, width); resizes it (Lanczos) to that size."""
     height, width = size
     rows, columns = image.shape[:2]
     scale = min(rows / height, columns / width)
@@ -63,7 +63,7 @@ def fit(image: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.nd
 
 
 def _rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
-    """A loaded picture of any mode as uint8 RGB; transparent parts become white."""
+    """Converts a loaded picture of any mode to uint8 RGB; transparent parts become white."""
     if picture.mode == "F" or picture.mode.startswith("I"):
         return np.repeat(_eight_bit(np.asarray(picture))[..., None], 3, axis=-1)
     if picture.has_transparency_data:
@@ -74,7 +74,7 @@ def _rgb(picture: Image.Image) -> UInt8[np.ndarray, "H W 3"]:
 
 
 def _eight_bit(values: Num[np.ndarray, "H W"]) -> UInt8[np.ndarray, "H W"]:
-    """Grey values of 16-bit, 32-bit and float pictures on 0..255.
+    """Scales grey values of 16-bit, 32-bit and float pictures to 0..255.
 
     White is 65535 in 16 bits. Wider files do not say; there it is the smallest of 1 (floats only), 255 and 65535 that
     holds all values, or else the largest value.
@@ -93,7 +93,7 @@ def _head(path: Path) -> bytes:
 
 
 def _looks_like(head: bytes) -> str:
-    """What a file that is no picture seems to be, from its first bytes."""
+    """Guesses the kind of a file that is no picture from its first bytes."""
     if head[4:8] == b"ftyp":
         return "a HEIC/AVIF photo" if head[8:12] in {b"heic", b"heix", b"mif1", b"msf1", b"avif"} else "a video"
     if head.startswith(b"%PDF"):

@@ -1,4 +1,4 @@
-"""Which clips there are and what their captions say, from the forms that people already have.
+"""Lists clips and their captions from the forms in which data sets of videos come.
 
 - A Hugging Face video folder: `metadata.jsonl` or `metadata.csv` with `file_name` and a caption, in the folder or
   its subfolders.
@@ -41,14 +41,14 @@ class ClipFile:
 
 @dataclasses.dataclass(frozen=True)
 class Listing:
-    """What was found, in the order of the ids, and in which form."""
+    """The clips that were found, in the order of their ids, and the form of their list."""
 
     form: str
     files: tuple[ClipFile, ...]
 
 
 def list_clips(path: Path, root: Path | None = None) -> Listing:
-    """The clips of a folder or of a list file.
+    """Lists the clips of a folder or of a list file.
 
     Args:
         path: the folder or the file.
@@ -87,7 +87,7 @@ def _listing(form: str, entries: Iterable[tuple[Path, str]]) -> Listing:
 
 
 def _read_list(path: Path) -> list[tuple[str, str]]:
-    """Names and captions of a list file, as they stand there."""
+    """Reads the names and captions of a list file, as they stand there."""
     rows = list(_json_rows(path) if path.suffix == ".jsonl" else _csv_rows(path))
     if not rows:
         raise ValueError(f"{path} lists no clip.")
@@ -145,7 +145,7 @@ def _resolved(entries: list[tuple[str, str]], listed_in: Path, root: Path | None
 
 
 def _root_of(names: Sequence[str], listed_in: Path) -> Path:
-    """The folder that holds most of these names; the list's own folder when none holds any."""
+    """Returns the folder that holds most of these names; the list's own folder when none holds any."""
     own = Path(os.path.abspath(listed_in)).parent
     places = [own, *_subfolders(own), own.parent, *_subfolders(own.parent)]
     return max(places, key=lambda place: sum((place / name).is_file() for name in names))

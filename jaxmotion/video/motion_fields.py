@@ -1,11 +1,11 @@
-"""What a small network should look at instead of pixels: where every patch went, and whether the camera explains it.
+"""Motion features for a small network in place of pixels: displacement of patches and residual of a fitted camera.
 
-Frames become one field per step: the speed of patches around cells of 8 x 8 pixels (`video.matching`), what is left of
-it beside a camera that is fitted to all of them, and how well each of three stories fits the pictures: the patch's own
+Frames become one field per step: the speed of patches around 8 x 8 pixel cells (`video.patch_matching`), its residual
+beside a camera that is fitted to all of them, and how well each of three hypotheses fits the pictures: the patch's own
 motion, the camera's, and none. All speeds are in diagonals per second, on the scale of the score, so neither the size
 of the pictures nor the frame rate plays a part.
 
-Unsaid in the paper, chosen here: everything. The paper's estimator reads pixels (`Pixels`).
+Not specified in the paper; we use: all of these features. The paper's estimator reads pixels (`Pixels`).
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _FARTHEST = 0.35  # diagonals in one step; what is found beyond is a mistake
 
 
 def motion_fields(video: UInt8[Array, "B T H W 3"], seconds: Float[Array, "B T-1"]) -> Float[Array, "B T-1 h w C"]:
-    """The fields of clips, `CHANNELS` values for every cell and step.
+    """Returns the motion fields of clips, `CHANNELS` values for every cell and step.
 
     Args:
         video: clips whose sides are multiples of 8 pixels.
@@ -68,7 +68,7 @@ def motion_fields(video: UInt8[Array, "B T H W 3"], seconds: Float[Array, "B T-1
 
 
 def camera_moves(fields: Float[Array, "B T-1 h w C"]) -> Float[Array, "B 4"]:
-    """What the fitted camera's pan, tilt, zoom and roll do to the corners, diagonals per second, mean over time."""
+    """Returns the corners' speeds by the fitted pan, tilt, zoom and roll, diagonals per second, mean over time."""
     scaled = jnp.abs(fields[:, :, 0, 0, _MOVES]) / 2
     return (unit.V0 * jnp.expm1(scaled * np.log1p(unit.FASTEST / unit.V0))).mean(1)
 
@@ -76,7 +76,7 @@ def camera_moves(fields: Float[Array, "B T-1 h w C"]) -> Float[Array, "B 4"]:
 def fit_camera(
     flow: Float[Array, "N h w 2"], trust: Float[Array, "N h w"], x: Float[Array, "h w"], y: Float[Array, "h w"]
 ) -> tuple[Float[Array, "N 3 2"], Float[Array, "N h w"]]:
-    """The affine motion that most of the trusted patches follow, and how much each of them follows it (0..1).
+    """Fits the affine motion that most of the trusted patches follow; returns also how much each follows it (0..1).
 
     Iteratively re-weighted least squares with Geman and McClure's weights, their scale shrinking from round to round.
 
@@ -104,7 +104,7 @@ def fit_camera(
 
 
 def camera_flow(camera: Float[Array, "N 3 2"], x: Float[Array, "h w"], y: Float[Array, "h w"]) -> Array:
-    """[N h w 2]: where the camera takes every cell, in diagonals."""
+    """Returns [N h w 2]: the displacement of every cell by the camera, in diagonals."""
     return jnp.einsum("hwi,nic->nhwc", jnp.stack([jnp.ones_like(x), x, y], -1), camera)
 
 
@@ -116,7 +116,7 @@ def _solve(matrix: Float[Array, "N 3 3"], right: Float[Array, "N 3 2"]) -> Float
 
 
 def _grey(video: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T H W"]:
-    """Grey levels with the same spread in all clips, as far as that does not magnify grain."""
+    """Returns grey levels with the same spread in all clips, as far as that does not magnify grain."""
     grey = jnp.einsum("...c,c->...", video.astype(jnp.float32) / 255, jnp.asarray(LUMA))
     spread = jnp.std(grey, axis=(1, 2, 3), keepdims=True)
     return grey * (_SPREAD / jnp.maximum(spread, _LEAST_SPREAD))
@@ -128,12 +128,12 @@ def _bounded(flow: Array) -> Array:
 
 
 def _turns(camera: Float[Array, "N 3 2"]) -> tuple[Array, Array]:
-    """What zoom and roll do to the corners, in diagonals: half of the growth and of the angle."""
+    """Returns the corners' displacement by zoom and roll, in diagonals: half of the growth and of the angle."""
     return (camera[:, 1, 0] + camera[:, 2, 1]) / 4, (camera[:, 1, 1] - camera[:, 2, 0]) / 4
 
 
 def _scaled(speed: Array) -> Array:
-    """0..1 and beyond: the score's scale without its ends."""
+    """Maps speeds to 0..1 and beyond on the score's logarithmic scale, without clipping."""
     return jnp.log1p(speed / unit.V0) / np.log1p(unit.FASTEST / unit.V0)
 
 
@@ -142,7 +142,7 @@ def _signed(speed: Array) -> Array:
 
 
 def _compressed(speed: Float[Array, "N h w 2"]) -> tuple[Array, Array, Array]:
-    """Right, down and length, the length on the score's scale."""
+    """Returns right, down and length, the length on the score's scale."""
     length = jnp.linalg.norm(speed, axis=-1)
     scaled = _scaled(length) * 2
     return (*(scaled * speed[..., i] / (length + 1e-6) for i in range(2)), scaled - 0.5)

@@ -43,13 +43,13 @@ Numbers = TypeVar("Numbers", float, np.ndarray, "jax.Array")
 
 
 def score(speed: Numbers) -> Numbers:
-    """The score 1..10 of a speed in diagonals per second; speeds outside 0..FASTEST count as the nearest of these."""
+    """Returns the score 1..10 of a speed in diagonals per second; speeds are clipped to 0..FASTEST."""
     xp = _namespace(speed)
     return LOWEST + (HIGHEST - LOWEST) * xp.log1p(xp.clip(speed, 0.0, FASTEST) / V0) / np.log1p(FASTEST / V0)  # pyright: ignore[reportReturnType]
 
 
 def speed(score: Numbers) -> Numbers:
-    """The speed in diagonals per second of a score; the inverse of `score`. Scores outside 1..10 are clipped."""
+    """Returns the speed in diagonals per second of a score; the inverse of `score`. Scores are clipped to 1..10."""
     xp = _namespace(score)
     share = (xp.clip(score, LOWEST, HIGHEST) - LOWEST) / (HIGHEST - LOWEST)
     return V0 * xp.expm1(share * np.log1p(FASTEST / V0))  # pyright: ignore[reportReturnType]

@@ -1,4 +1,4 @@
-"""OpenCV, for what needs it: drawing worlds and following points. It is an extra, for it is large."""
+"""OpenCV, for drawing scenes and tracking points. It is an extra, for it is large."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import Any
 
 @functools.cache
 def opencv() -> Any:
-    """The module `cv2`, told to stay on one thread: pictures here are small, and threads would wait for each other.
+    """Imports `cv2` and keeps it on one thread: pictures here are small, and threads would wait for each other.
 
     Raises:
         ValueError: it is not installed.

@@ -1,4 +1,4 @@
-"""Pairs of clips of which people said which one moves more, by object and by camera: a csv or jsonl file.
+"""Pairs of clips, judged by people as to which one moves more, by object and by camera: a csv or jsonl file.
 
     a,b,stronger_object,stronger_camera,who,seconds
     cat.mp4,train.mp4,b,tie,anna,6.4
@@ -8,7 +8,7 @@ or `tie`; empty where nobody judged. `who` judged and how many `seconds` it took
 the keys of an object on each line. `python -m jaxmotion.score label` writes such files.
 
 Source: MotionStone (arXiv:2412.05848, Motion Intensity Estimation) has 5,000 such pairs.
-Unsaid there, chosen here: the file, and ties.
+Not specified in the paper; we use: the file, and ties.
 """
 
 from __future__ import annotations
@@ -56,7 +56,7 @@ class Pair:
 
 
 def read_pairs(path: Path) -> list[Pair]:
-    """The pairs in a .csv or .jsonl file, with the clips as they are written there.
+    """Reads the pairs in a .csv or .jsonl file, with the clips as they are written there.
 
     Raises:
         ValueError: the file has another form, a column is missing, or a value is none of those that there are.
@@ -99,7 +99,7 @@ def write_pairs(pairs: Iterable[Pair], path: Path) -> None:
 
 
 def locate_pairs(pairs: Sequence[Pair], root: Path) -> list[Pair]:
-    """The same pairs with the paths of their clips, which start at `root`: the folder of the file, as it is written.
+    """Returns the pairs with the full paths of their clips, which start at `root`: the folder of the file.
 
     Raises:
         FileNotFoundError: clips are missing.

@@ -1,12 +1,12 @@
-"""Where patches of a picture go in the next one: quick, from coarse to fine, the same on every device.
+"""Motion of patches from a picture to the next one: quick, from coarse to fine, equal on every device.
 
 The search is the inverse compositional one of Baker and Matthews (IJCV 56(3), 2004) on a grid of overlapping patches,
 as in Dense Inverse Search (Kroeger et al., arXiv:1603.03590, section 2): what is solved for stays with the first
 picture, so that an iteration is one look-up of every patch. `flow` is more exact per pixel and several times slower.
 
-Unsaid there, chosen here: four levels whose finest is half the picture; patches of 8 x 8 pixels of a level, 4 apart; a
-mean over neighbours between levels, weighted by texture over mismatch, in place of the densification; patches compared
-without their means, so that a change of light is no motion.
+Not specified in the paper; we use: four levels whose finest is half the picture; patches of 8 x 8 pixels of a level, 4
+apart; a mean over neighbours between levels, weighted by texture over mismatch, in place of the densification;
+patches compared without their means, so that a change of light is no motion.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class Patches(NamedTuple):
 
 
 class Match(NamedTuple):
-    """Where the patches of pictures went.
+    """The displacement of the patches of pictures.
 
     flow: pixels of the picture, to the right and down. mismatch: mean absolute difference, grey levels. texture: how
     well a patch tells where it is, about the smaller eigenvalue of its mean squared gradient, squared grey levels.
@@ -55,7 +55,7 @@ class Match(NamedTuple):
 
 
 def match(before: Float[Array, "N H W"], after: Float[Array, "N H W"]) -> tuple[Match, Level]:
-    """Follows the patches around every cell of CELL x CELL pixels from each picture to the one after it.
+    """Matches the patches around every cell of CELL x CELL pixels of each picture with the one after it.
 
     Args:
         before: grey pictures, 0..1, whose sides are multiples of CELL.
@@ -81,14 +81,14 @@ def match(before: Float[Array, "N H W"], after: Float[Array, "N H W"]) -> tuple[
 
 
 def mismatch_of(level: Level, flow: Float[Array, "N h w 2"]) -> Float[Array, "N h w"]:
-    """The mismatch of the patches if they had moved by `flow` (pixels of the picture)."""
+    """Returns the mismatch of the patches if they had moved by `flow` (pixels of the picture)."""
     count = flow.shape[0]
     difference = _shown(level, flow.reshape(count, -1, 2) / 2) - level.patches.grey
     return jnp.abs(difference).mean((-1, -2)).reshape(count, level.rows, level.columns)
 
 
 class Level(NamedTuple):
-    """One size of the pictures: the patches of the first ones, and the second ones with a margin around them."""
+    """A level of the pyramid: the patches of the first pictures, and the second pictures with a margin around them."""
 
     patches: Patches
     after: Float[Array, "N a b"]
@@ -129,7 +129,7 @@ def _level(pair: Float[Array, "2 N H W"], margin: int) -> Level:
 
 
 def _search(level: Level, start: Array, iterations: int) -> tuple[Array, Array]:
-    """Gauss-Newton from `start`; where that goes far away or makes things worse, the start stays."""
+    """Gauss-Newton iterations from `start`; where they go far away or raise the mismatch, the start stays."""
     grey, right, down, _ = level.patches
     xx = (right * right).sum((-1, -2)) + _RIDGE
     yy = (down * down).sum((-1, -2)) + _RIDGE
@@ -153,7 +153,7 @@ def _search(level: Level, start: Array, iterations: int) -> tuple[Array, Array]:
 
 
 def _shown(level: Level, flow: Float[Array, "N P 2"]) -> Float[Array, "N P 8 8"]:
-    """What the second pictures show where the patches went, bilinear, without its mean."""
+    """Samples the second pictures, bilinearly, at the displaced patches; the patches' means are subtracted."""
     height, width = level.after.shape[-2:]
     x = jnp.clip(level.left + flow[..., 0] + level.margin, 0, width - PATCH - 1.001)
     y = jnp.clip(level.top + flow[..., 1] + level.margin, 0, height - PATCH - 1.001)
@@ -171,14 +171,14 @@ def _shown(level: Level, flow: Float[Array, "N P 2"]) -> Float[Array, "N P 8 8"]
 
 
 def _smoothed(flow: Array, mismatch: Array, texture: Array) -> Array:
-    """The flow as a mean over neighbouring patches."""
+    """Averages the flow over neighbouring patches."""
     weight = (texture + 1e-6) / jnp.maximum(mismatch, _LEAST_MISMATCH)
     sums = blur(jnp.stack([flow[..., 0] * weight, flow[..., 1] * weight, weight]), _SMOOTH)
     return jnp.moveaxis(sums[:2] / sums[2], 0, -1)
 
 
 def _finer(flow: Float[Array, "N h w 2"], rows: int, columns: int) -> Float[Array, "N H W 2"]:
-    """The flow of a level as the start of the next finer one."""
+    """Upsamples the flow of a level as the start of the next finer one."""
     count, h, w, _ = flow.shape
     return 2 * jax.image.resize(flow, (count, 2 * h, 2 * w, 2), "linear")[:, :rows, :columns]
 
@@ -190,7 +190,7 @@ def _half(pictures: Float[Array, "*batch H W"]) -> Float[Array, "*batch h w"]:
 
 
 def cells(height: int, width: int) -> tuple[Float[np.ndarray, "h w"], Float[np.ndarray, "h w"]]:
-    """(x, y) of the cells' middles in pixels, from the middle of the picture."""
+    """Returns (x, y) of the cells' middles in pixels, from the middle of the picture."""
     y, x = np.meshgrid(
         (np.arange(height // CELL) + 0.5) * CELL - height / 2,
         (np.arange(width // CELL) + 0.5) * CELL - width / 2,

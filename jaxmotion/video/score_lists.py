@@ -1,4 +1,4 @@
-"""Motion scores of clips in a list: what the motion meter wrote, or anybody else.
+"""Motion scores of clips in a list, written by the motion meter or by anybody else.
 
 {"path": "cat.mp4", "object": 4.2, "camera": 1.3}                                  python -m jaxmotion.score --out
 {"file_name": "cat.mp4", "text": "...", "motion": {"object": 4.2, ...}}            python -m jaxmotion.score --metadata
@@ -21,7 +21,7 @@ Scores = tuple[float, float]
 
 
 def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, Scores]:
-    """Object and camera score by the place of a clip; clips that have no place are left out.
+    """Reads object and camera scores by the index of a clip; clips that have no index are left out.
 
     A clip that is not where the list says, because list or clips have moved, is known by its file's name, if no other
     clip and no other line has that.
@@ -69,7 +69,7 @@ def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, 
 
 
 def _said(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
-    """Where a row has its scores; None for a row of a data set's own list that has none."""
+    """Returns the part of a row that has the scores; None for a row of a data set's own list that has none."""
     for key in (MOTION, MOTION_SCORE):
         if isinstance(row.get(key), dict) and OBJECT in row[key]:
             return row[key]

@@ -20,7 +20,7 @@ _SIGMA = 1.5
 
 
 def ssim(x: Float[Array, "*batch H W C"], y: Float[Array, "*batch H W C"]) -> Float[Array, "*batch"]:
-    """Mean structural similarity of two images with values in [0, 1]: 1 for equal ones. Channels are averaged.
+    """Returns the mean structural similarity of two images with values in [0, 1]: 1 for equal ones, mean over channels.
 
     Large clips are taken frame by frame along the last batch axis (T of [B T H W C]), which keeps memory low and
     leaves an axis B that is sharded over devices where it is.
@@ -58,7 +58,7 @@ def _ssim(x: Float[Array, "*batch H W C"], y: Float[Array, "*batch H W C"]) -> F
 
 
 def _window_mean(z: Float[Array, "*batch H W C"]) -> Float[Array, "*batch h w C"]:
-    """The Gaussian-weighted mean around each pixel at which the whole window fits."""
+    """Returns the Gaussian-weighted mean around each pixel at which the whole window fits."""
     offsets = np.arange(WINDOW) - WINDOW // 2
     weights = np.exp(-0.5 * (offsets / _SIGMA) ** 2)
     weights /= weights.sum()

@@ -1,4 +1,4 @@
-"""Object and camera speed of a clip whose first frame is known: points are followed from there to the end.
+"""Object and camera speed of a clip whose first frame is known, by points tracked from there to the end.
 
 For judging clips that were made on request: where the object is in the first frame is known, for that frame was given.
 Net motion from the first frame on is less noisy than a sum over steps, and the same where motion is steady. It uses no
@@ -40,14 +40,14 @@ RANSAC_THRESHOLD = 0.004
 
 
 class Speeds(NamedTuple):
-    """In diagonals per second."""
+    """Speeds in diagonals per second."""
 
     object: float
     camera: float
 
 
 def tracked_speeds(video: UInt8[np.ndarray, "T H W 3"], mask: Bool[np.ndarray, "H W"] | None, fps: float) -> Speeds:
-    """How fast the object and the camera of a clip move, by points followed from the first frame.
+    """Measures the speed of the object and the camera of a clip, by points tracked from the first frame.
 
     Args:
         mask: where the object is in the first frame; None: nowhere, and its speed is 0.
@@ -81,7 +81,7 @@ def tracked_speeds(video: UInt8[np.ndarray, "T H W 3"], mask: Bool[np.ndarray, "
 
 
 def _follow(grey: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """(points of the first frame [N 2], their places [T-1 N 2], which are still followed [T-1 N])."""
+    """Tracks a grid of points; returns start [N 2], places [T-1 N 2], and whether they are still tracked [T-1 N]."""
     cv2 = opencv()
     height, width = grey[0].shape
     x, y = np.arange(SPACING // 2, width, SPACING), np.arange(SPACING // 2, height, SPACING)
@@ -103,7 +103,7 @@ def _follow(grey: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]
 def _camera(
     start: np.ndarray, places: np.ndarray, there: np.ndarray, behind: np.ndarray, size: tuple[int, int]
 ) -> tuple[Float[np.ndarray, "2 3"], int]:
-    """The background's map over as many steps as it can be followed, and that number; no motion if it cannot be."""
+    """Returns the background's map over as many steps as it is tracked, and that number; no motion if it is not."""
     step = _latest(there, behind)
     if step is None:
         return np.eye(2, 3), 1
@@ -112,7 +112,7 @@ def _camera(
 
 
 def _map(start: np.ndarray, end: np.ndarray, size: tuple[int, int]) -> Float[np.ndarray, "2 3"]:
-    """The affine map that most points agree on; of few points their median translation; of none the identity."""
+    """Fits the affine map that most points agree on; to few points their median translation; to none the identity."""
     if len(start) >= FEWEST_FOR_AFFINE:
         cv2 = opencv()
         cv2.setRNGSeed(0)
@@ -127,7 +127,7 @@ def _map(start: np.ndarray, end: np.ndarray, size: tuple[int, int]) -> Float[np.
 
 
 def _latest(there: Bool[np.ndarray, "T-1 N"], of: Bool[np.ndarray, " N"]) -> int | None:
-    """The last step at which enough of the points are followed still."""
+    """Returns the last step at which enough of the points are still tracked."""
     needed = max(FEWEST, MIN_TRACKED_SHARE * of.sum())
     steps = np.flatnonzero((there & of).sum(1) >= needed)
     return int(steps[-1]) if len(steps) else None

@@ -62,7 +62,7 @@ class Format:
     networks: Mapping[str, Infer] = dataclasses.field(default_factory=dict)
 
     def matches(self, tensors: Tensors) -> bool:
-        """Whether a checkpoint with these tensors is of this format."""
+        """Returns whether a checkpoint with these tensors is of this format."""
         names = set(tensors)
         return (
             names.issuperset(self.required)
@@ -71,7 +71,7 @@ class Format:
         )
 
     def knows(self, name: str) -> bool:
-        """Whether a tensor of this name has a place in this format, as a parameter or beside them."""
+        """Returns whether a tensor of this name has a place in this format, as a parameter or beside them."""
         return matches_any(self.ignored, name) or any(parameter_paths_of(rules, name) for rules in self.parts.values())
 
     def parts_of(self, tensors: Tensors) -> dict[str, Rules]:

@@ -91,5 +91,5 @@ def write_json(path: Path, values: Mapping[str, Any]) -> None:
 
 
 def files_in(folder: Path) -> list[Path]:
-    """All files of a folder, sorted."""
+    """Returns all files of a folder, sorted."""
     return sorted(path for path in folder.rglob("*") if path.is_file())

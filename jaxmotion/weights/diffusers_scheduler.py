@@ -1,4 +1,4 @@
-"""Which scheduler of diffusers takes the same steps as one of our samplers."""
+"""Schedulers of diffusers that take the same steps as our samplers."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PREDICTIONS = {"eps": "epsilon", "z0": "sample", "v": "v_prediction"}
 
 
 def scheduler_of(process: Process, sampler: Any) -> tuple[str, dict[str, Any]]:
-    """The class of diffusers and the arguments it is made with; the number of steps and eta are given when it is used.
+    """Returns the scheduler's class name and constructor arguments; the number of steps and eta are given at sampling.
 
     Where the signal-to-noise ratios are shifted, a deterministic DDIM is that of CogVideoX, which knows shifts; other
     schedulers are given the betas that come to the same.

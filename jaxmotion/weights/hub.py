@@ -1,4 +1,4 @@
-"""Where a checkpoint is: a file or folder here, or a repository of the Hugging Face hub, fetched once and kept."""
+"""Locations of checkpoints: files and folders here, or repositories of the Hugging Face hub, fetched once and kept."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ _REPOSITORY = re.compile(r"(?P<name>[\w.-]+/[\w.-]+)(@(?P<revision>[\w./-]+))?(:
 
 
 def locate(source: str, *subfolders: str, fetch: bool = True) -> Path:
-    """The file or folder of a checkpoint.
+    """Returns the file or folder of a checkpoint, fetched from the hub if need be.
 
     Args:
         source: a file, a folder, or a repository as ORG/NAME, ORG/NAME@REVISION or ORG/NAME:PATH/IN/IT.
@@ -48,7 +48,7 @@ def locate(source: str, *subfolders: str, fetch: bool = True) -> Path:
 
 
 def files_of(source: str, names: Sequence[str]) -> Path:
-    """The folder with those of the named files that a folder or a repository of the hub has.
+    """Returns a folder with the named files, as far as the source (a folder or a repository of the hub) has them.
 
     Raises:
         CheckpointFileError: there is no such folder or repository, or the hub cannot be reached.
@@ -61,7 +61,7 @@ def files_of(source: str, names: Sequence[str]) -> Path:
 
 
 def names_repository(source: str) -> bool:
-    """Whether a source that is no file or folder here could be a repository of the hub."""
+    """Returns whether a source that is no file or folder here could be a repository of the hub."""
     return bool(_REPOSITORY.fullmatch(source)) and not source.startswith((".", "/", "~"))
 
 
@@ -70,7 +70,7 @@ def _within(path: Path, subfolders: Sequence[str]) -> Path:
 
 
 def _fetched(name: str, revision: str | None, path: str, subfolders: Sequence[str], fetch: bool) -> Path:
-    """The folder in the hub's cache with the files of the checkpoint: safetensors or, where there are none, bin."""
+    """Fetches a checkpoint's files (safetensors, else bin); returns their folder in the hub's cache."""
     within = [path] if path else ["", *subfolders]
     places = [f"{place}/" if place else "" for place in dict.fromkeys(within)]
     for endings in (".json", ".safetensors"), (".bin",):

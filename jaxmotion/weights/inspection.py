@@ -1,4 +1,4 @@
-"""What a checkpoint is, how it would map to our parameters, and what would be left over."""
+"""Inspection of checkpoints: their format, how they map to our parameters, and what would be left over."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
 
 @dataclasses.dataclass(frozen=True)
 class Inspection:
-    """One checkpoint, looked at.
+    """The format of a checkpoint and its mapping to our parameters.
 
     parts:   for each part that it holds, how many arrays and how many numbers our parameters of it would be.
     mapping: our paths by name; empty for tensors that are no parameters.
@@ -38,7 +38,7 @@ class Inspection:
 
 
 def checkpoints_in(path: Path) -> list[Path]:
-    """The checkpoints of a path: itself, or the folders of a pipeline that hold one.
+    """Returns the checkpoints of a path: itself, or the folders of a pipeline that hold one.
 
     Raises:
         CheckpointFileError: there is none.
@@ -56,7 +56,7 @@ def checkpoints_in(path: Path) -> list[Path]:
 
 
 def inspect(path: Path) -> Inspection:
-    """Looks at a file or folder that holds one checkpoint.
+    """Inspects a file or folder that holds one checkpoint.
 
     Raises:
         CheckpointFileError: it is missing, damaged, or of no known format.
@@ -79,7 +79,7 @@ def inspect(path: Path) -> Inspection:
 
 
 def show(found: Inspection, console: Console, *, every: bool = False) -> None:
-    """Prints it: a few lines of the mapping, or all of them."""
+    """Prints an inspection, with a few lines of the mapping or all of them."""
     say = functools.partial(console.print, highlight=False, soft_wrap=True)
     checkpoint = found.checkpoint
     size = sum(file.stat().st_size for file in checkpoint.files)

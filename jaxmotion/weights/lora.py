@@ -1,4 +1,4 @@
-"""LoRA files in and out, in the layouts of PEFT (and so diffusers) and of Kohya's scripts.
+"""Reads and writes LoRA files in the layouts of PEFT (and so diffusers) and of Kohya's scripts.
 
     PEFT    unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight     [rank, inputs]
             ...lora_B.weight                                                                  [outputs, rank]
@@ -59,7 +59,7 @@ OTHER_ADAPTERS = {
 
 
 class Factors(NamedTuple):
-    """Factors as `systems.lora` has them, its part `lora`; their products count alpha / rank."""
+    """LoRA factors as in the part `lora` of `systems.lora`; their products are multiplied by alpha / rank."""
 
     params: dict[str, Any]
     rank: int
@@ -67,14 +67,14 @@ class Factors(NamedTuple):
 
 
 def layout(names: Iterable[str]) -> str | None:
-    """Which layout of LoRA files has such names: "peft", "kohya", "diffusers" (before PEFT), or None of them."""
+    """Returns the layout of LoRA files that has such names: "peft", "kohya", "diffusers" (before PEFT), or None."""
     return next((kind for name in names for kind, pattern in LAYOUTS.items() if pattern.search(name)), None)
 
 
 def to_peft(
     lora: Params, rank: int, alpha: float, parts: Sequence[LoRAPart] = LORA_PARTS
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(tensors, header) of a safetensors file that `load_lora_weights` of diffusers reads.
+    """Returns (tensors, header) of a safetensors file that `load_lora_weights` of diffusers reads.
 
     Rank and alpha stand in the header, where diffusers writes them and reads them since 0.35. Readers that do not know
     the header take alpha for the rank; a LoRA whose two are equal is the same to all.
@@ -96,7 +96,7 @@ def to_peft(
 def to_kohya(
     lora: Params, rank: int, alpha: float, parts: Sequence[LoRAPart] = LORA_PARTS
 ) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """(tensors, header) of a safetensors file as Kohya's scripts write it and most user interfaces read it.
+    """Returns (tensors, header) of a safetensors file as Kohya's scripts write it and most user interfaces read it.
 
     The scripts know no motion modules: those get names by the same rule, but no reader other than `from_file` is known.
 
@@ -120,7 +120,7 @@ def from_file(
     metadata: Mapping[str, str] | None = None,
     source: str = "The LoRA file",
 ) -> Factors:
-    """The LoRA of a file in any layout.
+    """Returns the LoRA factors in a file of any layout.
 
     Layers of a file may differ in rank and alpha; ours do not. The rank is the largest; factors of a smaller one are
     filled up with zeros, which changes no product. Alpha is such that most layers agree with it; the `up` of the others
@@ -158,13 +158,13 @@ def merge_into(
     parts: Sequence[LoRAPart] = LORA_PARTS,
     metadata: Mapping[str, str] | None = None,
 ) -> dict[str, Any]:
-    """`params` with the LoRA of a file added to their kernels `scale` times. The rest as in `from_file`."""
+    """Returns `params` with a file's LoRA, times `scale`, added to their kernels; other arguments as in `from_file`."""
     factors = from_file(tensors, params, parts, metadata)
     return merge(params, factors.params, scale * factors.alpha / factors.rank)
 
 
 def add(params: Mapping[str, Any], factors: Factors, scale: float = 1.0) -> dict[str, LazyArray]:
-    """The kernels that the factors change, by path, each made when it is asked for, in its own precision.
+    """Returns the kernels with the factors' products added, by path, each computed lazily, in its own precision.
 
     Args:
         params: array-likes by path, these kernels among them.
@@ -184,7 +184,7 @@ def add(params: Mapping[str, Any], factors: Factors, scale: float = 1.0) -> dict
 
 
 def merge_files(base: Checkpoint, lora: Checkpoint, destination: Path, scale: float = 1.0) -> list[Path]:
-    """Writes a public checkpoint with a LoRA added `scale` times, in the checkpoint's own format and precision.
+    """Writes a public checkpoint with a LoRA, times `scale`, added, in the checkpoint's own format and precision.
 
     Raises:
         ConversionError: the LoRA has factors for layers that the checkpoint has not.
@@ -208,7 +208,7 @@ def merge_files(base: Checkpoint, lora: Checkpoint, destination: Path, scale: fl
 def export_lora(
     params: Params, rank: int, alpha: float, kind: Literal["peft", "kohya"], destination: Path
 ) -> list[Path]:
-    """Writes the factors of a system of LoRA, its part `lora`, as a file for others; returns the files.
+    """Writes LoRA factors (the part `lora` of the parameters) as a PEFT or Kohya file; returns the files.
 
     Raises:
         ConversionError: there are factors for layers that public networks have not; merge those instead.
@@ -221,7 +221,7 @@ def export_lora(
 
 
 def refit(factors: Factors, rank: int, alpha: float, key: Array) -> dict[str, Any]:
-    """The same LoRA at another alpha and an equal or larger rank, as a part `lora` to be trained on.
+    """Returns the LoRA at another alpha and an equal or larger rank, as a part `lora` for further training.
 
     What is added to `down` is random and to `up` zero, as in a fresh LoRA: no product changes, and all of it can learn.
 
@@ -242,7 +242,7 @@ def refit(factors: Factors, rank: int, alpha: float, key: Array) -> dict[str, An
 
 
 def _torch_factors(lora: Params, parts: Sequence[LoRAPart]) -> Iterator[tuple[Layer, np.ndarray, np.ndarray]]:
-    """(torch layer, its factors) of all kernels. Raises ConversionError for kernels without a name."""
+    """Yields (torch layer, down, up) of all kernels. Raises ConversionError for kernels without a name."""
     held = {path: (np.asarray(down), np.asarray(up)) for path, down, up in pairs(lora)}
     layers = layers_of({path: kernel.shape for path, kernel in _kernels_of(lora).items()}, parts)
     named = {layer.path for layer in layers}
@@ -257,7 +257,7 @@ def _torch_factors(lora: Params, parts: Sequence[LoRAPart]) -> Iterator[tuple[La
 
 
 def _kernels_of(lora: Params) -> dict[str, jax.ShapeDtypeStruct]:
-    """Shapes of the kernels that the factors are of, by path."""
+    """Returns the shapes of the kernels that the factors are of, by path."""
     return {
         path: jax.ShapeDtypeStruct((*down.shape[:-1], *up.shape[2 if stacked(path) else 1 :]), jnp.float32)
         for path, down, up in pairs(lora)
@@ -270,7 +270,7 @@ def _kernels(params: Params) -> dict[str, Any]:
 
 
 def _checked(tensors: Tensors, like: Params, parts: Sequence[LoRAPart], source: str) -> dict[Layer, dict[str, Any]]:
-    """The tensors of a file by torch layer and role: two factors, and alpha or not."""
+    """Returns the tensors of a file by torch layer and role: two factors and, if the file has it, alpha."""
     known = known_names(layers_of({path: tuple(leaf.shape) for path, leaf in _kernels(like).items()}, parts))
     held: dict[Layer, dict[str, Any]] = {}
     unexpected, wrong_dtype = [], []
@@ -296,7 +296,7 @@ def _checked(tensors: Tensors, like: Params, parts: Sequence[LoRAPart], source: 
 
 
 def _misfits(layer: Layer, roles: Mapping[str, Any]) -> list[str]:
-    """What is wrong with the shapes of two factors. Linear layers and pointwise convolutions stand for each other."""
+    """Returns messages on factors of the wrong shape. Linear layers and pointwise convolutions stand for each other."""
     came = {role: tuple(roles[role].shape) for role in (DOWN, UP)}
     rank = came[DOWN][0] if came[DOWN] else 0
     lines = []
@@ -309,7 +309,7 @@ def _misfits(layer: Layer, roles: Mapping[str, Any]) -> list[str]:
 
 @dataclasses.dataclass(frozen=True)
 class _Read:
-    """A torch layer's factors as they are in the file; their product counts alpha / rank."""
+    """A torch layer's factors as they are in the file; their product is multiplied by alpha / rank."""
 
     layer: Layer
     down: np.ndarray
@@ -321,7 +321,7 @@ class _Read:
         return self.down.shape[0]
 
     def factors(self, rank: int, alpha: float) -> tuple[np.ndarray, np.ndarray]:
-        """Our two factors at another rank and alpha."""
+        """Returns our two factors at another rank and alpha."""
         down, up = self.layer.to_jax(self.down, self.up)
         more = rank - self.rank
         down = np.pad(down, [(0, 0)] * (down.ndim - 1) + [(0, more)])
@@ -331,7 +331,7 @@ class _Read:
 
 
 def _read(layer: Layer, roles: Mapping[str, Any], settings: Mapping[str, Any]) -> _Read:
-    """A layer's factors and alpha: its own (0 is the rank, as in Kohya's scripts), or PEFT's settings, or the rank."""
+    """Reads a layer's factors and alpha: its own (0: the rank, as in Kohya's scripts), PEFT's settings, or the rank."""
     down, up = np.asarray(roles[DOWN]), np.asarray(roles[UP])
     rank = down.shape[0]
     if ALPHA in roles:
@@ -344,7 +344,7 @@ def _read(layer: Layer, roles: Mapping[str, Any], settings: Mapping[str, Any]) -
 
 
 def _common_alpha(read: Collection[_Read], rank: int) -> float:
-    """The alpha that, at this rank, counts the products of most layers as they should be."""
+    """Returns the alpha that, at this rank, is right for most layers."""
     scale = collections.Counter(each.alpha / each.rank for each in read).most_common(1)[0][0]
     same = (each.alpha for each in read if each.alpha / each.rank == scale and each.rank == rank)
     return float(next(same, scale * rank))

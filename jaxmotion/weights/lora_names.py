@@ -65,12 +65,12 @@ class Layer:
 
     @property
     def name(self) -> str:
-        """The name in the files that are written."""
+        """Returns the name in the files that are written."""
         return self.names[0]
 
     @property
     def shortest(self) -> str:
-        """The shortest end of the name that is a name too: transformers 5 has no `text_model.` in memory."""
+        """Returns the shortest end of the name that is a name too: transformers 5 has no `text_model.` in memory."""
         return min((name for name in self.names if f".{self.name}".endswith(f".{name}")), key=len)
 
     def kohya(self, name: str) -> Iterator[str]:
@@ -97,7 +97,7 @@ class Layer:
                 yield f"{flat}.{ALPHA}", ALPHA
 
     def torch_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Shapes of the two factors as torch layers."""
+        """Returns the shapes of the two factors as torch layers."""
         return (rank, *self.theirs[1:]), (self.theirs[0], rank, *(1,) * (len(self.theirs) - 2))
 
     def to_torch(self, down: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

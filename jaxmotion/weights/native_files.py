@@ -1,4 +1,4 @@
-"""Our own files: parameters under our paths, as safetensors, in a folder that says what they are.
+"""Native checkpoints: parameters under our paths, as safetensors, in a folder with a description.
 
 The folder holds `parameters.safetensors` (or shards and their index), whose names are '/'-joined paths such as
 `denoiser/conv_in/kernel`; `jaxmotion.json`; and, of an imported checkpoint, `kept.safetensors` with the tensors that
@@ -42,7 +42,7 @@ class NativeCheckpoint:
     kept: Mapping[str, LazyArray] = dataclasses.field(default_factory=dict)
 
     def tensors(self) -> dict[str, LazyArray]:
-        """The tensors as they came, by their names outside."""
+        """Returns the tensors of the imported checkpoint, by their names there."""
         if self.format not in BY_NAME:
             raise CheckpointFileError(f"{self.params.path} did not come from a format outside that could be restored.")
         tables: dict[str, Rules] = dict(BY_NAME[self.format].parts)
@@ -54,7 +54,7 @@ class NativeCheckpoint:
 def write(
     folder: Path, params: Mapping[str, Any], description: Mapping[str, Any], *, shard_bytes: int = SHARD_BYTES
 ) -> None:
-    """Writes parameters (array-likes by path) under their paths, and what they are."""
+    """Writes parameters (array-likes by path) under their paths, and their description."""
     write_tensors(folder, PARAMETERS, params, shard_bytes=shard_bytes)
     write_json(folder / DESCRIPTION, {"parameters": len(params), **description})
 
@@ -115,12 +115,12 @@ def restore(source: Path, destination: Path, *, shard_bytes: int = SHARD_BYTES) 
 
 
 def is_native(folder: Path) -> bool:
-    """Whether a folder was written here."""
+    """Returns whether a path is a folder that `write` or `import_checkpoint` wrote."""
     return (folder / DESCRIPTION).is_file()
 
 
 def open_native(folder: Path) -> NativeCheckpoint:
-    """The folder that `write` or `import_checkpoint` wrote.
+    """Opens a folder that `write` or `import_checkpoint` wrote.
 
     Raises:
         CheckpointFileError: it is none, or not whole.

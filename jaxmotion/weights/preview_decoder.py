@@ -1,4 +1,4 @@
-"""Previews: clips decoded by a tiny decoder, in a small part of the time and memory of the real one."""
+"""Tiny decoders for previews: they take a small part of the time and memory of a system's own decoder."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TinyDecoder:
         self._channels: int = network.sizes.latent_channels  # pyright: ignore
 
     def decode(self, params: Params, z0: Float[Array, "B T h w C"]) -> Iterator[UInt8[Array, "B T H W 3"]]:
-        """Pixels of latents, all frames at once; the system's parameters are not needed.
+        """Yields the pixels of latents, all frames at once; the system's parameters are not needed.
 
         Raises:
             ValueError: the decoder is for other latents.

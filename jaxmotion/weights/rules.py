@@ -125,17 +125,17 @@ class Rule:
 
     @property
     def names(self) -> tuple[str, ...]:
-        """The torch patterns."""
+        """Returns the torch patterns."""
         return (self.torch,) if isinstance(self.torch, str) else self.torch
 
     @property
     def paths(self) -> tuple[str, ...]:
-        """The patterns of our paths."""
+        """Returns the patterns of our paths."""
         return (self.path,) if isinstance(self.path, str) else self.path
 
     @property
     def stacked(self) -> bool:
-        """Whether the parameters hold many layers on their first axis."""
+        """Returns whether the parameters hold many layers on their first axis."""
         return "{stack}" in self.names[0]
 
 
@@ -269,7 +269,7 @@ def parameter_paths_of(rules: Rules, name: str) -> tuple[str, ...] | None:
 
 
 def matches_any(patterns: Iterable[str], name: str) -> bool:
-    """Whether a name matches one of the patterns, in which `*` stands for anything."""
+    """Returns whether a name matches one of the patterns, in which `*` stands for anything."""
     return any(_regex(pattern).fullmatch(name) for pattern in patterns)
 
 
@@ -286,7 +286,7 @@ class _Place:
         return (name for layer in self.layers for name in layer)
 
     def tensors(self, params: Mapping[str, Shaped]) -> dict[str, tuple[int, ...]]:
-        """Shapes of the tensors by name."""
+        """Returns the shapes of the tensors by name."""
         arrays = [_hollow(params[path]) for path in self.paths]
         if self.rule.stacked:
             arrays = [array[0] for array in arrays]
@@ -302,7 +302,7 @@ class _Place:
         return self.rule.transform.to_torch(*arrays)[part]
 
     def parameters(self, tensors: Tensors, like: Mapping[str, Shaped]) -> dict[str, LazyArray]:
-        """The parameters by path."""
+        """Returns the parameters by path."""
         dtype = np.result_type(*(np.dtype(tensors[name].dtype) for name in self.names))
 
         def make(part: int) -> np.ndarray:
@@ -374,7 +374,7 @@ def _rules_of(rules: Rules, path: str) -> list[tuple[Rule, dict[str, str]]]:
 
 @functools.cache
 def _regex(pattern: str) -> re.Pattern[str]:
-    """`down_blocks.{stage}.conv` as a regular expression whose groups are the numbers; `*` stands for anything."""
+    """Compiles `down_blocks.{stage}.conv` to a regular expression whose groups are the numbers; `*` is anything."""
     parts = [
         rf"(?P<{part}>\d+)" if i % 2 else re.escape(part).replace(r"\*", ".*")
         for i, part in enumerate(re.split(r"\{(\w+)\}", pattern))
@@ -383,7 +383,7 @@ def _regex(pattern: str) -> re.Pattern[str]:
 
 
 def _hollow(array: Shaped) -> np.ndarray:
-    """An array of the same shape that takes no memory."""
+    """Returns an array of the same shape that takes no memory."""
     return np.broadcast_to(np.zeros((), np.int8), tuple(array.shape))
 
 

@@ -39,7 +39,7 @@ DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
 
 
 class Checkpoint(Mapping[str, LazyArray]):
-    """The tensors of a checkpoint by name, in the order of the files, each read when it is asked for.
+    """The tensors of a checkpoint by name, in the order of the files, each read lazily.
 
     path:     what was opened.
     files:    the files that hold the tensors.
@@ -52,7 +52,7 @@ class Checkpoint(Mapping[str, LazyArray]):
 
     @property
     def stem(self) -> str:
-        """The name of the file, or of its shards, without what follows."""
+        """Returns the name of the file, or of its shards, without number and ending."""
         return self.files[0].name.removesuffix(INDEX).removesuffix(self.files[0].suffix)
 
     def __getitem__(self, name: str) -> LazyArray:
@@ -66,7 +66,7 @@ class Checkpoint(Mapping[str, LazyArray]):
 
 
 def open_tensors(path: str | Path) -> Checkpoint:
-    """The checkpoint in a file (safetensors, an index of shards, a PyTorch zip file) or in a folder that holds one.
+    """Opens a checkpoint: a file (safetensors, an index of shards, a PyTorch zip file) or a folder that holds one.
 
     Raises:
         CheckpointFileError: nothing is there, or it is damaged, or of another kind, or it would run code.
@@ -86,7 +86,7 @@ def open_tensors(path: str | Path) -> Checkpoint:
 
 
 def _file_in(folder: Path) -> Path:
-    """The checkpoint file of a folder: one with a standard name, or the only one."""
+    """Returns the checkpoint file of a folder: one with a standard name, or the only one."""
     for name in STANDARD:
         if (folder / name).is_file():
             return folder / name
@@ -153,7 +153,7 @@ def _lazy(file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> Laz
 
 
 def _check_start(file: Path, start: bytes) -> None:
-    """Raise if the first bytes are of something that is often found under the name of a checkpoint."""
+    """Raises CheckpointFileError if the first bytes are of a Git LFS pointer, a web page or an old pickle."""
     if start.startswith(b"version https://git-lfs"):
         raise CheckpointFileError(f"{file} is a Git LFS pointer, not the checkpoint; fetch it with git lfs pull.")
     if start.lstrip()[:1] == b"<":

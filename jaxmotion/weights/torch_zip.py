@@ -44,7 +44,7 @@ _OPAQUE = ("numpy.core.multiarray", "numpy._core.multiarray", "numpy", "_codecs"
 
 
 def read(path: Path) -> dict[str, LazyArray]:
-    """The tensors by name, read when they are asked for.
+    """Returns the tensors by name, each read lazily.
 
     Raises:
         CheckpointFileError: the file is damaged, asks for code to be run, or holds no tensors.
@@ -73,7 +73,7 @@ def read(path: Path) -> dict[str, LazyArray]:
 
 @dataclasses.dataclass(frozen=True)
 class _Global:
-    """The name of something in Python; never looked up."""
+    """The qualified name of a Python object; never imported."""
 
     module: str
     name: str
@@ -83,12 +83,12 @@ class _Global:
 
 
 class _Noted:
-    """An object that is not made."""
+    """Stands for an object of training code, which is never constructed."""
 
 
 @dataclasses.dataclass(frozen=True)
 class _Storage:
-    """A run of numbers in the archive."""
+    """An array of numbers in the archive."""
 
     dtype: np.dtype
     key: str
@@ -106,7 +106,7 @@ class _Tensor:
 
 
 class _Machine:
-    """Reads one pickle program as data."""
+    """A restricted unpickler: interprets the opcodes for dicts, lists, numbers, text and tensors; calls nothing."""
 
     def __init__(self, path: Path):
         self.path = path
@@ -115,7 +115,7 @@ class _Machine:
         self.memo: dict[int, Any] = {}
 
     def run(self, program: bytes) -> Any:
-        """What the program builds."""
+        """Returns the object that the program builds."""
         for operation, argument, _ in pickletools.genops(program):
             name = operation.name
             if name == "STOP":
@@ -131,13 +131,13 @@ class _Machine:
         raise ValueError("it ends too early")
 
     def since_mark(self) -> list[Any]:
-        """What was pushed since the last mark."""
+        """Pops and returns the items that were pushed since the last mark."""
         start = self.marks.pop()
         items, self.stack[start:] = self.stack[start:], []
         return items
 
     def call(self) -> None:
-        """A call of a named thing: noted when it makes a tensor, refused when it is none of those that training leaves.
+        """Interprets a call: tensors become `_Tensor`s, objects of training code are noted, all else is refused.
 
         Raises:
             CheckpointFileError: the file asks for something else to be run.
@@ -162,26 +162,26 @@ class _Machine:
         )
 
     def storage(self) -> None:
-        """The place of numbers: ('storage', kind, key, device, length)."""
+        """Replaces ('storage', kind, key, device, length) by the storage that it describes."""
         _, kind, key, _, length = self.stack.pop()
         if kind.name not in DTYPES:
             raise CheckpointFileError(f"{self.path} holds numbers of kind {kind}; read here are {', '.join(DTYPES)}.")
         self.stack.append(_Storage(DTYPES[kind.name], str(key), int(length)))
 
     def set_items(self, items: list[Any]) -> None:
-        """Keys and values in turn, into the dict below them."""
+        """Puts keys and values, which alternate, into the dict below them."""
         target = self.stack[-1]
         if isinstance(target, dict):
             target.update(zip(items[::2], items[1::2], strict=True))
 
     def extend(self, items: list[Any]) -> None:
-        """Items into the list or set below them."""
+        """Appends items to the list or set below them."""
         target = self.stack[-1]
         if isinstance(target, list):
             target.extend(items)
 
     def refuse_state(self) -> None:
-        """State of an object: objects that are only noted have none, and dicts keep theirs."""
+        """Drops the state of opaque objects and dicts; raises CheckpointFileError for that of any other."""
         self.stack.pop()
         if not isinstance(self.stack[-1], _Noted | dict):
             raise CheckpointFileError(f"{self.path} is no plain checkpoint of tensors (it sets state of an object).")
@@ -270,7 +270,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 
 
 def _tensors(path: Path, content: Any) -> Iterator[tuple[str, _Tensor]]:
-    """The tensors of a checkpoint: of its `state_dict` or `model_state`, if it has one."""
+    """Yields the tensors of a checkpoint: of its `state_dict` or `model_state`, if it has one."""
     inner = (content.get(name) for name in ("state_dict", "model_state")) if isinstance(content, dict) else ()
     content = next((each for each in inner if isinstance(each, dict)), content)
     found = {k: v for k, v in content.items() if isinstance(v, _Tensor)} if isinstance(content, dict) else {}

@@ -59,7 +59,7 @@ def write_tensors(
 
 
 def _shards(tensors: Tensors, most: int) -> list[dict[str, Any]]:
-    """The tensors in their order, cut where the next one would not fit."""
+    """Splits tensors, in their order, into shards of at most that many bytes (one tensor at least)."""
     shards: list[dict[str, Any]] = [{}]
     size = 0
     for name, tensor in tensors.items():
@@ -72,7 +72,7 @@ def _shards(tensors: Tensors, most: int) -> list[dict[str, Any]]:
 
 
 def _write_file(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str], bar: tqdm) -> None:
-    """The format: 8 bytes of header length, a JSON header padded to a multiple of 8, the numbers in C order."""
+    """Writes safetensors: 8 bytes of header length, a JSON header padded to a multiple of 8, the numbers in C order."""
     ordered = sorted(tensors.items(), key=lambda item: (-np.dtype(item[1].dtype).itemsize, item[0]))
     header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0

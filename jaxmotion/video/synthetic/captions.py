@@ -1,4 +1,4 @@
-"""What a caption says of a synthetic clip: what moves, and where."""
+"""Captions of synthetic clips: what moves, and where."""
 
 from __future__ import annotations
 

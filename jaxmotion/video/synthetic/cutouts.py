@@ -61,11 +61,11 @@ class Cutout:
     motions: tuple[Motion, ...]
 
     def during(self, frames: slice) -> Cutout:
-        """The same object in some of the frames."""
+        """Returns the object in some of the frames only."""
         return dataclasses.replace(self, placement=self.placement[frames], phase=self.phase[frames])
 
     def to_scene(self, points: Float[np.ndarray, "*T N 2"]) -> Float[np.ndarray, "T N 2"]:
-        """Where the object's points, the same in all frames or others in each, lie in the scene in every frame."""
+        """Maps the object's points, the same in all frames or others in each, to the scene, frame by frame."""
         if self.amplitude == 0:
             return apply(self.placement, points)
         bent = np.broadcast_to(points, (len(self.phase), *points.shape[-2:]))
@@ -83,7 +83,7 @@ class Cutout:
         return bent[..., 0], bent[..., 1]
 
     def alpha(self, u: np.ndarray, v: np.ndarray) -> np.ndarray:
-        """How much of the background the object hides at its own coordinates, 0..1; 1/2 on its outline."""
+        """Returns the opacity at the object's own coordinates, 0..1; 1/2 on its outline."""
         direction = (np.arctan2(v, u) * np.float32(DIRECTIONS / (2 * np.pi))).astype(np.int32)
         edge = self.outline.astype(np.float32).take(direction, mode="wrap")
         return np.clip((edge - np.hypot(u, v)) * np.float32(self.radius / self.softness) + np.float32(0.5), 0, 1)
@@ -184,7 +184,7 @@ def spread_points(outline: Float[np.ndarray, " D"]) -> Float[np.ndarray, "N 2"]:
 
 
 def hidden_by(cutout: Cutout, scene: Float[np.ndarray, "T N 2"]) -> Bool[np.ndarray, "T N"]:
-    """Which places of the scene lie behind the cut-out."""
+    """Returns whether places of the scene lie behind the cut-out."""
     u, v = cutout.from_scene(scene[..., 0].astype(np.float32), scene[..., 1].astype(np.float32))
     return cutout.alpha(u, v) > 0.5
 

@@ -81,7 +81,7 @@ class LayeredScene:
 
     @property
     def travel(self) -> Float[np.ndarray, "T 3"]:
-        """How far the camera has gone sideways (x, y pixels) and ahead (share of the size): what parallax scales."""
+        """Returns the camera's travel sideways (x, y pixels) and ahead (share of the size), which parallax scales."""
         growth = np.sqrt(np.abs(np.linalg.det(self.steps[:, :, :2]))) - 1
         moved = np.concatenate([self.steps[:, :, 2], growth[:, None]], -1)
         return np.concatenate([np.zeros((1, 3)), moved.cumsum(0)])
@@ -207,7 +207,7 @@ def _bent(sprite: Sprite, own: np.ndarray, t: int) -> np.ndarray:
 
 
 def _moved(region: FlowRegion, places: np.ndarray, t: int) -> np.ndarray:
-    """How far the surface at these places of the scene has gone since the first frame."""
+    """Returns the displacement of the surface at these places of the scene since the first frame."""
     sway = [np.sin(_along(region.waves[i], places) + region.phase[t] + 2 * i) for i in range(2)]
     return region.ripple * np.stack(sway) + region.drift[t][:, None, None]
 

@@ -150,7 +150,7 @@ def draw_tracks(
 
 
 def dense_flow(scene: Scene, masks: Bool[np.ndarray, "N T H W"]) -> Float[np.ndarray, "T-1 H W 2"]:
-    """How far (x y in pixels) what a pixel shows has moved in the next frame, seen there or not."""
+    """Returns the displacement (x y in pixels) to the next frame of what a pixel shows, seen there or not."""
     back = invert(scene.camera)[:-1]
     x, y = _positions(back, slice(0, scene.height), slice(0, scene.width))
     places = np.stack([x, y], -1).reshape(scene.frames - 1, -1, 2).astype(np.float64)
@@ -166,14 +166,14 @@ def dense_flow(scene: Scene, masks: Bool[np.ndarray, "N T H W"]) -> Float[np.nda
 
 
 def _extent(seen: Bool[np.ndarray, "*N L"]) -> Float[np.ndarray, "*N 2"]:
-    """Where along an axis of length 1 the first seen pixel begins and the last one ends; zeros if none is seen."""
+    """Returns the first seen pixel's beginning and the last one's end on an axis of length 1; zeros if none is seen."""
     size = seen.shape[-1]
     first, last = seen.argmax(-1), size - seen[..., ::-1].argmax(-1)
     return np.where(seen.any(-1, keepdims=True), np.stack([first, last], -1) / size, 0.0)
 
 
 def _positions(placement: Placement, rows: slice, columns: slice) -> tuple[np.ndarray, np.ndarray]:
-    """Where a map per frame puts the centres of those pixels: x and y, [T h w] each."""
+    """Maps the centres of the pixels by one map per frame: x and y, [T h w] each."""
     a = placement.astype(np.float32)[..., None, None]
     x = np.arange(columns.start, columns.stop, dtype=np.float32) + np.float32(0.5)
     y = np.arange(rows.start, rows.stop, dtype=np.float32)[:, None] + np.float32(0.5)
