@@ -20,7 +20,7 @@ from jaxmotion.models import autoencoder, clip, dinov2, space_to_depth, stable_d
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.systems import pretrained
-from jaxmotion.systems.conditioner import Conditioner, Droppable
+from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
@@ -56,18 +56,18 @@ FULL_PARTS: Conditioners = {
     "frame": FrameMap(),
     "level": LevelMap(),
     "content": ContentTokens(dinov2.BASE, features=768),
-    "text": Droppable(Reweighted(TextTokens(clip.FULL)), probability=0.5),
+    "text": Reweighted(TextTokens(clip.FULL)),
 }
-FULL_PLAIN_TEXT: Conditioners = {"text": Droppable(TextTokens(clip.FULL), probability=0.5)}
+FULL_PLAIN_TEXT: Conditioners = {"text": TextTokens(clip.FULL)}
 
 TINY_PARTS: Conditioners = {
     "reference": ReferenceLatent(),
     "frame": FrameMap(),
     "level": LevelMap(),
     "content": ContentTokens(dinov2.TINY, features=64),
-    "text": Droppable(Reweighted(TextTokens(clip.TINY), heads=4), probability=0.1),
+    "text": Reweighted(TextTokens(clip.TINY), heads=4),
 }
-TINY_PLAIN_TEXT: Conditioners = {"text": Droppable(TextTokens(clip.TINY), probability=0.1)}
+TINY_PLAIN_TEXT: Conditioners = {"text": TextTokens(clip.TINY)}
 
 
 def without(parts: Conditioners, name: str) -> Conditioners:
@@ -85,6 +85,7 @@ def full_size(parts: Conditioners, trained: tuple[str, ...] = NEW_PARTS, initial
             process=Process(linear(0.00085, 0.012), "eps"),  # what AnimateDiff's motion modules were trained on
             frames=16,
             size=(256, 256),
+            dropout={"text": 0.5},
         ),
         data=Clips(path="data/webvid", frames=16, fps=8.0, size=(256, 256)),
         tokenizer=ClipTokenizer("openai/clip-vit-large-patch14"),
@@ -124,6 +125,7 @@ def tiny_size(parts: Conditioners, initial_noise: InitialNoise = PRIOR):
             process=Process(zero_terminal_snr(snr_shift(linear(0.00085, 0.012), 6.0)), "z0"),
             frames=8,
             size=(32, 32),
+            dropout={"text": 0.1},
         ),
         data=Clips(path="data/clips", frames=8, fps=8.0, size=(32, 32)),
         tokenizer=HashTokenizer(clip.TINY.vocabulary, clip.TINY.length),

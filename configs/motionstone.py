@@ -22,7 +22,7 @@ from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
 from jaxmotion.models import autoencoder3d, causal_codec, cogvideox, space_to_depth, t5, tadaconv
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.systems.conditioner import Conditioner, Droppable
+from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Intensity, Known, OneNumber
 from jaxmotion.systems.motionstone.motionstone import MotionStone
@@ -41,18 +41,22 @@ SSIM, FEATURES = OneNumber("ssim"), OneNumber("feature_difference")
 
 def decoupled(features: int) -> Conditioners:
     """A half of the time embedding for each score."""
-    halves = {"object": Score("object", "first_half", features), "camera": Score("camera", "second_half", features)}
-    return {name: Droppable(score, SCORE_DROP) for name, score in halves.items()}
+    return {"object": Score("object", "first_half", features), "camera": Score("camera", "second_half", features)}
 
 
 def mixed_scores(features: int) -> Conditioners:
     """All of the time embedding for both scores."""
-    return {name: Droppable(Score(name, "all", features), SCORE_DROP) for name in ("object", "camera")}
+    return {name: Score(name, "all", features) for name in ("object", "camera")}
 
 
 def one_score(features: int) -> Conditioners:
     """All of the time embedding for a single intensity."""
-    return {"intensity_score": Droppable(Score("intensity", "all", features), SCORE_DROP)}
+    return {"intensity_score": Score("intensity", "all", features)}
+
+
+def dropout(image: float, scores: Conditioners) -> dict[str, float]:
+    """Shares of the training clips without the picture, without the text, and without each score."""
+    return {"image": image, "text": 0.1, **dict.fromkeys(scores, SCORE_DROP)}
 
 
 def full_size(scores=decoupled, intensity: Intensity = METER, transformer=cogvideox.I2V_5B, rescale: float = 1.0):
@@ -65,9 +69,10 @@ def full_size(scores=decoupled, intensity: Intensity = METER, transformer=cogvid
             codec=causal_codec.CausalCodec(autoencoder3d.FULL, clips_at_once=1),
             conditioners={
                 "image": FirstFrame(rescale=rescale),
-                "text": Droppable(T5Tokens(t5.XXL), 0.1),
+                "text": T5Tokens(t5.XXL),
                 **scores(transformer.time_features),
             },
+            dropout=dropout(0.05, scores(transformer.time_features)),
             intensity=intensity,
             frames=frames,
             size=size,
@@ -128,10 +133,11 @@ def tiny_size(scores=decoupled, intensity: Intensity = KNOWN):
             transformer=TINY_TRANSFORMER,
             codec=space_to_depth.SpaceToDepth(factor=4),
             conditioners={
-                "image": FirstFrame(noise=(-4.0, 0.5), dropped=0.0),
-                "text": Droppable(T5Tokens(t5.TINY), 0.1),
+                "image": FirstFrame(noise=(-4.0, 0.5)),
+                "text": T5Tokens(t5.TINY),
                 **scores(TINY_TRANSFORMER.time_features),
             },
+            dropout=dropout(0.0, scores(TINY_TRANSFORMER.time_features)),
             intensity=intensity,
             process=Process(zero_terminal_snr(snr_shift(linear(0.00085, 0.012), 12.0)), "z0"),
             frames=frames,

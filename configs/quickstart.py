@@ -17,7 +17,6 @@ from jaxmotion.models import clip, dinov2
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
@@ -46,13 +45,14 @@ full = Experiment(
             "frame": FrameMap(),
             "level": LevelMap(),
             "content": ContentTokens(dinov2.TINY, features=64),
-            "text": Droppable(Reweighted(TextTokens(clip.TINY), heads=4), probability=0.1),
+            "text": Reweighted(TextTokens(clip.TINY), heads=4),
         },
         # Predicting z0 from a reference that shows most of it is the easiest task for a small network, and more noise
         # makes it look at the conditions more often.
         process=Process(zero_terminal_snr(snr_shift(linear(0.00085, 0.012), 6.0)), "z0"),
         frames=FRAMES,
         size=SIZE,
+        dropout={"text": 0.1},
     ),
     data=SyntheticClips(
         frames=FRAMES,

@@ -134,7 +134,12 @@ class Clips(DataConfig):
         if not known:
             raise ValueError(f"{self.scores} names none of the {len(files)} clips in {self.path}.")
         if len(known) < len(files):
-            log.warning("%s has scores of %d of the %d clips.", self.scores, len(known), len(files))
+            log.warning(
+                "%s has scores of %d of the %d clips; the others are trained without.",
+                self.scores,
+                len(known),
+                len(files),
+            )
         return known
 
     def _check(self, listing: Listing, reasons: dict[str, str]) -> None:

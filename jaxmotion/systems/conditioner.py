@@ -1,19 +1,19 @@
 """Conditioners: what turns entries of a batch into a `Condition` for the denoiser.
 
 A conditioner is a frozen dataclass, so it is its own config. It reads the same batch entry whether that entry was
-measured on a training clip or asked for by a person, and it knows nothing about training: dropping a condition is an
-edit of the batch (`drop`, `null`), made by `Droppable`.
+measured on a training clip or set by a person. Whether it counts is a mask over the rows of the batch, `kept`: dropping
+a condition in training and the null branch of guidance are that mask, and each conditioner has one of its own.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
-import jax
 import jax.numpy as jnp
+from jaxtyping import Bool
 
-from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.models.codec import Codec
 from jaxmotion.systems.latent_shape import Canvas
@@ -21,7 +21,10 @@ from jaxmotion.systems.precompute import Precompute
 
 
 class Conditioner:
-    """Base of all conditioners; the defaults describe one that has no weights, brings nothing and drops nothing."""
+    """Base of all conditioners; the defaults describe one that has no weights and brings nothing."""
+
+    absent_in_inversion: ClassVar[bool] = False
+    """Whether DDIM inversion of the picture runs without this condition, as with captions and motion scores."""
 
     @property
     def captions(self) -> tuple[int, int] | None:
@@ -48,64 +51,36 @@ class Conditioner:
         """The token sequences it brings and their feature sizes."""
         return {}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
-        """The condition of a batch. `params` is the whole parameter tree."""
+    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+        """Returns the condition of a batch.
+
+        Args:
+            params: the whole parameter tree.
+            kept: False for rows whose condition must be as if nothing had been said.
+        """
         raise NotImplementedError(f"{type(self).__name__} must say what condition it makes.")
 
-    def drop(self, batch: Batch, key: Array) -> Batch:
-        """The batch as training should see it: with some of this conditioner's entries replaced by `null`."""
+    def augment(self, batch: Batch, key: Array) -> Batch:
+        """Returns the batch as training should see it, such as with noise on the picture; unchanged by default.
+
+        Args:
+            key: must be split or folded before it is used, for the mask of this conditioner is drawn from it as well.
+        """
         return batch
 
-    def null(self, batch: Batch) -> Batch:
-        """The batch with this conditioner's entries replaced by 'nothing was asked for'."""
-        return batch
+
+def keep_rows(kept: Bool[Array, " B"], values: Array) -> Array:
+    """Returns values [B ...] with zeros in the rows that are not kept."""
+    return jnp.where(kept.reshape(-1, *(1,) * (values.ndim - 1)), values, jnp.zeros((), values.dtype))
 
 
-@register()
-@dataclasses.dataclass(frozen=True)
-class Droppable(Conditioner):
-    """Another conditioner whose entries are replaced by its null with a probability, clip by clip, while training."""
+def separate_dropout(values: Json) -> Json:
+    """Returns a system's JSON values with the rates of dropping apart from its conditioners.
 
-    of: Conditioner
-    probability: float
-
-    def __post_init__(self) -> None:
-        if not 0.0 <= self.probability <= 1.0:
-            raise ValueError(f"A drop probability lies in [0, 1]; got {self.probability}.")
-
-    @property
-    def captions(self) -> tuple[int, int] | None:
-        return self.of.captions
-
-    def init(self, key: Array, canvas: Canvas) -> Params:
-        return self.of.init(key, canvas)
-
-    def sharding(self) -> Mapping[str, tuple]:
-        return self.of.sharding()
-
-    def channels(self, codec: Codec) -> int:
-        return self.of.channels(codec)
-
-    def tokens(self) -> Mapping[str, int]:
-        return self.of.tokens()
-
-    def precomputable(self) -> Mapping[str, Precompute]:
-        return self.of.precomputable()
-
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
-        return self.of.condition(params, batch, canvas)
-
-    def drop(self, batch: Batch, key: Array) -> Batch:
-        nulled = self.of.null(batch)
-        changed = [name for name in batch if nulled[name] is not batch[name]]
-        rows = batch[changed[0]].shape[0]
-        dropped = jax.random.bernoulli(key, self.probability, (rows,))
-
-        def choose(name: str) -> Array:
-            mask = dropped.reshape((rows,) + (1,) * (batch[name].ndim - 1))
-            return jnp.where(mask, nulled[name], batch[name])
-
-        return {**batch, **{name: choose(name) for name in changed}}
-
-    def null(self, batch: Batch) -> Batch:
-        return self.of.null(batch)
+    Earlier versions wrapped a conditioner that was dropped: {"class": "Droppable", "of": ..., "probability": 0.1}.
+    """
+    conditioners, dropout = dict(values["conditioners"]), dict(values.get("dropout", {}))
+    for name, part in conditioners.items():
+        if part["class"].rpartition(":")[2] == "Droppable":
+            conditioners[name], dropout[name] = part["of"], part["probability"]
+    return {**values, "conditioners": conditioners, "dropout": dropout}

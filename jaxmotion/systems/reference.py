@@ -5,13 +5,13 @@ from __future__ import annotations
 import dataclasses
 
 from einops import repeat
-from jaxtyping import UInt8
+from jaxtyping import Bool, UInt8
 
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import IMAGE, VIDEO
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.models.codec import Codec
-from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.conditioner import Conditioner, keep_rows
 from jaxmotion.systems.latent_shape import Canvas
 
 
@@ -31,6 +31,6 @@ class ReferenceLatent(Conditioner):
     def channels(self, codec: Codec) -> int:
         return codec.latent_channels
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
-        latent = canvas.encode(params, batch[IMAGE][:, None])
+    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+        latent = keep_rows(kept, canvas.encode(params, batch[IMAGE][:, None]))
         return Condition(channels=(repeat(latent, "B 1 h w C -> B T h w C", T=canvas.length),))

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
+from typing import ClassVar
 
 import jax.numpy as jnp
 from einops import rearrange
-from jaxtyping import Float, Int
+from jaxtyping import Bool, Float, Int
 
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import register
@@ -26,6 +27,8 @@ from jaxmotion.systems.precompute import Precompute
 class TextTokens(Conditioner):
     """The last hidden state of CLIP's text encoder, shared by all frames, as tokens `text`. Null: the empty caption."""
 
+    absent_in_inversion: ClassVar[bool] = True
+
     encoder: CLIPTextSizes
 
     @property
@@ -42,14 +45,16 @@ class TextTokens(Conditioner):
     def tokens(self) -> Mapping[str, int]:
         return {"text": self.encoder.features}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
-        hidden = apply(CLIPText(self.encoder), params["text_encoder"], batch[TEXT])
+    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+        text = jnp.where(kept[:, None], batch[TEXT], self.empty)
+        hidden = apply(CLIPText(self.encoder), params["text_encoder"], text)
         return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
 
-    def null(self, batch: Batch) -> Batch:
+    @property
+    def empty(self) -> Int[Array, " L"]:
+        """The token ids of the empty caption."""
         start, end = self.encoder.start_token, self.encoder.end_token
-        empty = jnp.full((self.encoder.length,), end, jnp.int32).at[0].set(start)
-        return {**batch, TEXT: jnp.broadcast_to(empty, batch[TEXT].shape)}
+        return jnp.full((self.encoder.length,), end, jnp.int32).at[0].set(start)
 
 
 @register()
@@ -59,6 +64,8 @@ class T5Tokens(Conditioner):
 
     Source: CogVideoX (arXiv:2408.06072), section 2.2, and its code, which masks no padding.
     """
+
+    absent_in_inversion: ClassVar[bool] = True
 
     encoder: T5Sizes
 
@@ -76,13 +83,13 @@ class T5Tokens(Conditioner):
     def tokens(self) -> Mapping[str, int]:
         return {"text": self.encoder.features}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
+    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
         if TEXT_FEATURES not in batch:
-            hidden = self.encode(params, batch[TEXT])
-        else:  # of a prepared set; those of dropped captions are not numbers
+            hidden = self.encode(params, jnp.where(kept[:, None], batch[TEXT], self.empty))
+        else:  # precomputed: only the empty caption is encoded here
             known = batch[TEXT_FEATURES]
-            nothing = self.encode(params, self._empty[None]).astype(known.dtype)
-            hidden = jnp.where(jnp.isnan(known[:, :1, :1]), nothing, known)
+            nothing = self.encode(params, self.empty[None]).astype(known.dtype)
+            hidden = jnp.where(kept[:, None, None], known, nothing)
         return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
 
     def precomputable(self) -> Mapping[str, Precompute]:
@@ -97,14 +104,8 @@ class T5Tokens(Conditioner):
         """What the encoder makes of token ids."""
         return apply(T5Encoder(self.encoder), params["text_encoder"], text)
 
-    def null(self, batch: Batch) -> Batch:
-        nulled = {**batch, TEXT: jnp.broadcast_to(self._empty, batch[TEXT].shape)}
-        if TEXT_FEATURES in batch:
-            nulled[TEXT_FEATURES] = jnp.full_like(batch[TEXT_FEATURES], jnp.nan)
-        return nulled
-
     @property
-    def _empty(self) -> Int[Array, " L"]:
+    def empty(self) -> Int[Array, " L"]:
         """The token ids of the empty caption."""
         padding = jnp.full((self.encoder.length,), self.encoder.pad_token, jnp.int32)
         return padding.at[0].set(self.encoder.end_token)

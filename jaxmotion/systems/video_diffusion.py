@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import repeat
-from jaxtyping import Float, Int, Key, UInt8
+from jaxtyping import Bool, Float, Int, Key, UInt8
 
 from jaxmotion.diffusion.guidance import Term, guide
 from jaxmotion.diffusion.inversion import invert
@@ -36,6 +36,8 @@ class VideoDiffusion:
     conditioners: by name; channel conditions enter in this order.
     measures:     batch entries that training measures on the clip, unless the data brings them, and sampling asks a
                   person for.
+    dropout:      share of the training clips for which a conditioner is dropped, by its name; clip by clip, and for
+                  each conditioner independently of the others.
     sampled:      whether training draws the latents of a clip as its codec says they spread, or takes their mean.
     """
 
@@ -47,6 +49,17 @@ class VideoDiffusion:
     measures: Mapping[str, Callable[[Params, Batch], Array]]
     denoiser_sharding: Table
     sampled: bool = False
+    dropout: Mapping[str, float] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        unknown = sorted(set(self.dropout) - set(self.conditioners))
+        if unknown:
+            raise ValueError(
+                f"There is no conditioner {unknown[0]!r} to drop; this system has {', '.join(self.conditioners)}."
+            )
+        for name, rate in self.dropout.items():
+            if not 0.0 <= rate <= 1.0:
+                raise ValueError(f"A drop probability lies in [0, 1]; got {rate} for {name!r}.")
 
     @property
     def sharding(self) -> Table:
@@ -83,10 +96,27 @@ class VideoDiffusion:
         params["denoiser"] = self.denoiser.init(denoiser_key, latents, jnp.zeros((1,), jnp.int32), condition)["params"]
         return {part: tree for part, tree in params.items() if tree}
 
-    def condition(self, params: Params, batch: Batch) -> Condition:
-        """The sum of all conditions of a batch."""
-        conditions = (c.condition(params, batch, self.canvas) for c in self.conditioners.values())
+    def condition(self, params: Params, batch: Batch, kept: Mapping[str, Bool[Array, " B"]] | None = None) -> Condition:
+        """Returns the sum of all conditions of a batch; `kept` has masks by conditioner, all rows by default."""
+        kept = {**self._all_kept(batch), **(kept or {})}
+        conditions = (c.condition(params, batch, self.canvas, kept[name]) for name, c in self.conditioners.items())
         return sum(conditions, Condition())
+
+    def _all_kept(self, batch: Batch) -> dict[str, Bool[Array, " B"]]:
+        rows = next(iter(batch.values())).shape[0]
+        return dict.fromkeys(self.conditioners, jnp.ones((rows,), bool))
+
+    def draw_kept(self, rows: int, key: Array) -> dict[str, Bool[Array, " B"]]:
+        """Returns a mask for each conditioner that is dropped in training.
+
+        Each is drawn from a key of its own, folded from the place of the conditioner, so they are independent even
+        where several conditioners read the same entry.
+        """
+        places = {name: index for index, name in enumerate(self.conditioners)}
+        return {
+            name: ~jax.random.bernoulli(jax.random.fold_in(key, places[name]), rate, (rows,))
+            for name, rate in self.dropout.items()
+        }
 
     def predict(
         self, params: Params, zt: Array, t: Int[Array, " B"], condition: Condition
@@ -109,13 +139,14 @@ class VideoDiffusion:
         measures = {name: measure for name, measure in self.measures.items() if name not in batch}
         batch = {**batch, **{name: measure(params, batch) for name, measure in measures.items()}}
         for index, conditioner in enumerate(self.conditioners.values()):
-            batch = conditioner.drop(batch, jax.random.fold_in(drop_key, index))
+            batch = conditioner.augment(batch, jax.random.fold_in(drop_key, index))
         latent_key = jax.random.fold_in(noise_key, 1) if self.sampled else None
         z0 = self.canvas.filled(self._latents(params, batch, latent_key)).astype(jnp.float32)
         steps = self.process.schedule.steps
         t = jax.random.randint(time_key, (z0.shape[0],), 0, steps)
         eps = jax.random.normal(noise_key, z0.shape)
-        prediction = self.predict(params, self.process.corrupt(z0, eps, t), t, self.condition(params, batch))
+        condition = self.condition(params, batch, self.draw_kept(z0.shape[0], drop_key))
+        prediction = self.predict(params, self.process.corrupt(z0, eps, t), t, condition)
         losses = diffusion_loss(self.process, self.weighting, prediction, z0, eps, t)
         early = (t < steps // 2).astype(jnp.float32)
         parts = {
@@ -177,10 +208,9 @@ class VideoDiffusion:
             latent = canvas.encode(params, batch[IMAGE][:, None]).astype(jnp.float32)
             still = repeat(latent, "B 1 h w C -> B T h w C", T=canvas.length)
             same = {"spacing": sampling.sampler.spacing, "steps_offset": sampling.sampler.steps_offset}
-            null = batch
-            for conditioner in self.conditioners.values():
-                null = conditioner.null(null)
-            plain = guide(denoise, [(self.condition(params, null), 1.0)])
+            kept = self._all_kept(batch)
+            absent = {name: ~kept[name] for name, c in self.conditioners.items() if c.absent_in_inversion}
+            plain = guide(denoise, [(self.condition(params, batch, absent), 1.0)])
             return invert(self.process, plain, still, steps=sampling.inversion_steps, **same)
 
         start = sampling.initial_noise.start(self.noise(keys), inverted)
@@ -193,12 +223,15 @@ class VideoDiffusion:
         What is not guided is in all of them. Neighbours with the same scale share a term, for then their sum does not
         hold what lies between.
         """
-        asked = {name: each.condition(params, batch, self.canvas) for name, each in self.conditioners.items()}
+        kept = self._all_kept(batch)
+        asked = {
+            name: each.condition(params, batch, self.canvas, kept[name]) for name, each in self.conditioners.items()
+        }
         scales = sampling.scales(self.conditioners)
         told = dict(asked)
         for name in scales:
             conditioner = self.conditioners[name]
-            told[name] = conditioner.condition(params, conditioner.null(batch), self.canvas)
+            told[name] = conditioner.condition(params, batch, self.canvas, ~kept[name])
         terms: list[Term] = [(sum(told.values(), Condition()), 1.0)]
         names = list(scales)
         for name, following in zip(names, [*names[1:], None], strict=False):

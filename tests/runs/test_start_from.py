@@ -34,7 +34,6 @@ from jaxmotion.runs import trained as run
 from jaxmotion.runs.experiment import Experiment, from_json, load, override, to_json
 from jaxmotion.runs.start_from import PretrainedRun
 from jaxmotion.systems import pretrained
-from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
@@ -98,7 +97,7 @@ def experiment(public) -> Experiment:
                 "frame": FrameMap(),
                 "level": LevelMap(edges=tuple(np.linspace(0.1, 0.9, 9).tolist())),
                 "content": ContentTokens(CONTENT, features=32),
-                "text": Droppable(Reweighted(TextTokens(TEXT), heads=2), probability=0.5),
+                "text": Reweighted(TextTokens(TEXT), heads=2),
             },
             frames=FRAMES,
             size=size,

@@ -26,7 +26,7 @@ from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT
 from jaxmotion.models import autoencoder, clip, dinov2
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.runs.trained import open_run
-from jaxmotion.systems.conditioner import Conditioner, Droppable
+from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
@@ -45,7 +45,7 @@ ALL: dict[str, Conditioner] = {
     "frame": FrameMap(),
     "level": LevelMap(edges=EDGES, scale=0.5),
     "content": ContentTokens(dataclasses.replace(dinov2.TINY, image_size=24, registers=2), features=40),
-    "text": Droppable(Reweighted(TextTokens(clip.TINY), layers=2, heads=4), probability=0.5),
+    "text": Reweighted(TextTokens(clip.TINY), layers=2, heads=4),
 }
 FOUR_CHANNELS = LivePhoto(
     unet=UNetSizes(features=(32, 64), blocks_per_stage=1, attention_stages=(True, False), heads=4, groups=8),

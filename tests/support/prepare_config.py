@@ -10,7 +10,6 @@ from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoXSizes
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.systems.text import T5Tokens
@@ -36,12 +35,13 @@ full = Experiment(
         CausalCodec(Autoencoder3DSizes(4, (4, 4, 8), halvings=2, blocks_per_stage=1, groups=2)),
         {
             "image": FirstFrame(),
-            "text": Droppable(T5Tokens(t5.TINY), 0.5),
-            "object": Droppable(Score("object", "first_half", 16), 0.1),
-            "camera": Droppable(Score("camera", "second_half", 16), 0.1),
+            "text": T5Tokens(t5.TINY),
+            "object": Score("object", "first_half", 16),
+            "camera": Score("camera", "second_half", 16),
         },
         frames=FRAMES,
         size=SIZE,
+        dropout={"image": 0.05, "text": 0.5, "object": 0.1, "camera": 0.1},
     ),
     data=SyntheticClips(clips=24, frames=FRAMES, size=SIZE),
     tokenizer=HashTokenizer(t5.TINY.vocabulary, t5.TINY.length),

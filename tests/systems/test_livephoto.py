@@ -14,14 +14,13 @@ import pytest
 from jaxmotion.diffusion.sampling import Noise
 from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT, VIDEO
 from jaxmotion.foundation.types import Condition
+from jaxmotion.models import clip
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
 from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment
-from jaxmotion.systems.conditioner import Conditioner, Droppable
 from jaxmotion.systems.latent_shape import Canvas
-from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap, bin_edges, level_of, ssim_intensity
+from jaxmotion.systems.livephoto.intensity import LevelMap, bin_edges, level_of, ssim_intensity
 from jaxmotion.systems.livephoto.prior import PriorInversion
-from jaxmotion.systems.text import TextTokens
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 
 EDGES = tuple(np.linspace(0.1, 0.8, 9).tolist())
@@ -135,9 +134,9 @@ def test_training_without_measured_edges_is_refused(root: Path, batch: dict) -> 
 def test_fresh_text_weights_are_one_half_and_trained_ones_differ_by_frame(
     tiny: VideoDiffusion, params: dict, batch: dict
 ) -> None:
-    reweighted = tiny.conditioners["text"].of
-    plain = reweighted.of.condition(params, batch, tiny.canvas).tokens["text"]
-    fresh = reweighted.condition(params, batch, tiny.canvas).tokens["text"]
+    reweighted, kept = tiny.conditioners["text"], jnp.ones(len(batch[TEXT]), bool)
+    plain = reweighted.of.condition(params, batch, tiny.canvas, kept).tokens["text"]
+    fresh = reweighted.condition(params, batch, tiny.canvas, kept).tokens["text"]
     np.testing.assert_allclose(fresh, np.broadcast_to(0.5 * plain, fresh.shape), rtol=1e-6)
     noisy = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape), params["reweighting"])
     weights = reweighted._network(tiny.canvas).apply({"params": noisy}, plain[:, 0])
@@ -145,15 +144,15 @@ def test_fresh_text_weights_are_one_half_and_trained_ones_differ_by_frame(
     assert float(jnp.abs(weights[:, 0] - weights[:, 7]).max()) > 1e-3
 
 
-def test_text_is_dropped_about_as_often_as_asked(root: Path) -> None:
-    text: Conditioner = Droppable(TextTokens(load(root, "full").system.conditioners["text"].of.of.encoder), 0.5)
-    rows = {TEXT: jnp.full((2000, 77), 7, jnp.int32), LEVEL: jnp.full((2000,), 3)}
-    dropped = text.drop(rows, jax.random.key(0))
-    empty = np.asarray(dropped[TEXT][:, 0] == 49406) & np.all(np.asarray(dropped[TEXT][:, 1:]) == 49407, axis=1)
-    untouched = np.all(np.asarray(dropped[TEXT]) == 7, axis=1)
-    assert np.all(empty | untouched)
-    assert 0.45 < empty.mean() < 0.55  # 4.5 standard deviations
-    np.testing.assert_array_equal(dropped[LEVEL], rows[LEVEL])
+def test_dropped_text_is_the_empty_caption(tiny, params, batch) -> None:
+    empty = {**batch, TEXT: jnp.full_like(batch[TEXT], clip.TINY.end_token).at[:, 0].set(clip.TINY.start_token)}
+    kept = jnp.arange(len(batch[TEXT])) > 0
+    text = tiny.conditioners["text"]
+    (found,) = text.condition(params, batch, tiny.canvas, kept).tokens.values()
+    (said,) = text.condition(params, batch, tiny.canvas, jnp.ones_like(kept)).tokens.values()
+    (nothing,) = text.condition(params, empty, tiny.canvas, jnp.ones_like(kept)).tokens.values()
+    np.testing.assert_array_equal(found[0], nothing[0])
+    np.testing.assert_array_equal(found[1:], said[1:])
 
 
 def test_prior_inversion_is_the_printed_interpolation() -> None:
@@ -244,8 +243,6 @@ def test_maps_and_priors_refuse_what_makes_no_sense() -> None:
         LevelMap(edges=(0.5, 0.4))
     with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
         PriorInversion(first=2.0)
-    with pytest.raises(ValueError, match=r"drop probability lies in \[0, 1\]"):
-        Droppable(FrameMap(), 1.5)
 
 
 def test_tokens_of_the_same_name_cannot_be_brought_twice() -> None:

@@ -20,9 +20,8 @@ from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment
-from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.latent_shape import Canvas
-from jaxmotion.systems.motionstone.injection import IMAGE_KEPT, IMAGE_NOISE, FirstFrame, Score
+from jaxmotion.systems.motionstone.injection import IMAGE_NOISE, FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import Fixed, Known, OneNumber
 
 
@@ -100,12 +99,18 @@ def test_each_score_has_its_half_of_the_time_embedding(model, params, batch):
 
 def test_a_dropped_score_adds_nothing(model, params, batch):
     changed = stirred(params, "object_score")
-    score = Score(OBJECT, "first_half", model.conditioners["object"].of.features)
-    nulled = score.null(batch)
-    assert np.isnan(nulled[OBJECT]).all()
-    np.testing.assert_array_equal(score.condition(changed, nulled, model.canvas).vectors[0], 0)
-    some = Droppable(score, 0.5).drop({**batch, OBJECT: np.full(200, 3.0, np.float32)}, jax.random.key(0))
-    assert 60 < np.isnan(some[OBJECT]).sum() < 140
+    score = model.conditioners["object"]
+    (vectors,) = score.condition(changed, batch, model.canvas, jnp.array([True, False])).vectors
+    assert np.abs(vectors[0]).max() > 0.01
+    np.testing.assert_array_equal(vectors[1], 0)
+
+
+def test_an_unknown_score_adds_nothing(model, params, batch):
+    changed = stirred(params, "object_score")
+    unknown = {**batch, OBJECT: np.array([3.0, np.nan], np.float32)}
+    (vectors,) = model.conditioners["object"].condition(changed, unknown, model.canvas, jnp.ones(2, bool)).vectors
+    assert np.abs(vectors[0]).max() > 0.01
+    np.testing.assert_array_equal(vectors[1], 0)
 
 
 def test_the_picture_is_the_first_latent_and_the_rest_is_zero(model, params, batch):
@@ -126,20 +131,22 @@ def test_copies_of_the_first_latent_fill_a_clip_up():
     assert canvas.of({VIDEO: video[:, :5]}).copies == 0
     z = canvas.encode(params, video)
     np.testing.assert_array_equal(canvas.filled(z), jnp.concatenate([z[:, :1], z], axis=1))
-    (channels,) = FirstFrame(rescale=2.0).condition(params, {IMAGE: video[:, 0]}, canvas).channels
+    (channels,) = FirstFrame(rescale=2.0).condition(params, {IMAGE: video[:, 0]}, canvas, jnp.ones(1, bool)).channels
     picture = 2 * canvas.encode(params, video[:, :1])
     np.testing.assert_allclose(channels, jnp.pad(picture, ((0, 0), (0, 3), *[(0, 0)] * 3)), rtol=1e-6)
 
 
-def test_training_sees_noisy_pictures_and_sometimes_none(model, params, batch):
+def test_training_sees_noisy_pictures(model):
     many = {IMAGE: np.zeros((400, 4, 4, 3), np.uint8)}
-    seen = FirstFrame(dropped=0.25).drop(many, jax.random.key(0))
+    seen = FirstFrame().augment(many, jax.random.key(0))
     spread = np.log(np.std(seen[IMAGE_NOISE], axis=(1, 2, 3)))
     assert np.mean(spread) == pytest.approx(-3.0, abs=0.1)
     assert np.std(spread) == pytest.approx(0.5, abs=0.08)
-    assert np.mean(seen[IMAGE_KEPT]) == pytest.approx(0.75, abs=0.06)
-    dark = {**batch, IMAGE_KEPT: jnp.array([1.0, 0.0])}
-    (channels,) = model.conditioners["image"].condition(params, dark, model.canvas).channels
+
+
+def test_a_dropped_picture_is_zeros(model, params, batch):
+    kept = jnp.array([True, False])
+    (channels,) = model.conditioners["image"].condition(params, batch, model.canvas, kept).channels
     assert np.abs(channels[0]).max() > 0
     np.testing.assert_array_equal(channels[1], 0)
 
@@ -190,13 +197,13 @@ def test_the_dynamic_scale_is_that_of_the_time():
 
 def test_scores_may_be_fixed_or_a_single_number(system, model, batch):
     fixed = dataclasses.replace(system, intensity=Fixed(5.0, 3.0)).build()
-    seen = fixed.conditioners["intensity"].drop(batch, jax.random.key(0))
+    seen = fixed.conditioners["intensity"].augment(batch, jax.random.key(0))
     assert np.asarray(seen[OBJECT]).tolist() == [5.0, 5.0]
     assert np.asarray(seen[CAMERA]).tolist() == [3.0, 3.0]
     one = Score(INTENSITY, "all", system.transformer.time_features)
     kept = {name: each for name, each in system.conditioners.items() if name not in (OBJECT, CAMERA)}
     for kind in ("ssim", "feature_difference"):
-        single = dataclasses.replace(system, conditioners={**kept, "score": one}, intensity=OneNumber(kind))
+        single = dataclasses.replace(system, conditioners={**kept, "score": one}, intensity=OneNumber(kind), dropout={})
         assert set(single.controls) == {INTENSITY}
         rng = np.random.default_rng(0)
         still = np.repeat(rng.integers(0, 256, (1, 1, *system.size, 3), np.uint8), model.canvas.length, axis=1)

@@ -24,7 +24,6 @@ from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import I2V_5B, I2V_5B_V1_5
 from jaxmotion.parallel.sharding import paths
-from jaxmotion.systems.conditioner import Droppable
 from jaxmotion.systems.motionstone import export as motionstone
 from jaxmotion.systems.motionstone import export_check as motionstone_report
 from jaxmotion.systems.motionstone.export import export_motionstone, flat_parameters, pipeline_of, score_vector
@@ -70,9 +69,9 @@ def system_of(sizes, frames, **image) -> MotionStone:
         CODEC,
         {
             "image": FirstFrame(**image),
-            "text": Droppable(T5Condition(TEXTS), 0.1),
-            "object": Droppable(Score("object", "first_half", 24), 0.1),
-            "camera": Droppable(Score("camera", "second_half", 24), 0.1),
+            "text": T5Condition(TEXTS),
+            "object": Score("object", "first_half", 24),
+            "camera": Score("camera", "second_half", 24),
         },
         frames=frames,
         size=(32, 48),
@@ -133,7 +132,7 @@ def theirs(trained, batch, folder, sampling, **more):
     local = {"trust_remote_code": True} if more.pop("remote", False) else {}
     pipe = diffusers.DiffusionPipeline.from_pretrained(folder, tokenizer=None, **local)
     pipe.set_progress_bar_config(disable=True)
-    null = np.asarray(model.conditioners["text"].null({TEXT: batch[TEXT]})[TEXT])
+    null = np.asarray(model.conditioners["text"].empty)[None]
     with torch.no_grad():
         prompt, negative = (pipe.text_encoder(torch.tensor(ids, dtype=torch.long))[0] for ids in (batch[TEXT], null))
     latents = pipe(

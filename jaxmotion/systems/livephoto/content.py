@@ -13,13 +13,14 @@ import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax.sharding import PartitionSpec as P
+from jaxtyping import Bool
 
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import IMAGE
 from jaxmotion.foundation.types import Array, Batch, Condition, Params, pixels_to_float
 from jaxmotion.models.dinov2 import DINOv2, DINOv2Sizes, normalise
 from jaxmotion.nn.apply import apply
-from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.conditioner import Conditioner, keep_rows
 from jaxmotion.systems.latent_shape import Canvas
 
 
@@ -51,7 +52,7 @@ class ContentTokens(Conditioner):
     def tokens(self) -> Mapping[str, int]:
         return {"content": self.features}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
+    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
         images, size = pixels_to_float(batch[IMAGE]), self.encoder.image_size
         images = jax.image.resize(images, (images.shape[0], size, size, 3), "bicubic", antialias=True)
         weights = params["content_encoder"]
@@ -59,4 +60,4 @@ class ContentTokens(Conditioner):
         hidden = apply(DINOv2(self.encoder), weights, images)
         patches = hidden[:, 1 + self.encoder.registers :]
         content = apply(nn.Dense(self.features), params["content"], patches)
-        return Condition(tokens={"content": rearrange(content, "B L D -> B 1 L D")})
+        return Condition(tokens={"content": rearrange(keep_rows(kept, content), "B L D -> B 1 L D")})

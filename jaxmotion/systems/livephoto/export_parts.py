@@ -17,7 +17,7 @@ from jaxmotion.models.autoencoder import KLCodec
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.nn.embedding import position_sinusoid
-from jaxmotion.systems.conditioner import Conditioner, Droppable
+from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.export import ExportableTokenizer
 from jaxmotion.systems.livephoto import export_rules as rules
 from jaxmotion.systems.livephoto.content import ContentTokens
@@ -117,12 +117,12 @@ def flat_parameters(system: LivePhoto, params: Params) -> dict[str, Any]:
 
 
 def ingredients(system: LivePhoto) -> dict[type, Any]:
-    """The conditioners by class, without what only training needs.
+    """The conditioners by class.
 
     Raises:
         ValueError: one of them is of a class that the exported pipeline does not know.
     """
-    found = {type(each): each for conditioner in system.conditioners.values() for each in _unwrapped(conditioner)}
+    found = {type(each): each for conditioner in system.conditioners.values() for each in _stack(conditioner)}
     for kind in found:
         if kind not in (*_CHANNELS, *_TOKENS):
             raise ValueError(f"An exported LivePhoto has no place for the conditioner {kind.__name__}.")
@@ -192,12 +192,11 @@ def positions(tensors: Tensors, frames: int) -> dict[str, np.ndarray]:
     return {f"{block}.pos_embed.pe": position_sinusoid(length, width)[None] for block, width in widths.items()}
 
 
-def _unwrapped(conditioner: Conditioner) -> Iterator[Conditioner]:
-    """A conditioner and those it stands on; dropping is of no use after training."""
-    if not isinstance(conditioner, Droppable):
-        yield conditioner
-    if isinstance(conditioner, Droppable | Reweighted):
-        yield from _unwrapped(conditioner.of)
+def _stack(conditioner: Conditioner) -> Iterator[Conditioner]:
+    """A conditioner and the one that it builds on."""
+    yield conditioner
+    if isinstance(conditioner, Reweighted):
+        yield from _stack(conditioner.of)
 
 
 def _unet(system: LivePhoto) -> Rules:
@@ -283,7 +282,7 @@ def _arguments(system: LivePhoto, sampling: Sampling) -> dict[str, Any]:
         case other:
             raise ValueError(f"An exported LivePhoto cannot start from {type(other).__name__}.")
     order = [
-        _CHANNELS[type(each)] for c in system.conditioners.values() for each in _unwrapped(c) if type(each) in _CHANNELS
+        _CHANNELS[type(each)] for c in system.conditioners.values() for each in _stack(c) if type(each) in _CHANNELS
     ]
     return {
         "clip": {

@@ -12,13 +12,13 @@ from typing import Literal
 import jax.numpy as jnp
 import numpy as np
 from einops import repeat
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Bool, Float, Int, UInt8
 
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import LEVEL
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.models.codec import Codec
-from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.conditioner import Conditioner, keep_rows
 from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.video.ssim import ssim
 
@@ -77,10 +77,10 @@ class FrameMap(Conditioner):
     def channels(self, codec: Codec) -> int:
         return 1
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
+    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
         ramp = jnp.linspace(0.0, 1.0, canvas.length)
-        rows = next(iter(batch.values())).shape[0]
-        return Condition(channels=(repeat(ramp, "T -> B T h w 1", B=rows, h=canvas.height, w=canvas.width),))
+        ramps = repeat(ramp, "T -> B T h w 1", B=kept.shape[0], h=canvas.height, w=canvas.width)
+        return Condition(channels=(keep_rows(kept, ramps),))
 
 
 @register()
@@ -104,8 +104,8 @@ class LevelMap(Conditioner):
     def channels(self, codec: Codec) -> int:
         return 1
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
-        level = batch[LEVEL].astype(jnp.float32) * self.scale
+    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+        level = keep_rows(kept, batch[LEVEL].astype(jnp.float32) * self.scale)
         shape = {"T": canvas.length, "h": canvas.height, "w": canvas.width}
         return Condition(channels=(repeat(level, "B -> B T h w 1", **shape),))
 

@@ -27,7 +27,7 @@ from jaxmotion.models.stable_diffusion import SHARDING, stable_diffusion_unet, t
 from jaxmotion.models.unet import UNet, UNetSizes
 from jaxmotion.nn.transformer import GatedCrossAttention
 from jaxmotion.systems import pretrained
-from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.conditioner import Conditioner, separate_dropout
 from jaxmotion.systems.control import Controls, Scalar
 from jaxmotion.systems.export import Exporter
 from jaxmotion.systems.latent_shape import Canvas
@@ -40,7 +40,7 @@ from jaxmotion.systems.system import System
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 
 
-@register()
+@register(upgrade=separate_dropout)
 @dataclasses.dataclass(frozen=True)
 class LivePhoto(System):
     """The sizes and ingredients of a LivePhoto model."""
@@ -55,6 +55,8 @@ class LivePhoto(System):
     frames: int = 16
     size: tuple[int, int] = (256, 256)
     """Height and width in pixels."""
+    dropout: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Share of training clips for which a conditioner is dropped, by its name."""
 
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec."""
@@ -81,6 +83,7 @@ class LivePhoto(System):
             process=self.process,
             weighting=self.weighting,
             measures=measures,
+            dropout=self.dropout,
             denoiser_sharding=SHARDING,
         )
 

@@ -9,13 +9,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 from functools import partial
+from typing import ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
@@ -62,6 +63,8 @@ class TextReweighting(nn.Module):
 class Reweighted(Conditioner):
     """Another conditioner's text tokens, each multiplied by a weight of its own on every frame."""
 
+    absent_in_inversion: ClassVar[bool] = True
+
     of: Conditioner
     layers: int = 3
     heads: int = 8
@@ -84,10 +87,7 @@ class Reweighted(Conditioner):
     def tokens(self) -> Mapping[str, int]:
         return self.of.tokens()
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
-        text = self.of.condition(params, batch, canvas).tokens["text"]
+    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+        text = self.of.condition(params, batch, canvas, kept).tokens["text"]
         weights = apply(self._network(canvas), params["reweighting"], rearrange(text, "B 1 L D -> B L D"))
         return Condition(tokens={"text": weights[..., None].astype(text.dtype) * text})
-
-    def null(self, batch: Batch) -> Batch:
-        return self.of.null(batch)

@@ -25,7 +25,7 @@ from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.systems.control import ControlValues, combinations, sweeps
 from jaxmotion.systems.export import SAFETENSORS, Export, ExportableTokenizer, Exporter, ExportJob
 from jaxmotion.systems.motionstone import export_check as report
-from jaxmotion.systems.motionstone.injection import FirstFrame, Score, inner
+from jaxmotion.systems.motionstone.injection import FirstFrame, Score
 from jaxmotion.systems.motionstone.intensity import METER
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.weights.diffusers_configs import config_of
@@ -220,8 +220,8 @@ def _codec(system: MotionStone) -> CausalCodec:
 
 
 def _one(system: MotionStone, kind: type) -> Any:
-    """The conditioner of that class, without what drops it in training."""
-    found = [part for each in system.conditioners.values() if isinstance(part := inner(each), kind)]
+    """The conditioner of that class."""
+    found = [each for each in system.conditioners.values() if isinstance(each, kind)]
     if len(found) != 1:
         raise ValueError(f"An exported MotionStone has one {kind.__name__}; this system has {len(found)}.")
     return found[0]

@@ -12,7 +12,6 @@ from einops import rearrange
 
 from jaxmotion.foundation.types import Condition, Params
 from jaxmotion.models.t5 import T5Encoder
-from jaxmotion.systems.motionstone.injection import inner
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 from jaxmotion.weights.parity import Outputs, ParityCheck, Report
@@ -54,8 +53,7 @@ class _Parity(ParityCheck):
 
     def text_encoder(self) -> Outputs:
         """The last hidden state of random tokens."""
-        parts = map(inner, self.system.conditioners.values())
-        text: Any = next(part for part in parts if isinstance(part, T5Tokens))
+        text = next(part for part in self.system.conditioners.values() if isinstance(part, T5Tokens))
         ids = self.rng.integers(0, text.encoder.vocabulary, (1, text.encoder.length))
         ours = jax.jit(T5Encoder(text.encoder).apply)({"params": self.params("text_encoder")["text_encoder"]}, ids)
         return ours, self.pipe.text_encoder(self.torch(ids))[0]

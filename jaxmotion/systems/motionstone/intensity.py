@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float, UInt8
+from jaxtyping import Array, Bool, Float, UInt8
 
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json, register
@@ -59,7 +59,7 @@ class Intensity(Conditioner):
         """Returns the sources of its own weights, by name."""
         return {}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas) -> Condition:
+    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
         return Condition()
 
 
@@ -134,7 +134,7 @@ class Fixed(Intensity):
     object: float = 5.0
     camera: float = 5.0
 
-    def drop(self, batch: Batch, key: Array) -> Batch:
+    def augment(self, batch: Batch, key: Array) -> Batch:
         rows = batch[FPS].shape
         return {**batch, OBJECT: jnp.full(rows, self.object), CAMERA: jnp.full(rows, self.camera)}
 

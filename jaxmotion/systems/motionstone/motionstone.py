@@ -15,20 +15,20 @@ from jaxtyping import UInt8
 from jaxmotion.diffusion.loss import MinSNR, Uniform
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.schedule import scaled_linear, zero_terminal_snr
-from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.entries import CAMERA, IMAGE, INTENSITY, OBJECT
 from jaxmotion.foundation.types import Array
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.systems import pretrained
-from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.conditioner import Conditioner, separate_dropout
 from jaxmotion.systems.control import Controls, Scalar
 from jaxmotion.systems.export import Exporter
 from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.lora import PretrainedLoRA
 from jaxmotion.systems.motionstone.export import EXPORTS
-from jaxmotion.systems.motionstone.injection import Score, inner
+from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Intensity, Known
 from jaxmotion.systems.precompute import Precompute, precompute_latents
 from jaxmotion.systems.pretrained import PretrainedSource
@@ -50,7 +50,17 @@ MEASURED_BY = {
 """Measures (`evaluation.measures`) of the motion that each score is meant to move."""
 
 
-@register()
+def _separate_dropout(values: Json) -> Json:
+    """Earlier versions kept the rate of dropping the picture in its conditioner, `FirstFrame.dropped`."""
+    values = separate_dropout(values)
+    for name, part in values["conditioners"].items():
+        if "dropped" in part:
+            values["conditioners"][name] = {key: value for key, value in part.items() if key != "dropped"}
+            values["dropout"][name] = part["dropped"]
+    return values
+
+
+@register(upgrade=_separate_dropout)
 @dataclasses.dataclass(frozen=True)
 class MotionStone(System):
     """The sizes and ingredients of a MotionStone model."""
@@ -67,6 +77,8 @@ class MotionStone(System):
     frames: int = 49
     size: tuple[int, int] = (480, 720)
     """Height and width in pixels."""
+    dropout: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Share of training clips for which a conditioner is dropped, by its name."""
 
     def __post_init__(self) -> None:
         for score in self.scores:
@@ -84,7 +96,7 @@ class MotionStone(System):
     @property
     def scores(self) -> list[Score]:
         """The scores that the transformer is told."""
-        return [part for each in self.conditioners.values() if isinstance(part := inner(each), Score)]
+        return [each for each in self.conditioners.values() if isinstance(each, Score)]
 
     @property
     def controls(self) -> Controls:
@@ -123,6 +135,7 @@ class MotionStone(System):
             measures={IMAGE: lambda params, batch: first_frame(batch), **self.intensity.measures()},
             denoiser_sharding=CogVideoX.SHARDING,
             sampled=True,
+            dropout=self.dropout,
         )
 
     def precomputable(self) -> Mapping[str, Precompute]:

@@ -1,0 +1,115 @@
+"""What all diffusion systems share: masks of what is dropped, the terms of guidance, and earlier configurations."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jaxtyping import Array, Bool
+
+from jaxmotion.diffusion.loss import Uniform
+from jaxmotion.diffusion.process import Process
+from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.entries import IMAGE, VIDEO
+from jaxmotion.foundation.types import Batch, Condition, Params
+from jaxmotion.models.codec import Codec
+from jaxmotion.models.space_to_depth import SpaceToDepth
+from jaxmotion.systems.conditioner import Conditioner, keep_rows, separate_dropout
+from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.video_diffusion import VideoDiffusion
+
+
+@dataclasses.dataclass(frozen=True)
+class Brightness(Conditioner):
+    """The mean of the picture as one channel."""
+
+    def channels(self, codec: Codec) -> int:
+        return 1
+
+    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+        mean = keep_rows(kept, jnp.mean(jnp.asarray(batch[IMAGE], jnp.float32), axis=(1, 2, 3)))
+        shape = (len(mean), canvas.length, canvas.height, canvas.width, 1)
+        return Condition(channels=(jnp.broadcast_to(mean[:, None, None, None, None], shape),))
+
+
+class Denoiser(nn.Module):
+    """Each condition counts once, the second ten times as much."""
+
+    @nn.compact
+    def __call__(self, zt: Array, t: Array, condition: Condition) -> Array:
+        weight = self.param("weight", nn.initializers.ones, ())
+        return weight * zt + condition.channels[0] + 10 * condition.channels[1]
+
+
+def model(**dropout: float) -> VideoDiffusion:
+    """Two conditioners that read the same entry."""
+    return VideoDiffusion(
+        canvas=Canvas(SpaceToDepth(factor=4), 2, 1, 1),
+        conditioners={"first": Brightness(), "second": Brightness()},
+        denoiser=Denoiser(),
+        process=Process(),
+        weighting=Uniform(),
+        measures={},
+        denoiser_sharding=(),
+        dropout=dropout,
+    )
+
+
+def test_two_readers_of_one_entry_are_dropped_independently() -> None:
+    kept = model(first=0.25, second=0.1).draw_kept(40_000, jax.random.key(0))
+    first, second = (~np.asarray(kept[name]) for name in ("first", "second"))
+    assert first.mean() == pytest.approx(0.25, abs=0.01)  # 4.6 standard deviations
+    assert second.mean() == pytest.approx(0.1, abs=0.007)
+    assert (first & second).mean() == pytest.approx(0.025, abs=0.004)
+
+
+def test_a_mask_reaches_its_own_conditioner_only() -> None:
+    batch = {IMAGE: np.full((3, 4, 4, 3), 7, np.uint8)}
+    found = model().condition({}, batch, {"first": jnp.array([True, False, True])})
+    np.testing.assert_array_equal(found.channels[0][:, 0, 0, 0, 0], [7, 0, 7])
+    np.testing.assert_array_equal(found.channels[1][:, 0, 0, 0, 0], [7, 7, 7])
+
+
+def test_the_loss_is_that_of_the_masks() -> None:
+    """With everything dropped, the loss is that of a picture that says nothing."""
+    clips = {VIDEO: np.full((4, 2, 4, 4, 3), 128, np.uint8), IMAGE: np.full((4, 4, 4, 3), 7, np.uint8)}
+    silent = {**clips, IMAGE: np.zeros_like(clips[IMAGE])}
+    params = {"denoiser": {"weight": jnp.ones(())}}
+    dropped, _ = model(first=1.0, second=1.0).loss(params, clips, jax.random.key(1))
+    expected, _ = model().loss(params, silent, jax.random.key(1))
+    kept, _ = model().loss(params, clips, jax.random.key(1))
+    assert dropped == expected
+    assert kept != expected
+
+
+def test_guidance_adds_one_condition_at_a_time() -> None:
+    """Terms: nothing of what is guided, then each guided condition in turn; what is not guided is in all of them."""
+    batch, times = {IMAGE: np.full((1, 4, 4, 3), 2, np.uint8)}, np.array([500])
+
+    def channels(**scales: float) -> list[tuple[float, float]]:
+        sampling = Sampling(guidance=1.0, others=tuple(scales.items()))
+        terms = model()._terms({}, batch, sampling, times)
+        return [tuple(float(each[0, 0, 0, 0, 0]) for each in condition.channels) for condition, _ in terms]
+
+    assert channels() == [(2, 2)]
+    assert channels(first=3.0) == [(0, 2), (2, 2)]
+    assert channels(first=3.0, second=2.0) == [(0, 0), (2, 0), (2, 2)]
+    assert channels(first=3.0, second=3.0) == [(0, 0), (2, 2)]
+
+
+@pytest.mark.parametrize("rates", [{"first": 1.5}, {"third": 0.1}])
+def test_rates_that_make_no_sense_are_refused(rates: dict[str, float]) -> None:
+    with pytest.raises(ValueError, match=r"drop probability lies in \[0, 1\]|no conditioner 'third' to drop"):
+        model(**rates)
+
+
+def test_rates_of_earlier_configurations_are_read() -> None:
+    part = {"class": "TextTokens"}
+    earlier = {"conditioners": {"text": {"class": "a.b:Droppable", "of": part, "probability": 0.5}}}
+    now = {"conditioners": {"text": part}, "dropout": {"text": 0.5}}
+    assert separate_dropout(earlier) == now
+    assert separate_dropout(now) == now
