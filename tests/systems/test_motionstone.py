@@ -235,7 +235,7 @@ def test_what_does_not_fit_is_said(system):
     with pytest.raises(ValueError, match="24 x 32 px; this transformer takes at most 24 x 24"):
         large.build()
     with pytest.raises(ValueError, match="come without 'object'"):
-        Score(OBJECT).condition({}, {}, None)
+        Score(OBJECT).condition({}, {}, None, jnp.ones(2, bool))
 
 
 def test_data_with_known_motion_brings_the_scores(system):
