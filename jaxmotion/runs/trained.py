@@ -125,7 +125,7 @@ class TrainedRun:
         clips = self.at_settings(photo, request.prompt, values, request.seed, sampling=sampling)
         fps = request.fps or self.experiment.data.fps
         out.parent.mkdir(parents=True, exist_ok=True)
-        return write_clips(out, photo, clips, values, controls, fps, prompt=request.prompt)
+        return write_clips(out, photo, list(clips), values, controls, fps, prompt=request.prompt)
 
 
 def open_run(
