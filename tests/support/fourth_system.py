@@ -14,7 +14,6 @@ import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
 from jaxmotion.evaluation.evaluation import Evaluation, KeyNumber
-from jaxmotion.systems.export import SAFETENSORS, Export
 
 from jaxmotion.data.source import DataConfig, DataSource
 from jaxmotion.diffusion.loss import Uniform
@@ -25,6 +24,7 @@ from jaxmotion.foundation.types import Condition
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.systems.conditioner import Conditioner, keep_rows
 from jaxmotion.systems.control import Control
+from jaxmotion.systems.export import SAFETENSORS, Export
 from jaxmotion.systems.latent_shape import Canvas
 from jaxmotion.systems.precompute import precompute_latents
 from jaxmotion.systems.reference import ReferenceLatent, first_frame
