@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from jaxmotion.data.precompute import shards
-from jaxmotion.data.precompute.encode import Encoder
+from jaxmotion.data.precompute.encode import Encoder, check_precomputable
 from jaxmotion.data.precompute.settings import CLIPS, ENCODERS, WEIGHTS
 from jaxmotion.data.source import DataSource, Example
 from jaxmotion.foundation import config_json
@@ -43,6 +43,7 @@ def precompute(
     Raises:
         ValueError: the system can precompute nothing, or the folder holds another set.
     """
+    check_precomputable(experiment.system)
     mesh = make_mesh(MeshSizes(data=1, fsdp=-1), jax.local_devices())
     weights = starting_weights(experiment, experiment.system.build())
     source = experiment.data.open(destination.with_name(f"{destination.name}.bad_clips.jsonl"))

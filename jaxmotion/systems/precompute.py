@@ -48,7 +48,7 @@ def latent_moments(codec: MomentsCodec) -> Precompute:
     """Returns how the moments of a clip's latents are computed; they replace the clip."""
 
     def compute(params: Params, batch: Batch) -> Array:
-        return codec.moments(params["codec"], pixels_to_float(batch[VIDEO]))
+        return codec.moments(params.get("codec", {}), pixels_to_float(batch[VIDEO]))
 
     fields: Any = dataclasses.fields(codec)  # pyright: ignore[reportArgumentType]
     usual = {f.name: f.default for f in fields if f.name in MEMORY_FIELDS}

@@ -29,9 +29,9 @@ from jaxmotion.data.precomputed import PrecomputedLatents, datasets
 from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, INTENSITY, MOMENTS, OBJECT, TEXT, TEXT_FEATURES, VIDEO
 from jaxmotion.models import tadaconv
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes
+from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment, precompute
-from jaxmotion.runs import trained as run
 from jaxmotion.runs.compatibility import check_entries, check_precomputed
 from jaxmotion.systems.motionstone.injection import Score
 from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Known, OneNumber
@@ -196,7 +196,7 @@ def test_scores_are_those_that_the_system_trains_on(asked, monkeypatch, intensit
     monkeypatch.setattr(encoding.Encoder, "_compiled", lambda self, params, batch: made)
     clip = {VIDEO: np.zeros((5, 32, 32, 3), np.uint8), FPS: 8.0, "caption": "x"}
     clip |= {OBJECT: np.float32(3.0), CAMERA: np.float32(3.0)} if listed else {}
-    mesh = run.make_mesh(devices=jax.local_devices()[:1])
+    mesh = make_mesh(devices=jax.local_devices()[:1])
     for record in encoder.encode({}, [clip, clip], 2, mesh):
         assert record.get(OBJECT) == {"listed": 3.0, "measured": 7.0, "none": None}[expected]
     assert encoder.settings()["labels"] == ([] if expected == "none" else [OBJECT, CAMERA])

@@ -286,7 +286,7 @@ def test_points_are_spread_evenly_over_any_outline(shape):
         ({"camera_speed": (0.0, 0.1)}, "above 0 under the speed law 'log'"),
         ({"object_speed": (0.5, 0.1)}, "from small to large"),
         ({"object_place": (0.6, 0.4)}, "range of shares"),
-        ({"truth": ("depth",)}, "depth"),
+        ({"ground_truth": ("depth",)}, "depth"),
         ({"split": "test"}, "test"),
     ],
 )

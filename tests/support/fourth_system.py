@@ -13,11 +13,12 @@ from collections.abc import Mapping, Sequence
 import flax.linen as nn
 import jax.numpy as jnp
 import numpy as np
-from jaxmotion.evaluation.evaluation import Evaluation, KeyNumber
+from jax.sharding import PartitionSpec as P
 
 from jaxmotion.data.source import DataConfig, DataSource
 from jaxmotion.diffusion.loss import Uniform
 from jaxmotion.diffusion.process import Process
+from jaxmotion.evaluation.evaluation import Evaluation, KeyNumber
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import FPS, IMAGE, VIDEO
 from jaxmotion.foundation.types import Condition
@@ -88,6 +89,7 @@ class CosineCodec(SpaceToDepth):
 
 
 CODEC, MEASURES = CosineCodec(factor=4), {IMAGE: lambda params, batch: first_frame(batch)}
+PLACES = ((r".*", P()),)
 
 
 @register()
@@ -101,7 +103,7 @@ class Drifter(System):
     def build(self):
         canvas = Canvas(CODEC, self.frames, *(side // 4 for side in self.size))
         parts = {"reference": ReferenceLatent(), DRIFT: DriftMap()}
-        return VideoDiffusion(canvas, parts, Denoiser(), Process(), Uniform(), MEASURES, (), dropout={DRIFT: 0.1})
+        return VideoDiffusion(canvas, parts, Denoiser(), Process(), Uniform(), MEASURES, PLACES, dropout={DRIFT: 0.1})
 
     def precomputable(self):
         return precompute_latents(CODEC, {}, MEASURES)

@@ -29,6 +29,15 @@ from jaxmotion.systems.system import System
 DTYPES = ("float16", "float32")
 
 
+def check_precomputable(system: System) -> None:
+    """Raises ValueError if the system has nothing that could be precomputed."""
+    if not system.precomputable():
+        raise ValueError(
+            f"{type(system).__name__} with these parts has no latents or other entries that could be precomputed; it "
+            "needs an autoencoder that gives the moments of its latents."
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Encoder:
     """Computes the records of the clips of a source.
@@ -44,11 +53,7 @@ class Encoder:
     def __post_init__(self) -> None:
         if self.dtype not in DTYPES:
             raise ValueError(f"Arrays can be kept in {' or '.join(DTYPES)}; got {self.dtype!r}.")
-        if not self.entries:
-            raise ValueError(
-                f"{type(self.system).__name__} with these parts has no latents or other entries that could be "
-                "precomputed; it needs an autoencoder that gives the moments of its latents."
-            )
+        check_precomputable(self.system)
 
     @functools.cached_property
     def entries(self) -> Mapping[str, Precompute]:
