@@ -11,7 +11,15 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxmotion.diffusion.process import Process
-from jaxmotion.diffusion.sampler import Denoise, Plan, Spacing, follow, plan_of, spaced, stride_back
+from jaxmotion.diffusion.sampler import (
+    Coefficients,
+    Denoise,
+    Spacing,
+    make_coefficients,
+    previous_alpha_bar,
+    run_scan,
+    timestep_spacing,
+)
 
 
 def invert(
@@ -32,16 +40,16 @@ def invert(
         on_step: called on the host with the number of each finished step.
     """
     plan = inversion_plan(process, steps, spacing, steps_offset, first)
-    return follow(plan, process.prediction, denoise, z0, on_step=on_step)
+    return run_scan(plan, process.prediction, denoise, z0, on_step=on_step)
 
 
 def inversion_plan(
     process: Process, steps: int, spacing: Spacing, steps_offset: int, first: Literal["first", "clean"]
-) -> Plan:
+) -> Coefficients:
     """Returns rows from the cleanest level up: z_next = a_t z_0 + s_t eps, z_0 and eps predicted one stride below t."""
     if process.prediction == "z0" and first == "clean":
         raise ValueError("Where there is no noise, a prediction of z0 says nothing about eps; invert from 'first'.")
-    t = spaced(process.schedule.steps, steps, spacing, steps_offset)[::-1]
-    here = stride_back(process, t, steps, first)
+    t = timestep_spacing(process.schedule.steps, steps, spacing, steps_offset)[::-1]
+    here = previous_alpha_bar(process, t, steps, first)
     there = process.schedule.alpha_bar[t]
-    return plan_of(t, here, z0=np.sqrt(there), eps=np.sqrt(1 - there))
+    return make_coefficients(t, here, z0=np.sqrt(there), eps=np.sqrt(1 - there))

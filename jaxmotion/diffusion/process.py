@@ -2,8 +2,8 @@
 
     z_t = a_t z_0 + s_t eps,    a_t = sqrt(alpha_bar_t),  s_t = sqrt(1 - alpha_bar_t)
 
-Every place that needs z_0 or eps of a prediction goes through `split`. Times t are integers in 0..N-1, one for each
-sample [B], or one for each frame [B T]: `t` has the leading axes of `z`. Arithmetic is in float32.
+Every place that needs z_0 or eps of a prediction goes through `to_z0_and_eps`. Times t are integers in 0..N-1, one for
+each sample [B], or one for each frame [B T]: `t` has the leading axes of `z`. Arithmetic is in float32.
 """
 
 import dataclasses
@@ -63,7 +63,7 @@ class Process:
     ) -> tuple[Float[Array, "B *rest"], Float[Array, "B *rest"]]:
         """Returns (z_0, eps) implied by the network's prediction at z_t. Exact at zero terminal SNR for v and z0."""
         signal, noise = self.levels(t, zt.ndim)
-        return split(self.prediction, signal, noise, zt, prediction)
+        return to_z0_and_eps(self.prediction, signal, noise, zt, prediction)
 
     def snr(self, t: Int[Array, "..."]) -> Float[Array, "..."]:
         """Returns the signal-to-noise ratio alpha_bar_t / (1 - alpha_bar_t)."""
@@ -79,7 +79,7 @@ class Process:
         return signal.reshape(signal.shape + tail), noise.reshape(noise.shape + tail)
 
 
-def split(
+def to_z0_and_eps(
     kind: Prediction,
     signal: Float[Array, "..."],
     noise: Float[Array, "..."],

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int, Key
 
-from jaxmotion.diffusion.process import Prediction, Process, split
+from jaxmotion.diffusion.process import Prediction, Process, to_z0_and_eps
 from jaxmotion.foundation.config_json import register
 
 Spacing = Literal["leading", "trailing", "linspace"]
@@ -26,10 +26,10 @@ Denoise = Callable[[Float[Array, "B *rest"], Int[Array, "B"]], Float[Array, "B *
 """(z_t, t) -> the network's prediction, in the terms of the process it was trained under."""
 
 
-class Plan(NamedTuple):
-    """One row for each step. Arrays are [steps] on the whole plan and scalars on a row of it."""
+class Coefficients(NamedTuple):
+    """Coefficients of the update rule, one row for each step: arrays [steps] in a plan, scalars in a row of it."""
 
-    t: np.ndarray | Array  # int32: the time the network is told
+    t: np.ndarray | Array  # int32: the time that the network receives
     signal: np.ndarray | Array  # a and s of the level that z is at: z = a z_0 + s eps
     sigma: np.ndarray | Array
     z: np.ndarray | Array  # the k_* of the module's formula
@@ -46,7 +46,7 @@ class Sampler(Protocol):
         """int32 [steps], falling."""
         ...
 
-    def plan(self, process: Process) -> Plan:
+    def plan(self, process: Process) -> Coefficients:
         """Returns the coefficients of every step."""
         ...
 
@@ -79,16 +79,16 @@ class DDIM:
 
     def timesteps(self, process: Process) -> np.ndarray:
         """int32 [steps], falling."""
-        return spaced(process.schedule.steps, self.steps, self.spacing, self.steps_offset)
+        return timestep_spacing(process.schedule.steps, self.steps, self.spacing, self.steps_offset)
 
-    def plan(self, process: Process) -> Plan:
+    def plan(self, process: Process) -> Coefficients:
         """Eq. 12: z_next = a' z_0 + sqrt(s'^2 - sigma^2) eps + sigma n, with sigma of Eq. 16."""
         t = self.timesteps(process)
         here = process.schedule.alpha_bar[t]
-        there = stride_back(process, t, self.steps, self.final)
+        there = previous_alpha_bar(process, t, self.steps, self.final)
         sigma = self.eta * np.sqrt((1 - there) / (1 - here) * (1 - here / there))
         eps = np.sqrt(np.maximum(1 - there - sigma**2, 0.0))
-        return plan_of(t, here, z0=np.sqrt(there), eps=eps, noise=sigma)
+        return make_coefficients(t, here, z0=np.sqrt(there), eps=eps, noise=sigma)
 
 
 @register()
@@ -108,9 +108,9 @@ class DDPM:
 
     def timesteps(self, process: Process) -> np.ndarray:
         """int32 [steps], falling."""
-        return spaced(process.schedule.steps, self.steps, self.spacing, self.steps_offset)
+        return timestep_spacing(process.schedule.steps, self.steps, self.spacing, self.steps_offset)
 
-    def plan(self, process: Process) -> Plan:
+    def plan(self, process: Process) -> Coefficients:
         """Returns the posterior's mean in terms of z_0 and z_t, and its standard deviation."""
         t = self.timesteps(process)
         here = process.schedule.alpha_bar[t]
@@ -118,7 +118,7 @@ class DDPM:
         alpha = here / there
         z0 = np.sqrt(there) * (1 - alpha) / (1 - here)
         z = np.sqrt(alpha) * (1 - there) / (1 - here)
-        return plan_of(t, here, z=z, z0=z0, noise=np.sqrt((1 - there) / (1 - here) * (1 - alpha)))
+        return make_coefficients(t, here, z=z, z0=z0, noise=np.sqrt((1 - there) / (1 - here) * (1 - alpha)))
 
 
 @register()
@@ -141,10 +141,10 @@ class DPMSolverPP:
         """int32 [steps], falling."""
         train_steps = process.schedule.steps
         if self.spacing == "trailing":
-            return spaced(train_steps, self.steps, self.spacing, self.steps_offset)
-        return spaced(train_steps, self.steps + 1, self.spacing, self.steps_offset)[:-1]
+            return timestep_spacing(train_steps, self.steps, self.spacing, self.steps_offset)
+        return timestep_spacing(train_steps, self.steps + 1, self.spacing, self.steps_offset)[:-1]
 
-    def plan(self, process: Process) -> Plan:
+    def plan(self, process: Process) -> Coefficients:
         """z_next = (s'/s) z + a' (1 - e^-h) D, D = z_0 + (h / 2 h_last) (z_0 - z_0'), h the growth of log(a / s)."""
         t = self.timesteps(process)
         # Without signal log(a / s) is -inf; diffusers takes the smallest half float there, and so does this.
@@ -157,7 +157,7 @@ class DPMSolverPP:
         h = np.diff(half_log_snr)
         bend = np.zeros_like(here)
         bend[1:-1] = 0.5 * h[1:] / h[:-1]
-        return plan_of(t, here, z=z, z0=growth * (1 + bend), last=-growth * bend)
+        return make_coefficients(t, here, z=z, z0=growth * (1 + bend), last=-growth * bend)
 
 
 @register()
@@ -179,9 +179,9 @@ class SDEDPMSolverPP:
 
     def timesteps(self, process: Process) -> np.ndarray:
         """int32 [steps], falling."""
-        return spaced(process.schedule.steps, self.steps, self.spacing)
+        return timestep_spacing(process.schedule.steps, self.steps, self.spacing)
 
-    def plan(self, process: Process) -> Plan:
+    def plan(self, process: Process) -> Coefficients:
         """z_next = (s'/s) e^-h z + a' (1 - e^-2h) D + s' sqrt(1 - e^-2h) n, D = z_0 + (h / 2 h_last) (z_0 - z_0').
 
         h is the growth of log(a / s). It is infinite from a level without signal and to one without noise; what stands
@@ -189,7 +189,7 @@ class SDEDPMSolverPP:
         """
         t = self.timesteps(process)
         here = process.schedule.alpha_bar[t]
-        there = stride_back(process, t, self.steps, "clean")
+        there = previous_alpha_bar(process, t, self.steps, "clean")
         shrunk = here * (1 - there) / ((1 - here) * there)  # e^-2h
         z = np.sqrt(shrunk * (1 - there) / (1 - here))
         growth = np.sqrt(there) * (1 - shrunk)
@@ -200,7 +200,7 @@ class SDEDPMSolverPP:
             level, last, following = levels
         bend[second] = 0.5 * (following - level) / (level - last)
         noise = np.sqrt((1 - there) * (1 - shrunk))
-        return plan_of(t, here, z=z, z0=growth * (1 + bend), last=-growth * bend, noise=noise)
+        return make_coefficients(t, here, z=z, z0=growth * (1 + bend), last=-growth * bend, noise=noise)
 
 
 def sample(
@@ -220,11 +220,11 @@ def sample(
             result of a sample does not depend on its neighbours in the batch. Unused by deterministic samplers.
         on_step: called on the host with the number of each finished step, 0..steps-1 (for progress bars).
     """
-    return follow(sampler.plan(process), process.prediction, denoise, z_start, key, on_step)
+    return run_scan(sampler.plan(process), process.prediction, denoise, z_start, key, on_step)
 
 
-def follow(
-    plan: Plan,
+def run_scan(
+    plan: Coefficients,
     prediction: Prediction,
     denoise: Denoise,
     z_start: Float[Array, "B *rest"],
@@ -239,21 +239,21 @@ def follow(
         z, last = carry
         index, row = xs
         t = jnp.full(z.shape[:1], row.t, jnp.int32)
-        said = denoise(z.astype(z_start.dtype), t).astype(jnp.float32)
-        z0, eps = split(prediction, row.signal, row.sigma, z, said)
+        output = denoise(z.astype(z_start.dtype), t).astype(jnp.float32)
+        z0, eps = to_z0_and_eps(prediction, row.signal, row.sigma, z, output)
         z = step(row, z, z0, eps, last, draw(index))
         if on_step is not None:
             jax.debug.callback(on_step, index)
         return (z, z0 if remembers else None), None
 
     z = z_start.astype(jnp.float32)
-    rows = Plan(*(jnp.asarray(column) for column in plan))
+    rows = Coefficients(*(jnp.asarray(column) for column in plan))
     (z, _), _ = jax.lax.scan(body, (z, jnp.zeros_like(z) if remembers else None), (jnp.arange(len(plan.t)), rows))
     return z.astype(z_start.dtype)
 
 
 def step(
-    row: Plan,
+    row: Coefficients,
     z: Float[Array, "B *rest"],
     z0: Float[Array, "B *rest"],
     eps: Float[Array, "B *rest"],
@@ -269,7 +269,7 @@ def step(
     return z
 
 
-def spaced(train_steps: int, steps: int, spacing: Spacing, offset: int = 0) -> np.ndarray:
+def timestep_spacing(train_steps: int, steps: int, spacing: Spacing, offset: int = 0) -> np.ndarray:
     """Returns the training times that a sampler visits, int32 [steps], falling. `offset` is added to `leading` times.
 
     Source: arXiv:2305.08891, Table 2, with the rounding of diffusers.
@@ -292,7 +292,7 @@ def spaced(train_steps: int, steps: int, spacing: Spacing, offset: int = 0) -> n
     return times.astype(np.int32)
 
 
-def stride_back(process: Process, t: np.ndarray, steps: int, final: str) -> np.ndarray:
+def previous_alpha_bar(process: Process, t: np.ndarray, steps: int, final: str) -> np.ndarray:
     """Returns alpha_bar at t - N // steps, and below t = 0 that of no noise (`clean`) or of t = 0 (`first`)."""
     alpha_bar = process.schedule.alpha_bar
     before = t - process.schedule.steps // steps
@@ -302,7 +302,7 @@ def stride_back(process: Process, t: np.ndarray, steps: int, final: str) -> np.n
 _LEAST_SIGNAL = 2.0**-24
 
 
-def _noise(plan: Plan, key: Array | None, shape: tuple[int, ...]) -> Callable[[Array], Array | None]:
+def _noise(plan: Coefficients, key: Array | None, shape: tuple[int, ...]) -> Callable[[Array], Array | None]:
     """Returns a function from the number of a step to its noise, or to None where the whole plan adds none."""
     if not np.any(plan.noise):
         return lambda index: None
@@ -321,8 +321,10 @@ def _check_steps(steps: int) -> None:
         raise ValueError(f"A sampler needs at least 1 step; got {steps}.")
 
 
-def plan_of(t: np.ndarray, here: np.ndarray, **columns: np.ndarray) -> Plan:
+def make_coefficients(t: np.ndarray, here: np.ndarray, **columns: np.ndarray) -> Coefficients:
     """Returns the plan with its columns in float32, and zeros for those not given."""
     levels = {"signal": np.sqrt(here), "sigma": np.sqrt(1 - here)}
     zeros = dict.fromkeys(("z", "z0", "eps", "last", "noise"), np.zeros(len(t)))
-    return Plan(t=t, **{name: column.astype(np.float32) for name, column in {**levels, **zeros, **columns}.items()})
+    return Coefficients(
+        t=t, **{name: column.astype(np.float32) for name, column in {**levels, **zeros, **columns}.items()}
+    )

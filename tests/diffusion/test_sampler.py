@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxmotion.diffusion.process import Process
-from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, follow, sample, spaced
+from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, run_scan, sample, timestep_spacing
 from jaxmotion.diffusion.schedule import scaled_linear, zero_terminal_snr
 
 SAMPLERS = [DDIM(20, final="clean"), DDIM(20, eta=1.0, final="clean"), DDPM(20), DPMSolverPP(20)]
@@ -65,7 +65,7 @@ def test_the_second_order_solver_is_closer_to_the_flow():
     for sampler in (DPMSolverPP(20), DDIM(20, 0.0, "trailing", 0, "clean")):
         plan = sampler.plan(process)
         exact = Z * spread[plan.t[-1]] / spread[999]  # the flow of a Gaussian shrinks it by its standard deviation
-        reached = follow(type(plan)(*(column[:-1] for column in plan)), "v", gaussian(process, 0.25), Z)
+        reached = run_scan(type(plan)(*(column[:-1] for column in plan)), "v", gaussian(process, 0.25), Z)
         errors[type(sampler)] = float(jnp.abs(reached - exact).max())
     assert errors[DPMSolverPP] < 0.2 * errors[DDIM]
 
@@ -103,21 +103,21 @@ def test_one_step_by_hand():
     expected = np.sqrt(a_next) * z0 + np.sqrt(1 - a_next) * eps
     plan = DDIM(2).plan(process)
     first = type(plan)(*(column[:1] for column in plan))
-    np.testing.assert_allclose(follow(first, "eps", lambda z, t: 0.1 * z, Z), expected, rtol=1e-5)
+    np.testing.assert_allclose(run_scan(first, "eps", lambda z, t: 0.1 * z, Z), expected, rtol=1e-5)
 
 
 def test_published_times():
-    assert spaced(1000, 50, "leading", 1)[:3].tolist() == [981, 961, 941]
-    assert spaced(1000, 50, "leading", 1)[-1] == 1
-    assert spaced(1000, 50, "trailing")[:3].tolist() == [999, 979, 959]  # CogVideoX
+    assert timestep_spacing(1000, 50, "leading", 1)[:3].tolist() == [981, 961, 941]
+    assert timestep_spacing(1000, 50, "leading", 1)[-1] == 1
+    assert timestep_spacing(1000, 50, "trailing")[:3].tolist() == [999, 979, 959]  # CogVideoX
     # arXiv:2305.08891, Table 2, counted from 0 there and here.
-    assert spaced(1000, 10, "linspace").tolist() == [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]
+    assert timestep_spacing(1000, 10, "linspace").tolist() == [999, 888, 777, 666, 555, 444, 333, 222, 111, 0]
 
 
 @pytest.mark.parametrize("steps", [1, 3, 7, 49, 63, 999, 1000])
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 def test_times_fall_and_stay_inside(steps, spacing):
-    times = spaced(1000, steps, spacing)
+    times = timestep_spacing(1000, steps, spacing)
     assert len(times) == steps
     assert np.all(np.diff(times) < 0)
     assert times[0] <= 999
@@ -161,7 +161,7 @@ def test_the_loop_is_compiled_once():
         (lambda: DDIM(2000).timesteps(Process()), "only 1000"),
         (lambda: DDIM(1000).timesteps(Process()), "steps_offset 1"),
         (lambda: DDPM(spacing="karras").timesteps(Process()), "'karras'"),
-        (lambda: follow(DDPM(5).plan(Process()), "eps", lambda z, t: z, Z), "random key"),
+        (lambda: run_scan(DDPM(5).plan(Process()), "eps", lambda z, t: z, Z), "random key"),
         (lambda: sample(DDPM(5), Process(), lambda z, t: z, Z, jax.random.split(KEY, 3)), "each of the 2 samples"),
     ],
 )

@@ -13,7 +13,7 @@ import torch
 
 from jaxmotion.diffusion.inversion import inversion_plan, invert
 from jaxmotion.diffusion.process import Process, split
-from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, Plan, SDEDPMSolverPP, sample, step
+from jaxmotion.diffusion.sampler import DDIM, DDPM, Coefficients, DPMSolverPP, SDEDPMSolverPP, sample, step
 from jaxmotion.diffusion.schedule import linear, scaled_linear, snr_shift, zero_terminal_snr
 
 SHAPE = (2, 3, 4, 4, 2)
@@ -50,7 +50,7 @@ def close(ours, theirs, tolerance):
 
 
 def rows(plan):
-    return [Plan(*(np.asarray(column[i]) for column in plan)) for i in range(len(plan.t))]
+    return [Coefficients(*(np.asarray(column[i]) for column in plan)) for i in range(len(plan.t))]
 
 
 def follow_reference(plan, prediction, reference, z, noises=None, **kwargs):

@@ -15,7 +15,7 @@ from PIL import Image
 
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.diffusion.process import split
-from jaxmotion.diffusion.sampler import spaced
+from jaxmotion.diffusion.sampler import timestep_spacing
 from jaxmotion.foundation.types import pixels_to_float
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.systems.livephoto import export_parts
@@ -134,7 +134,7 @@ def test_space_to_depth(factor: int) -> None:
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
 @pytest.mark.parametrize("steps", [1, 4, 7, 25])
 def test_inversion_visits_the_times_of_our_sampler(pipeline: ModuleType, spacing: Any, steps: int) -> None:
-    assert pipeline.spaced(1000, steps, spacing, 1) == spaced(1000, steps, spacing, 1).tolist()
+    assert pipeline.spaced(1000, steps, spacing, 1) == timestep_spacing(1000, steps, spacing, 1).tolist()
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("eps", "epsilon"), ("z0", "sample"), ("v", "v_prediction")])

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from jaxmotion.diffusion.process import Process, split
-from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, Plan, SDEDPMSolverPP, step
+from jaxmotion.diffusion.sampler import DDIM, DDPM, Coefficients, DPMSolverPP, SDEDPMSolverPP, step
 from jaxmotion.diffusion.schedule import linear, scaled_linear, snr_shift, zero_terminal_snr
 from jaxmotion.weights.diffusers_scheduler import scheduler_of
 
@@ -67,7 +67,7 @@ def test_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
         for file in ("ddpm", "dpm_cogvideox"):
             drawn = f"diffusers.schedulers.scheduling_{file}.randn_tensor"
             monkeypatch.setattr(drawn, lambda *_, noise=noise, **__: torch.from_numpy(noise))
-        row = Plan(*(np.asarray(column[i]) for column in plan))
+        row = Coefficients(*(np.asarray(column[i]) for column in plan))
         eta = getattr(sampler, "eta", 0.0)
         noisy: dict[str, Any] = {"eta": eta, "variance_noise": torch.from_numpy(noise)} if eta else {}
         said_there, z_there = torch.from_numpy(said), torch.from_numpy(z)

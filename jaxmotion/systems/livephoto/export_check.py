@@ -13,7 +13,7 @@ import numpy as np
 from einops import rearrange
 
 from jaxmotion.diffusion.process import split
-from jaxmotion.diffusion.sampler import DDIM, DDPM, Plan, step
+from jaxmotion.diffusion.sampler import DDIM, DDPM, Coefficients, step
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT
 from jaxmotion.foundation.types import Condition, Params
@@ -131,7 +131,7 @@ class _Parity(ParityCheck):
         z, last = self.normal(*shape), jnp.zeros(shape)
         ours, theirs = [], []
         for i, t in enumerate(scheduler.timesteps):
-            row = Plan(*(jnp.asarray(column[i]) for column in plan))
+            row = Coefficients(*(jnp.asarray(column[i]) for column in plan))
             said, noise = self.normal(*shape), self.normal(*shape)
             z0, eps = split(process.prediction, jnp.asarray(row.signal), jnp.asarray(row.sigma), z, said)
             ours.append(step(row, z, z0, eps, last, noise))
