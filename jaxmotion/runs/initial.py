@@ -13,7 +13,7 @@ from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.systems.system import Task
-from jaxmotion.training.memory import estimate
+from jaxmotion.training.memory import memory_report
 
 
 def starting_weights(experiment: Experiment, task: Task) -> dict[str, Any]:
@@ -47,5 +47,5 @@ def describe(experiment: Experiment) -> None:
             raise CheckpointFileError(f"pretrained.{name}: {error}") from error
         if line:
             console.print(f"pretrained.{name} is {line}", highlight=False, soft_wrap=True)
-    for table in estimate(task, experiment.train, make_mesh(experiment.mesh)).tables():
+    for table in memory_report(task, experiment.train, make_mesh(experiment.mesh)).tables():
         console.print(table)

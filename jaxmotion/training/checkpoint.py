@@ -59,7 +59,7 @@ class Checkpoints:
         """Returns the newest complete step, or None."""
         return latest_step(self.directory)
 
-    def begin(self, state: TrainState) -> None:
+    def save_frozen(self, state: TrainState) -> None:
         """Writes the frozen parameters, which all checkpoints of a run share. Returns when they are on disk."""
         if jax.tree.leaves(state.frozen):
             with self._named("The frozen parameters could not be written"), ocp.StandardCheckpointer() as checkpointer:
@@ -124,7 +124,7 @@ class Checkpoints:
         except SaveError:
             raise
         except (OSError, RuntimeError, ValueError) as error:  # what Orbax and TensorStore raise
-            why = reason(error)
+            why = root_cause(error)
         else:
             return
         _forget_unfinished()
@@ -208,7 +208,7 @@ def check_fit(folder: Path, wanted: Any) -> None:
         )
 
 
-def reason(error: BaseException) -> str:
+def root_cause(error: BaseException) -> str:
     """Returns the innermost cause of an error in one line, in plain words when the disk is full."""
     chain = [error]
     while (inner := chain[-1].__cause__ or chain[-1].__context__) is not None and inner not in chain:

@@ -28,7 +28,7 @@ from jaxmotion.training.checkpoint import Checkpoints
 from jaxmotion.training.config import MAY_CHANGE, TrainConfig
 from jaxmotion.training.log import Log, duration, write_whole
 from jaxmotion.training.resume import CONFIG, check_continues
-from jaxmotion.training.state import TrainState, filled
+from jaxmotion.training.state import TrainState, with_pretrained
 from jaxmotion.training.step import Metrics, Program, Task, build_program
 
 OnSample = Callable[[Params, int], None]
@@ -92,7 +92,7 @@ def run(
         checkpoints = Checkpoints(directory, config.keep)
         try:
             state = _begin(program, checkpoints, loader, directory, meta, start or {}, may_change)
-            return _Run(config, mesh, loader, directory, program, checkpoints, on_sample, stop).go(state)
+            return _Run(config, mesh, loader, directory, program, checkpoints, on_sample, stop).run(state)
         finally:
             _close(checkpoints)
 
@@ -144,8 +144,8 @@ def _begin(
     if step is not None:
         return checkpoints.restore(step, program.abstract, loader)
     state = program.initialise()
-    state = filled(state, start) if start else state
-    checkpoints.begin(state)
+    state = with_pretrained(state, start) if start else state
+    checkpoints.save_frozen(state)
     return state
 
 
@@ -180,7 +180,7 @@ class _Run:
     compile_seconds: float = 0.0
     log: Log = dataclasses.field(init=False)
 
-    def go(self, state: TrainState) -> Result:
+    def run(self, state: TrainState) -> Result:
         """Trains from `state` to the last step, or until asked to stop."""
         config, start = self.config, int(state.step)
         self.rows = config.batch_size // sharding.process_share(self.mesh)[1]

@@ -35,7 +35,7 @@ class Group:
 
 
 @dataclasses.dataclass(frozen=True)
-class Estimate:
+class MemoryReport:
     """Memory of a run. All bytes are of one device (the fullest), and plain integers."""
 
     mesh: dict[str, int]
@@ -71,14 +71,14 @@ class Estimate:
         return _parameter_table(self), _memory_table(self)
 
 
-def estimate(
+def memory_report(
     task: Task,
     config: TrainConfig,
     mesh: Mesh | AbstractMesh,
     batch: Mapping[str, jax.ShapeDtypeStruct] | None = None,
     *,
     depth: int = 2,
-) -> Estimate:
+) -> MemoryReport:
     """Returns the memory that training `task` needs on each device of `mesh`. Allocates nothing.
 
     Args:
@@ -91,7 +91,7 @@ def estimate(
     state = abstract_state(task, config, mesh)
     narrow = jnp.dtype(config.precision).itemsize < 4
     master = bytes_per_device(state.trained)
-    return Estimate(
+    return MemoryReport(
         mesh=dict(mesh.shape),
         groups=tuple(groups(state, task.sharding, mesh, depth)),
         trained_parameters=count(state.trained),
@@ -168,7 +168,7 @@ def _spec_text(spec: Any, mesh: Mesh | AbstractMesh) -> str:
     return "(" + ", ".join(entries) + ")" if any(entry != "-" for entry in entries) else "whole"
 
 
-def _parameter_table(plan: Estimate) -> Table:
+def _parameter_table(plan: MemoryReport) -> Table:
     table = Table(title="Parameters", title_justify="left")
     for name in ("path", "", "shape"):
         table.add_column(name)
@@ -190,7 +190,7 @@ def _parameter_table(plan: Estimate) -> Table:
     return table
 
 
-def _memory_table(plan: Estimate) -> Table:
+def _memory_table(plan: MemoryReport) -> Table:
     axes = " x ".join(f"{axis} {size}" for axis, size in plan.mesh.items())
     table = Table(title="Memory of one device", title_justify="left")
     table.add_column("what")

@@ -57,7 +57,7 @@ def new_state(
     )
 
 
-def filled(state: TrainState, arrays: Mapping[str, Any]) -> TrainState:
+def with_pretrained(state: TrainState, arrays: Mapping[str, Any]) -> TrainState:
     """Returns the state with some parameters replaced by pretrained array-likes, given by path.
 
     The arrays are read one after the other, and cast and laid out as the state is. The moving average starts from them.

@@ -43,7 +43,7 @@ from jaxmotion.systems.pretrained import Pretrained, PretrainedSource
 from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.training.config import TrainConfig
-from jaxmotion.training.state import filled
+from jaxmotion.training.state import with_pretrained
 from jaxmotion.training.step import build_program
 from jaxmotion.weights.rules import ConversionError, to_jax
 from jaxmotion.weights.tables import stable_diffusion as rules
@@ -115,7 +115,7 @@ def params(experiment):
     task, mesh = experiment.system.build(), make_mesh(experiment.mesh)
     with jax.set_mesh(mesh):
         state = build_program(task, experiment.train, mesh).initialise()
-    return filled(state, initial.starting_weights(experiment, task)).params("ema")
+    return with_pretrained(state, initial.starting_weights(experiment, task)).params("ema")
 
 
 def as_written(function):

@@ -74,7 +74,7 @@ def restored_elsewhere(state, program, mesh):
     """Whether a state saved on 8 devices comes back the same on another mesh, and as plain parameters."""
     with tempfile.TemporaryDirectory() as folder:
         checkpoints, data = Checkpoints(folder, keep=1), toy.loader()
-        checkpoints.begin(state)
+        checkpoints.save_frozen(state)
         checkpoints.save(3, state, data)
         checkpoints.wait()
         with jax.set_mesh(mesh):

@@ -6,7 +6,7 @@ from jax.sharding import PartitionSpec as P
 
 from jaxmotion.foundation.errors import CheckpointError
 from jaxmotion.parallel.mesh import MeshSizes, make_mesh
-from jaxmotion.training.checkpoint import Checkpoints, check_fit, latest_step, reason, restore_params
+from jaxmotion.training.checkpoint import Checkpoints, check_fit, latest_step, restore_params, root_cause
 from jaxmotion.training.step import build_program
 from tests.support.toy import Toy, batch, loader, settings
 
@@ -21,7 +21,7 @@ def saved(tmp_path_factory):
     data, copies = loader(), {}
     checkpoints = Checkpoints(directory, keep=3)
     state = program.initialise()
-    checkpoints.begin(state)
+    checkpoints.save_frozen(state)
     for step in (1, 2):
         state, _ = program.update(state, next(data))
         copies[step] = jax.tree.map(np.array, state), data.get_state()
@@ -105,9 +105,9 @@ def test_reasons_are_short_and_plain():
         'OUT_OF_RANGE: Error writing "a" in OCDBT database at "/d": Failed writing: "/d/x": '
         "Failed to write 5 bytes to file 11: File too large [os_error_code='27']"
     )
-    assert reason(ValueError(system)) == "File too large"
+    assert root_cause(ValueError(system)) == "File too large"
     full = ValueError("RESOURCE_EXHAUSTED: No space left on device [os_error_code='28']")
-    assert reason(full) == "no space is left on the disk"
+    assert root_cause(full) == "no space is left on the disk"
     outer = RuntimeError("could not")
     outer.__cause__ = OSError(13, "Permission denied")
-    assert "Permission denied" in reason(outer)
+    assert "Permission denied" in root_cause(outer)
