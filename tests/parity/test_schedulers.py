@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from jaxmotion.diffusion.inversion import inversion_plan, invert
-from jaxmotion.diffusion.process import Process, split
+from jaxmotion.diffusion.process import Process, to_z0_and_eps
 from jaxmotion.diffusion.sampler import DDIM, DDPM, Coefficients, DPMSolverPP, SDEDPMSolverPP, sample, step
 from jaxmotion.diffusion.schedule import linear, scaled_linear, snr_shift, zero_terminal_snr
 
@@ -61,7 +61,7 @@ def follow_reference(plan, prediction, reference, z, noises=None, **kwargs):
         said = torch_network(z, row.t)
         extra = {} if noises is None else {"variance_noise": torch.from_numpy(noises[i].copy())}
         after = reference.step(said, reference.timesteps[i], z, **extra, **kwargs).prev_sample
-        z0, eps = split(prediction, row.signal, row.sigma, jnp.asarray(z), jnp.asarray(said))
+        z0, eps = to_z0_and_eps(prediction, row.signal, row.sigma, jnp.asarray(z), jnp.asarray(said))
         previous = jnp.zeros(SHAPE) if last is None else last
         close(step(row, jnp.asarray(z), z0, eps, previous, None if noises is None else noises[i]), after, 1e-5)
         z, last = after, z0
@@ -186,7 +186,7 @@ def test_dpm_of_cogvideox(scale, zero, steps, monkeypatch):
         place["step"] = i
         t = reference.timesteps[i]
         after, old_next = reference.step(torch_network(z, row.t), old, t, before, z)
-        z0, eps = split("v", row.signal, row.sigma, jnp.asarray(z), jnp.asarray(torch_network(z, row.t)))
+        z0, eps = to_z0_and_eps("v", row.signal, row.sigma, jnp.asarray(z), jnp.asarray(torch_network(z, row.t)))
         last = jnp.zeros(SHAPE) if old is None else jnp.asarray(old)
         close(step(row, jnp.asarray(z), z0, eps, last, noises[i]), after, 1e-5)
         z, old, before = after, old_next, t

@@ -14,7 +14,7 @@ import pytest
 from PIL import Image
 
 from jaxmotion.data.tokenize import HashTokenizer
-from jaxmotion.diffusion.process import split
+from jaxmotion.diffusion.process import to_z0_and_eps
 from jaxmotion.diffusion.sampler import timestep_spacing
 from jaxmotion.foundation.types import pixels_to_float
 from jaxmotion.models.space_to_depth import SpaceToDepth
@@ -140,7 +140,7 @@ def test_inversion_visits_the_times_of_our_sampler(pipeline: ModuleType, spacing
 @pytest.mark.parametrize(("ours", "theirs"), [("eps", "epsilon"), ("z0", "sample"), ("v", "v_prediction")])
 def test_predictions_are_read_alike(pipeline: ModuleType, ours: Any, theirs: str) -> None:
     z, said = numbers(2, 3, 4), numbers(2, 3, 4)[::-1].copy()
-    expected = split(ours, np.float32(0.8), np.float32(0.6), z, said)
+    expected = to_z0_and_eps(ours, np.float32(0.8), np.float32(0.6), z, said)
     for one, other in zip(pipeline.split(theirs, 0.8, 0.6, z, said), expected, strict=True):
         np.testing.assert_allclose(one, other, atol=1e-6)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion.diffusion.process import Process, split
+from jaxmotion.diffusion.process import Process, to_z0_and_eps
 from jaxmotion.diffusion.sampler import DDIM, DDPM, Coefficients, DPMSolverPP, SDEDPMSolverPP, step
 from jaxmotion.diffusion.schedule import linear, scaled_linear, snr_shift, zero_terminal_snr
 from jaxmotion.weights.diffusers_scheduler import scheduler_of
@@ -76,7 +76,7 @@ def test_steps(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
             theirs, before = theirs.numpy(), t
         else:
             theirs = reference.step(said_there, t, z_there, **noisy).prev_sample.numpy()
-        z0, eps = split(process.prediction, row.signal, row.sigma, jnp.asarray(z), jnp.asarray(said))
+        z0, eps = to_z0_and_eps(process.prediction, row.signal, row.sigma, jnp.asarray(z), jnp.asarray(said))
         ours = step(row, jnp.asarray(z), z0, eps, last, noise)
         np.testing.assert_allclose(ours, theirs, atol=STEP * np.abs(theirs).max(), rtol=0)
         z, last = theirs, z0

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
 
-from jaxmotion.diffusion.process import split
+from jaxmotion.diffusion.process import to_z0_and_eps
 from jaxmotion.diffusion.sampler import DDIM, DDPM, Coefficients, step
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT
@@ -133,7 +133,7 @@ class _Parity(ParityCheck):
         for i, t in enumerate(scheduler.timesteps):
             row = Coefficients(*(jnp.asarray(column[i]) for column in plan))
             said, noise = self.normal(*shape), self.normal(*shape)
-            z0, eps = split(process.prediction, jnp.asarray(row.signal), jnp.asarray(row.sigma), z, said)
+            z0, eps = to_z0_and_eps(process.prediction, jnp.asarray(row.signal), jnp.asarray(row.sigma), z, said)
             ours.append(step(row, z, z0, eps, last, noise))
             noisy = {"eta": eta, "variance_noise": self.torch(noise)} if eta else {}
             theirs.append(scheduler.step(self.torch(said), t, self.torch(z), **noisy).prev_sample)
