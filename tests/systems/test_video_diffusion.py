@@ -91,7 +91,7 @@ def test_guidance_adds_one_condition_at_a_time() -> None:
     batch, times = {IMAGE: np.full((1, 4, 4, 3), 2, np.uint8)}, np.array([500])
 
     def channels(**scales: float) -> list[tuple[float, float]]:
-        sampling = Sampling(guidance=1.0, others=tuple(scales.items()))
+        sampling = Sampling(guidance=1.0, guidance_scales=tuple(scales.items()))
         terms = model()._terms({}, batch, sampling, times)
         return [tuple(float(each[0, 0, 0, 0, 0]) for each in condition.channels) for condition, _ in terms]
 
