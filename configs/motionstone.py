@@ -190,7 +190,8 @@ prepared_v1_5 = dataclasses.replace(
 )
 
 listed = dataclasses.replace(
-    full_size(intensity=KNOWN), data=dataclasses.replace(full.data, scores="data/clips/scores.jsonl")
+    full_size(intensity=KNOWN),
+    data=Clips(path="data/clips", frames=49, fps=8.0, size=(480, 720), scores="data/clips/scores.jsonl"),
 )
 """With the scores of a list, `python -m jaxmotion.score data/clips --out data/clips/scores.jsonl`."""
 

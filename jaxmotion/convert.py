@@ -17,7 +17,7 @@ from jaxmotion.systems.system import System
 from jaxmotion.weights import lora, native_files
 from jaxmotion.weights.formats import FORMATS, find_format
 from jaxmotion.weights.hub import locate
-from jaxmotion.weights.inspection import checkpoints_in, inspect, is_ours, show
+from jaxmotion.weights.inspection import checkpoints_in, inspect, show
 from jaxmotion.weights.tensor_files import open_tensors
 
 DESCRIPTION = """Takes public weights in and gives trained ones out.
@@ -86,7 +86,7 @@ def _inspect(options: argparse.Namespace) -> None:
     if not console.is_terminal:
         console = Console(width=160)
     path = locate(options.source)
-    if is_ours(path):
+    if native_files.is_native(path):
         opened = native_files.open_native(path)
         came = f", imported from the format {opened.format}" if opened.format else ""
         console.print(f"{path}: {len(opened.params)} parameters under our own paths{came}")

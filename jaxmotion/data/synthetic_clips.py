@@ -24,10 +24,10 @@ from jaxmotion.video.geometry import (
     COMPASS,
     OBJECT_WAYS,
     Placement,
+    add_shake,
     apply,
     camera_step,
     invert,
-    shaken,
     steady_camera,
 )
 from jaxmotion.video.synthetic.captions import CAPTION, amount_word, describe_motion
@@ -197,7 +197,7 @@ class SyntheticClipsSource(DataSource):
             if kind != "static":
                 moves.append((kind, way))
         camera = steady_camera(steps, config.frames)
-        return shaken(camera, rms, config.fps, height, width, rng), tuple(moves)
+        return add_shake(camera, rms, config.fps, height, width, rng), tuple(moves)
 
     def _draw_object(self, camera: Placement, background: str, rng: np.random.Generator) -> Cutout:
         config = self.config

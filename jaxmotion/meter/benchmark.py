@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from tqdm import tqdm
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.entries import FPS, VIDEO
 from jaxmotion.meter import ranking, windows
 from jaxmotion.meter.estimate import Clip, MotionMeter
@@ -66,14 +66,12 @@ def draw_groups(axis: str, count: int) -> tuple[list[Clip], int]:
     return [clips[index] for index in range(count) for clips in by_speed], len(SPEEDS)
 
 
-def benchmark_on_scenes(
-    meters: Mapping[str, MotionMeter], scenes: SceneDistribution, count: int, groups: int
-) -> dict[str, Any]:
+def benchmark_on_scenes(meters: Mapping[str, MotionMeter], scenes: SceneDistribution, count: int, groups: int) -> Json:
     """Returns pairs, ranks and cross-talk of every meter on `count` scenes and `groups` groups; see `ranking`."""
     clips, truth = _draw(scenes, count)
-    results = {name: ranking.ranked(speeds(meter, clips, name), truth) for name, meter in meters.items()}
+    results = {name: ranking.ranking_metrics(speeds(meter, clips, name), truth) for name, meter in meters.items()}
     if groups:
-        talk: dict[str, dict[str, Any]] = {name: {} for name in meters}
+        talk: dict[str, Json] = {name: {} for name in meters}
         for index, axis in enumerate(ranking.AXES):
             alike, size = draw_groups(axis, groups)
             for name, meter in meters.items():
@@ -83,7 +81,7 @@ def benchmark_on_scenes(
     return results
 
 
-def benchmark_on_pairs(meters: Mapping[str, MotionMeter], pairs: Sequence[Pair], root: Path) -> dict[str, Any]:
+def benchmark_on_pairs(meters: Mapping[str, MotionMeter], pairs: Sequence[Pair], root: Path) -> Json:
     """Returns the share of judged pairs that every meter puts in the right order."""
     names, judged = index_pairs(pairs)
     spec = windows.WindowSpec(canvas=canvas)

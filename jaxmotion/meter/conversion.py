@@ -20,13 +20,13 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float, UInt8
 from scipy.ndimage import correlate1d
 from scipy.optimize import isotonic_regression
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.meter.baselines import farneback, shrink, ssim_rate
 from jaxmotion.meter.estimate import Clip, MotionMeter
 from jaxmotion.video import motion_scale
@@ -74,7 +74,7 @@ def measure(clips: Sequence[Clip], meter: MotionMeter) -> dict[str, Float[np.nda
     return dict(zip((*OURS, *PEERS), np.array(rows).T, strict=True))
 
 
-def fit(numbers: Mapping[str, Float[np.ndarray, " N"]]) -> dict[str, Any]:
+def fit(numbers: Mapping[str, Float[np.ndarray, " N"]]) -> Json:
     """Fits the tables of all peers to the numbers of many clips.
 
     Raises:
@@ -83,30 +83,30 @@ def fit(numbers: Mapping[str, Float[np.ndarray, " N"]]) -> dict[str, Any]:
     count = len(numbers["both"])
     if count < FEWEST:
         raise ValueError(f"A table needs {FEWEST} clips or more; got {count}.")
-    tables: dict[str, Any] = {"clips": count}
+    tables: Json = {"clips": count}
     for peer in PEERS:
         to_ours = {name: _table(numbers[peer], numbers[name]) for name in OURS}
         tables[peer] = {"to_ours": to_ours, "from_both": _table(numbers["both"], numbers[peer])}
     return tables
 
 
-def convert(value: float, peer: str, tables: Mapping[str, Any]) -> dict[str, tuple[float, float, float]]:
+def convert(value: float, peer: str, tables: Json) -> dict[str, tuple[float, float, float]]:
     """Returns our scores for a peer's number, by name: 10th percentile, median and 90th percentile of the clips.
 
     Raises:
         ValueError: there is no such peer.
     """
     _check(peer)
-    return {name: _read(tables[peer]["to_ours"][name], value) for name in OURS}
+    return {name: _interpolate(tables[peer]["to_ours"][name], value) for name in OURS}
 
 
-def convert_back(both: float, peer: str, tables: Mapping[str, Any]) -> tuple[float, float, float]:
+def convert_back(both: float, peer: str, tables: Json) -> tuple[float, float, float]:
     """Returns a peer's number for the score of both speeds (`motion_scale.score(object_speed + camera_speed)`)."""
     _check(peer)
-    return _read(tables[peer]["from_both"], both)
+    return _interpolate(tables[peer]["from_both"], both)
 
 
-def load() -> dict[str, Any]:
+def load() -> Json:
     """Loads the tables in the package."""
     return json.loads(TABLE.read_text())
 
@@ -122,16 +122,19 @@ def _table(of: np.ndarray, to: np.ndarray) -> dict[str, list[float]]:
     near = max(8, int(NEAREST * len(of)))
     around = [to[np.argsort(np.abs(of - place))[:near]] for place in at]
     columns = {name: np.array([np.quantile(part, share) for part in around]) for name, share in _SHARES.items()}
-    return {"at": _rounded(at), **{name: _rounded(isotonic_regression(column).x) for name, column in columns.items()}}
+    return {
+        "at": _round_digits(at),
+        **{name: _round_digits(isotonic_regression(column).x) for name, column in columns.items()},
+    }
 
 
 _SHARES = {"low": 0.1, "median": 0.5, "high": 0.9}
 
 
-def _read(table: Mapping[str, Sequence[float]], value: float) -> tuple[float, float, float]:
+def _interpolate(table: Mapping[str, Sequence[float]], value: float) -> tuple[float, float, float]:
     low, median, high = (float(np.interp(value, table["at"], table[name])) for name in _SHARES)
     return low, median, high
 
 
-def _rounded(values: np.ndarray) -> list[float]:
+def _round_digits(values: np.ndarray) -> list[float]:
     return [float(f"{value:.5g}") for value in values]

@@ -13,12 +13,12 @@ import argparse
 import importlib.resources
 import os
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.meter.score_files import find_videos
 from jaxmotion.meter.serve import serve
 from jaxmotion.video.pairs import ENDINGS, Pair, read_pairs, write_pairs
@@ -36,9 +36,9 @@ empty if not judged), who, seconds; with the ending .jsonl, objects with these k
 
 PAIRS_PER_CLIP = 3
 """Pairs per clip by default: every clip is in six."""
-Request = Mapping[str, Any]
+Request = Json
 """JSON that the page sends."""
-State = dict[str, Any]
+State = Json
 """JSON that the page shows."""
 
 

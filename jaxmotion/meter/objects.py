@@ -10,15 +10,15 @@ evenly, is the mean over area.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
 from skimage.measure import label
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.meter.camera import CameraMotion, residuals
 from jaxmotion.meter.tracks import Tracks
 
@@ -67,7 +67,7 @@ def points_on(tracks: Tracks, masks: Bool[np.ndarray, "T H W"]) -> Bool[np.ndarr
     return np.stack([mask[rows, columns] for mask, rows, columns in zip(masks[:-1], y, x, strict=True)])
 
 
-def decode_rle(segmentation: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
+def decode_rle(segmentation: Json) -> Bool[np.ndarray, "H W"]:
     """Decodes COCO's uncompressed run lengths ({"counts": [...], "size": [height, width]}), column by column.
 
     Raises:
@@ -83,7 +83,7 @@ def decode_rle(segmentation: Mapping[str, Any]) -> Bool[np.ndarray, "H W"]:
     return np.repeat(values, runs).reshape(width, height).T
 
 
-def annotated_masks(annotations: Sequence[Mapping[str, Any]], frames: int) -> Bool[np.ndarray, "T H W"]:
+def annotated_masks(annotations: Sequence[Json], frames: int) -> Bool[np.ndarray, "T H W"]:
     """Returns the union of the object masks of a YouTube-VIS video; `annotations` are those of the video.
 
     Raises:

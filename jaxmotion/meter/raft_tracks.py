@@ -31,7 +31,7 @@ class RaftTracks:
     """A checkpoint of RAFT, small or large, as its authors publish it."""
     iterations: int = 12
     """Rounds of looking up."""
-    home: float = 1.5
+    forward_backward_limit: float = 1.5
     """Pixels by which a point may miss its start on the way back."""
 
     def __call__(self, video: UInt8[np.ndarray, "T H W 3"]) -> Tracks:
@@ -41,7 +41,7 @@ class RaftTracks:
         tall, wide = (
             max(2 * raft.SMALLEST, round(side * scale / raft.STRIDE) * raft.STRIDE) for side in (height, width)
         )
-        run, params = _loaded(self.weights, self.iterations)
+        run, params = _load_network(self.weights, self.iterations)
         frames = jax.image.resize(
             jnp.asarray(video, jnp.float32), (len(video), tall, wide, 3), "linear", antialias=True
         )
@@ -51,18 +51,18 @@ class RaftTracks:
             there, back = (
                 np.asarray(run(params, frames[a : a + 1], frames[b : b + 1]))[0] for a, b in ((t, t + 1), (t + 1, t))
             )
-            end = start + _sampled(there, start)
-            home = end + _sampled(back, end)
+            end = start + _sample_flow(there, start)
+            home = end + _sample_flow(back, end)
             inside = (end >= 0).all(-1) & (end < [wide, tall]).all(-1)
             ends.append(end)
-            valid.append(inside & (np.linalg.norm(home - start, axis=-1) < self.home))
+            valid.append(inside & (np.linalg.norm(home - start, axis=-1) < self.forward_backward_limit))
         factor = np.array([width / wide, height / tall])
         end = np.stack(ends)
         return Tracks(np.broadcast_to(start, end.shape) * factor, end * factor, np.stack(valid), grid)
 
 
 @functools.lru_cache(maxsize=2)
-def _loaded(weights: str, iterations: int) -> tuple[jax.stages.Wrapped, Params]:
+def _load_network(weights: str, iterations: int) -> tuple[jax.stages.Wrapped, Params]:
     """Loads RAFT; returns the compiled network and its parameters.
 
     Raises:
@@ -79,7 +79,7 @@ def _loaded(weights: str, iterations: int) -> tuple[jax.stages.Wrapped, Params]:
     return jax.jit(lambda params, first, second: network.apply({"params": params}, first, second)), params
 
 
-def _sampled(flow: Float[np.ndarray, "H W 2"], at: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
+def _sample_flow(flow: Float[np.ndarray, "H W 2"], at: Float[np.ndarray, "N 2"]) -> Float[np.ndarray, "N 2"]:
     """Returns the flow of the pixels that these points lie in."""
     height, width = flow.shape[:2]
     x = np.clip(at[:, 0].astype(int), 0, width - 1)

@@ -14,13 +14,13 @@ import dataclasses
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
 from rich.table import Table
 from scipy.stats import spearmanr
 
+from jaxmotion.foundation.config_json import Json, JsonValue
 from jaxmotion.video.motion_scale import AXES
 
 APART = 1.0
@@ -73,7 +73,9 @@ def pairs_right(numbers: Float[np.ndarray, " N"], pairs: Pairs) -> dict[str, flo
     }
 
 
-def ranked(numbers: Float[np.ndarray, "N 2"], truth: Float[np.ndarray, "N 2"], apart: float = APART) -> dict[str, Any]:
+def ranking_metrics(
+    numbers: Float[np.ndarray, "N 2"], truth: Float[np.ndarray, "N 2"], apart: float = APART
+) -> dict[str, Json]:
     """Returns pairwise accuracy and Spearman's rho against true scores, axis by axis."""
     result = {}
     for index, axis in enumerate(AXES):
@@ -97,7 +99,7 @@ def cross_talk(numbers: Float[np.ndarray, "G V 2"], moved: int) -> dict[str, flo
     return {"own": own, "other": other, "ratio": other / own if own > 0 else float("inf")}
 
 
-def table(results: Mapping[str, Mapping[str, Any]], title: str) -> Table:
+def table(results: Mapping[str, Json], title: str) -> Table:
     """Returns a table of meters in rows: pairs right (all, hard, balanced) and rho per axis, cross-talk if measured."""
     shown = Table(title=title)
     shown.add_column("meter")
@@ -119,7 +121,7 @@ def table(results: Mapping[str, Mapping[str, Any]], title: str) -> Table:
     return shown
 
 
-def write(results: Mapping[str, Any], path: Path) -> None:
+def write(results: Mapping[str, JsonValue], path: Path) -> None:
     """Writes the numbers as JSON."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(results, indent=2) + "\n")

@@ -17,8 +17,8 @@ import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.video.listing import SUFFIXES, WEBVID
 
 COLUMNS = ("path", "file_name", "video_path", "file_path", "video", "file")
@@ -41,7 +41,7 @@ def find_videos(paths: Sequence[str]) -> list[str]:
     """
     found: dict[str, str] = {}
     for path in paths:
-        for video in _named_by(path):
+        for video in _videos_of(path):
             found.setdefault(os.path.abspath(video), video)
     if not found:
         raise ValueError(f"No video in {', '.join(paths)}: looked for files ending in {', '.join(SUFFIXES)}.")
@@ -83,11 +83,11 @@ def listed_videos(path: Path) -> list[str]:
         names = [_name(path, row) for row in rows]
     if not names:
         raise ValueError(f"{path} lists no video.")
-    start = _start(names[:TRIAL], path)
+    start = _start_folder(names[:TRIAL], path)
     return [os.path.join(start, name) for name in names]
 
 
-def json_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
+def json_rows(path: Path, text: str) -> Iterator[Json]:
     """Yields the objects in the text of a file of JSON lines; empty lines are left out.
 
     Raises:
@@ -105,20 +105,20 @@ def json_rows(path: Path, text: str) -> Iterator[dict[str, Any]]:
         yield row
 
 
-def _named_by(path: str) -> Iterator[str]:
+def _videos_of(path: str) -> Iterator[str]:
     """Yields the videos of one argument."""
     if os.path.isdir(path):
-        yield from _inside(path)
+        yield from _videos_in(path)
     elif not os.path.exists(path) and glob.has_magic(path):
         for match in sorted(glob.glob(path, recursive=True)):
-            yield from _inside(match) if os.path.isdir(match) else (match,)
+            yield from _videos_in(match) if os.path.isdir(match) else (match,)
     elif os.path.isfile(path) and path.lower().endswith(LISTS):
         yield from listed_videos(Path(path))
     else:
         yield path
 
 
-def _inside(folder: str) -> Iterator[str]:
+def _videos_in(folder: str) -> Iterator[str]:
     """Yields the videos of a folder and its subfolders; links are followed, never in circles."""
     seen: set[str] = set()
     for place, folders, names in os.walk(folder, followlinks=True):
@@ -132,7 +132,7 @@ def _inside(folder: str) -> Iterator[str]:
                 yield os.path.join(place, name)
 
 
-def _start(names: Sequence[str], listed_in: Path) -> str:
+def _start_folder(names: Sequence[str], listed_in: Path) -> str:
     """Returns the folder that holds most of these names; the list's own when none holds any."""
     own = os.path.dirname(str(listed_in))
     above = os.path.join(own, os.pardir)

@@ -12,17 +12,20 @@ from collections.abc import Callable, Mapping, Sequence
 from fractions import Fraction
 from http import HTTPStatus
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from io import BufferedIOBase
 from pathlib import Path
-from typing import Any
+from typing import BinaryIO
 
 import av
 from av.video.reformatter import VideoReformatter
+from av.video.stream import VideoStream
 
+from jaxmotion.foundation.config_json import Json, JsonValue
 from jaxmotion.foundation.files import atomic_file
-from jaxmotion.video.decode import BadClipError, displayed_size, opened, scaled
+from jaxmotion.video.decode import BadClipError, displayed_size, open_video, resize_frame
 
-Answers = Mapping[str, Callable[[Mapping[str, Any]], Mapping[str, Any]]]
-"""What is called with the JSON that the page sends to /NAME, and what it gets back."""
+Answers = Mapping[str, Callable[[Json], Mapping[str, JsonValue]]]
+"""Functions by NAME: from the JSON object that the page sends to /NAME to the one that it gets back."""
 
 HERE = ("localhost", "127.0.0.1", "[::1]")
 CONVERTED_SIDE, CONVERTED_SECONDS = 480, 30.0
@@ -74,7 +77,7 @@ class _Server(ThreadingHTTPServer):
         super().server_close()
         shutil.rmtree(self.folder, ignore_errors=True)
 
-    def converted(self, number: int, clip: str) -> Path:
+    def webm_of(self, number: int, clip: str) -> Path:
         """Returns the clip as WebM, converted at its first request."""
         path = self.folder / f"{number}.webm"
         with self.converting:
@@ -116,7 +119,7 @@ class _Requests(BaseHTTPRequestHandler):
             else:
                 self._give(json.dumps(answer).encode(), "application/json")
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: object) -> None:
         """Says nothing: the terminal belongs to the person who judges."""
 
     def _is_local(self) -> bool:
@@ -143,7 +146,7 @@ class _Requests(BaseHTTPRequestHandler):
     def _give_clip(self, form: str, number: int) -> None:
         try:
             path = Path(self.server.clips[number])
-            path = self.server.converted(number, str(path)) if form == "converted" else path
+            path = self.server.webm_of(number, str(path)) if form == "converted" else path
             with path.open("rb") as file:
                 size = path.stat().st_size
                 window = byte_range(self.headers.get("Range", ""), size)
@@ -161,7 +164,7 @@ class _Requests(BaseHTTPRequestHandler):
                 status = HTTPStatus.PARTIAL_CONTENT if "Range" in self.headers else HTTPStatus.OK
                 self._head(status, kind, last + 1 - first, part if status == HTTPStatus.PARTIAL_CONTENT else {})
                 file.seek(first)
-                _pour(file, self.wfile, last + 1 - first)
+                _copy_bytes(file, self.wfile, last + 1 - first)
         except (ConnectionError, TimeoutError):
             self.close_connection = True  # browsers leave as soon as they have what they need
         except (BadClipError, OSError) as error:
@@ -191,8 +194,8 @@ def convert(clip: str, path: Path) -> None:
     """
     tick = Fraction(1, 1000)
     reformatter = VideoReformatter()
-    with atomic_file(path) as part, opened(clip) as (container, stream), av.open(str(part), "w", "webm") as out:
-        video: Any = None
+    with atomic_file(path) as part, open_video(clip) as (container, stream), av.open(str(part), "w", "webm") as out:
+        video: VideoStream | None = None
         start = last = 0.0
         for frame in container.decode(stream):
             if frame.time is None:
@@ -211,7 +214,7 @@ def convert(clip: str, path: Path) -> None:
             if frame.time <= last:
                 continue
             last = frame.time
-            picture = av.VideoFrame.from_ndarray(scaled(frame, size, reformatter), "rgb24")
+            picture = av.VideoFrame.from_ndarray(resize_frame(frame, size, reformatter), "rgb24")
             picture.pts, picture.time_base = round((frame.time - start) * 1000), tick
             out.mux(video.encode(picture))
         if video is None:
@@ -219,7 +222,7 @@ def convert(clip: str, path: Path) -> None:
         out.mux(video.encode())
 
 
-def _pour(source: Any, target: Any, count: int) -> None:
+def _copy_bytes(source: BinaryIO, target: BufferedIOBase, count: int) -> None:
     while count > 0:
         block = source.read(min(count, 2**18))
         if not block:

@@ -11,11 +11,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TextIO
 
+from jaxmotion.foundation.config_json import Json, JsonValue
 from jaxmotion.foundation.files import atomic_file
 from jaxmotion.meter.score_files import json_rows, listed_videos
 from jaxmotion.video.score_lists import MOTION, MOTION_SCORE
 
-Record = dict[str, Any]
+Record = Json
 """The scores of one clip as JSON values; the keys are listed in `python -m jaxmotion.score --help`."""
 
 PARQUET = ".parquet"
@@ -230,7 +231,7 @@ def _ignore(path: str, reason: str) -> None:
     """Does nothing: bad files are only named on stderr."""
 
 
-def _line(record: Mapping[str, Any]) -> str:
+def _line(record: Mapping[str, JsonValue]) -> str:
     return json.dumps(record, ensure_ascii=False) + "\n"
 
 

@@ -44,7 +44,7 @@ class LucasKanade:
     """Pixels a side of the patch that is compared."""
     levels: int = 4
     """Halvings of the picture."""
-    home: float = 1.0
+    forward_backward_limit: float = 1.0
     """Pixels by which a point may miss its start on the way back."""
     texture: float = 1e-4
     """Least smaller eigenvalue of a patch's gradients, as OpenCV norms it."""
@@ -67,7 +67,7 @@ class LucasKanade:
             back, again, _ = cv2.calcOpticalFlowPyrLK(after, before, there, None, **settings)
             missed = np.linalg.norm(back - first, axis=-1)[:, 0]
             ends.append(there[:, 0] + 0.5)
-            valid.append((found[:, 0] == 1) & (again[:, 0] == 1) & (missed < self.home))
+            valid.append((found[:, 0] == 1) & (again[:, 0] == 1) & (missed < self.forward_backward_limit))
         factor = np.array([width / size[0], height / size[1]])
         end = np.stack(ends).astype(np.float64)
         return Tracks(np.broadcast_to(start, end.shape) * factor, end * factor, np.stack(valid), grid)

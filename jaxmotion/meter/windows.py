@@ -22,7 +22,15 @@ from av.video.stream import VideoStream
 from jaxtyping import Float, Int, UInt8
 
 from jaxmotion.meter.estimate import Clip
-from jaxmotion.video.decode import BadClipError, Timeline, displayed_size, frames_at, opened, scaled, timeline_of
+from jaxmotion.video.decode import (
+    BadClipError,
+    Timeline,
+    displayed_size,
+    frames_at,
+    open_video,
+    resize_frame,
+    timeline_of,
+)
 from jaxmotion.video.frames import space_frames, tile_frames, unseen_seconds
 from jaxmotion.video.motion_scale import STEP
 
@@ -109,7 +117,7 @@ def plan_windows(path: str, spec: WindowSpec, max_windows: int) -> WindowPlan:
     Raises:
         BadClipError: no video, a single frame, or one that is cut off within its first window.
     """
-    with opened(path) as (container, stream):
+    with open_video(path) as (container, stream):
         stated = _stated_seconds(container, stream)
         fps = float(stream.average_rate or stream.guessed_rate or 1 / spec.step)
         seconds = spec.frames * max(spec.step, 1 / fps)
@@ -120,7 +128,7 @@ def plan_windows(path: str, spec: WindowSpec, max_windows: int) -> WindowPlan:
                 note = f"{lost} of {max_windows} windows are not there: the file is cut off or damaged" if lost else ""
                 return WindowPlan(path, tuple((each,) for each in windows), stated, fps, sampled=True, note=note)
             container.seek(0)
-        return _tiled(path, timeline_of(container, stream), spec, max_windows)
+        return _plan_tiles(path, timeline_of(container, stream), spec, max_windows)
 
 
 def decode_windows(path: str, group: Sequence[Window], spec: WindowSpec) -> DecodedWindows:
@@ -149,7 +157,7 @@ def stills(path: str, spec: WindowSpec) -> list[Picture]:
     return [picture for each in found for picture in each.values()]
 
 
-def _tiled(path: str, timeline: Timeline, spec: WindowSpec, max_windows: int) -> WindowPlan:
+def _plan_tiles(path: str, timeline: Timeline, spec: WindowSpec, max_windows: int) -> WindowPlan:
     """Plans a video whose frames are all known."""
     count, damage = len(timeline.pts), timeline.damage
     if count < 2:
@@ -159,7 +167,7 @@ def _tiled(path: str, timeline: Timeline, spec: WindowSpec, max_windows: int) ->
     if damage and len(chosen) < spec.frames:
         raise BadClipError(f"{damage}, less than a window of {spec.frames * spec.step:g} s")
     tiles = tile_frames(chosen, spec.frames)
-    kept = [tiles[index] for index in _evenly(len(tiles), max_windows)]
+    kept = [tiles[index] for index in _spread_indices(len(tiles), max_windows)]
     weights = unseen_seconds(seconds, kept)
     windows = [Window(timeline.pts[t], seconds[t], weight) for t, weight in zip(kept, weights, strict=True)]
     sampled = len(kept) < len(tiles)
@@ -169,7 +177,7 @@ def _tiled(path: str, timeline: Timeline, spec: WindowSpec, max_windows: int) ->
     return WindowPlan(path, groups, length * count / (count - 1), (count - 1) / length, sampled, damage)
 
 
-def _evenly(count: int, limit: int) -> list[int]:
+def _spread_indices(count: int, limit: int) -> list[int]:
     """Returns at most `limit` of the indices 0..count-1, spread evenly from the first to the last; all for 0."""
     if not limit or count <= limit:
         return list(range(count))
@@ -242,14 +250,14 @@ def _decode(
     size, reason = (0, 0), ""
     reformatter = VideoReformatter()
     try:
-        with opened(path) as (container, stream):
+        with open_video(path) as (container, stream):
             for seek in _seek_points(container, stream, int(needed[0])):
                 missing = np.array([pts for pts in needed if int(pts) not in found])
                 if not len(missing):
                     break
                 for frame in frames_at(container, stream, missing, seek=seek):
                     size = size if found else displayed_size(frame, stream)
-                    found[frame.pts] = scaled(frame, spec.canvas(*size), reformatter)
+                    found[int(frame.pts or 0)] = resize_frame(frame, spec.canvas(*size), reformatter)
     except BadClipError as error:
         reason = str(error)
     return found, size, reason

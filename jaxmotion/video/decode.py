@@ -6,13 +6,15 @@ import dataclasses
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Any
 
 import av
 import av.error
 import numpy as np
+from av import VideoFrame
+from av.container import InputContainer
 from av.stream import Disposition
 from av.video.reformatter import Interpolation, VideoReformatter
+from av.video.stream import VideoStream
 from jaxtyping import Float, UInt8
 
 from jaxmotion.video.frames import frame_indices, latest_start
@@ -41,8 +43,8 @@ def read_timeline(path: str) -> Timeline:
     Raises:
         BadClipError: not a video, cut off, or without frames.
     """
-    with opened(path) as (container, stream):
-        return _undamaged(container, stream)
+    with open_video(path) as (container, stream):
+        return _undamaged_timeline(container, stream)
 
 
 def read_size(path: str) -> tuple[int, int]:
@@ -51,7 +53,7 @@ def read_size(path: str) -> tuple[int, int]:
     Raises:
         BadClipError: none can be decoded.
     """
-    with opened(path) as (container, stream):
+    with open_video(path) as (container, stream):
         for frame in container.decode(stream):
             return displayed_size(frame, stream)
         raise BadClipError("no frames in it")
@@ -73,8 +75,8 @@ def read_clip(path: str, frames: int, fps: float, size: tuple[int, int], where: 
     Raises:
         BadClipError: not a video, cut off, too short, or damaged where it is needed.
     """
-    with opened(path) as (container, stream):
-        timeline = _undamaged(container, stream)
+    with open_video(path) as (container, stream):
+        timeline = _undamaged_timeline(container, stream)
         first = float(timeline.seconds[0])
         start = first + where * (latest_time(timeline, frames, fps) - first)
         chosen = frame_indices(timeline.seconds, frames, fps, start)
@@ -82,7 +84,7 @@ def read_clip(path: str, frames: int, fps: float, size: tuple[int, int], where: 
         reformatter = VideoReformatter()
         for seek in (None,) if needed[0] == timeline.pts[0] else (int(needed[0]), None):
             frames_there = frames_at(container, stream, needed, seek=seek)
-            found = {frame.pts: _fitted(frame, stream, size, reformatter) for frame in frames_there}
+            found = {frame.pts: _crop_frame(frame, stream, size, reformatter) for frame in frames_there}
             if len(found) == len(needed):
                 break
         if len(found) < len(needed):
@@ -103,7 +105,7 @@ def latest_time(timeline: Timeline, frames: int, fps: float) -> float:
 
 
 @contextmanager
-def opened(path: str) -> Iterator[tuple[Any, Any]]:
+def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
     """Opens a file; yields it and its video stream. Errors of FFmpeg inside become a `BadClipError`."""
     try:
         if os.path.getsize(path) == 0:
@@ -122,7 +124,7 @@ def opened(path: str) -> Iterator[tuple[Any, Any]]:
         raise BadClipError(f"cannot be read: {error.strerror or error}") from error
 
 
-def timeline_of(container: Any, stream: Any) -> Timeline:
+def timeline_of(container: InputContainer, stream: VideoStream) -> Timeline:
     """Returns the times of the frames that are in an opened file; `damage` says which are missing.
 
     Raises:
@@ -140,11 +142,15 @@ def timeline_of(container: Any, stream: Any) -> Timeline:
         times = [frame.pts for frame in container.decode(stream)]
     if not times or None in times:
         raise BadClipError(damage or ("no frames in it" if not times else "its frames carry no times"))
+    if stream.time_base is None:
+        raise BadClipError("its frames carry times without a unit")
     pts = np.unique(np.asarray(times, np.int64))
     return Timeline(pts, pts * float(stream.time_base), damage)
 
 
-def frames_at(container: Any, stream: Any, needed: np.ndarray, *, seek: int | None) -> Iterator[Any]:
+def frames_at(
+    container: InputContainer, stream: VideoStream, needed: np.ndarray, *, seek: int | None
+) -> Iterator[VideoFrame]:
     """Yields the frames with these times that can be decoded; behind damage, from the next key frame on.
 
     Args:
@@ -174,13 +180,13 @@ def frames_at(container: Any, stream: Any, needed: np.ndarray, *, seek: int | No
             break
 
 
-def displayed_size(frame: Any, stream: Any) -> tuple[int, int]:
+def displayed_size(frame: VideoFrame, stream: VideoStream) -> tuple[int, int]:
     """Returns (height, width) at which a player shows the frame: upright, with square pixels."""
     height, width = frame.height, round(frame.width * float(stream.sample_aspect_ratio or 1))
     return (width, height) if _quarter_turns(frame) % 2 else (height, width)
 
 
-def scaled(frame: Any, size: tuple[int, int], reformatter: VideoReformatter) -> UInt8[np.ndarray, "H W 3"]:
+def resize_frame(frame: VideoFrame, size: tuple[int, int], reformatter: VideoReformatter) -> UInt8[np.ndarray, "H W 3"]:
     """Resizes the whole frame, upright, to (height, width), squeezed where the aspect is another."""
     turns = _quarter_turns(frame)
     tall, wide = size[::-1] if turns % 2 else size
@@ -188,19 +194,21 @@ def scaled(frame: Any, size: tuple[int, int], reformatter: VideoReformatter) -> 
     return np.ascontiguousarray(np.rot90(picture, turns))
 
 
-def _undamaged(container: Any, stream: Any) -> Timeline:
+def _undamaged_timeline(container: InputContainer, stream: VideoStream) -> Timeline:
     timeline = timeline_of(container, stream)
     if timeline.damage:
         raise BadClipError(timeline.damage)
     return timeline
 
 
-def _quarter_turns(frame: Any) -> int:
+def _quarter_turns(frame: VideoFrame) -> int:
     """Returns the number of counterclockwise turns by 90 degrees that bring a frame upright."""
     return round(frame.rotation / 90) % 4
 
 
-def _fitted(frame: Any, stream: Any, size: tuple[int, int], reformatter: VideoReformatter) -> np.ndarray:
+def _crop_frame(
+    frame: VideoFrame, stream: VideoStream, size: tuple[int, int], reformatter: VideoReformatter
+) -> np.ndarray:
     """Centre-crops a frame, upright, and resizes it to (height, width)."""
     height, width = size
     quarter_turns = _quarter_turns(frame)

@@ -66,11 +66,11 @@ def write_mp4(path: str | Path, video: Video, fps: float, *, crf: int = 16) -> P
     The colours are BT.709 and say so. Odd sizes get one more row or column (the last one again), since yuv420p has
     even sizes only. `crf` is x264's quality, 0 (lossless) to 51.
     """
-    video = _checked(video, fps)
+    video = _validate(video, fps)
     video = np.pad(video, ((0, 0), (0, video.shape[1] % 2), (0, video.shape[2] % 2), (0, 0)), mode="edge")
     rate = Fraction(fps).limit_denominator(1001)
     with (
-        _in_place(Path(path)) as temporary,
+        _temporary_beside(Path(path)) as temporary,
         av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
         stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "slow"})
@@ -93,20 +93,20 @@ def write_gif(path: str | Path, video: Video, fps: float) -> Path:
 
     A gif counts time in hundredths of a second; durations are rounded so that their sum stays right.
     """
-    video = _checked(video, fps)
+    video = _validate(video, fps)
     ends = np.round(np.arange(len(video) + 1) * 100.0 / fps).astype(int)
     durations = (np.maximum(np.diff(ends), 2) * 10).tolist()  # browsers slow anything under 2/100 s down to 10/100 s
     sampled = video[np.linspace(0, len(video) - 1, min(len(video), 8)).round().astype(int)]
     palette = Image.fromarray(rearrange(sampled, "T H W C -> (T H) W C")).quantize(256, Image.Quantize.MEDIANCUT)
     frames = [Image.fromarray(frame).quantize(palette=palette, dither=Image.Dither.FLOYDSTEINBERG) for frame in video]
-    with _in_place(Path(path)) as temporary:
+    with _temporary_beside(Path(path)) as temporary:
         frames[0].save(
             temporary, format="GIF", save_all=True, append_images=frames[1:], duration=durations, loop=0, optimize=True
         )
     return Path(path)
 
 
-def _checked(video: Video, fps: float) -> Video:
+def _validate(video: Video, fps: float) -> Video:
     if video.dtype != np.uint8 or video.ndim != 4 or video.shape[-1] != 3 or 0 in video.shape:
         raise ValueError(f"A clip is uint8 [T H W 3] with at least one frame; got {video.dtype} {list(video.shape)}.")
     if not fps > 0.0:
@@ -119,7 +119,7 @@ def _even(pixels: int) -> int:
 
 
 @contextmanager
-def _in_place(path: Path) -> Iterator[Path]:
+def _temporary_beside(path: Path) -> Iterator[Path]:
     """Yields a temporary file beside `path` that takes its place at the end, or is removed after an error."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".{path.stem}-{os.getpid()}{path.suffix}")

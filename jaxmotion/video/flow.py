@@ -64,7 +64,7 @@ def optical_flow(first: Float[Array, "N H W"], second: Float[Array, "N H W"]) ->
         pyramid.append(halve(pyramid[-1]))
     flow = jnp.zeros((len(first), 2, *pyramid[-1].shape[-2:]), jnp.float32)
     for level in reversed(pyramid):
-        flow = _refine(level, _widen(flow, *level.shape[-2:]))
+        flow = _refine(level, _upsample(flow, *level.shape[-2:]))
     return jnp.moveaxis(flow, 1, -1)
 
 
@@ -106,7 +106,7 @@ def _refine(pair: Float[Array, "2 N H W"], flow: Float[Array, "N 2 H W"]) -> Flo
     def iterate(flow: Array, _: None) -> tuple[Array, None]:
         right, down = flow[:, 0], flow[:, 1]
         towards = jnp.stack([flow, -flow])
-        (before, after), (shown, still_shown) = _look_up(
+        (before, after), (shown, still_shown) = _sample(
             pair, rows - towards[:, :, 1] / 2, columns - towards[:, :, 0] / 2
         )
         gx, gy = picture_gradient((before + after) / 2)
@@ -123,7 +123,7 @@ def _refine(pair: Float[Array, "2 N H W"], flow: Float[Array, "N 2 H W"]) -> Flo
     return jax.lax.scan(iterate, flow, None, length=_ITERATIONS)[0]
 
 
-def _look_up(
+def _sample(
     pictures: Float[Array, "*batch H W"], row: Float[Array, "*batch H W"], column: Float[Array, "*batch H W"]
 ) -> tuple[Float[Array, "*batch H W"], Bool[Array, "*batch H W"]]:
     """Returns bilinear values at fractional places (outside, the nearest edge's), and whether these lie inside."""
@@ -157,7 +157,7 @@ def halve(pictures: Float[Array, "*batch H W"]) -> Float[Array, "*batch h w"]:
     return (rows[..., ::2] + rows[..., 1::2]) / 4
 
 
-def _widen(flow: Float[Array, "N 2 h w"], height: int, width: int) -> Float[Array, "N 2 H W"]:
+def _upsample(flow: Float[Array, "N 2 h w"], height: int, width: int) -> Float[Array, "N 2 H W"]:
     """Upsamples the flow of a level as a first guess for the next finer one (itself, if it is of that size already)."""
     h, w = flow.shape[-2:]
     if (h, w) == (height, width):

@@ -73,7 +73,7 @@ def frame_indices(timestamps: np.ndarray, num_frames: int, fps: float, start: fl
         ValueError: the source does not last that long. A frame stands for half a frame's time around its own, so the
             last asked time may lie that far behind the last timestamp.
     """
-    timestamps = _checked(timestamps, num_frames, fps)
+    timestamps = _validate(timestamps, num_frames, fps)
     times = start + np.arange(num_frames) / fps
     slack = _half_frame(timestamps)
     if times[0] < timestamps[0] - slack or times[-1] > timestamps[-1] + slack:
@@ -91,7 +91,7 @@ def latest_start(timestamps: np.ndarray, num_frames: int, fps: float) -> float:
     Raises:
         ValueError: not even a clip from the first frame fits.
     """
-    timestamps = _checked(timestamps, num_frames, fps)
+    timestamps = _validate(timestamps, num_frames, fps)
     slack = _half_frame(timestamps)
     latest = timestamps[-1] - (num_frames - 1) / fps
     if latest < timestamps[0] - slack:
@@ -111,7 +111,7 @@ def _nearest_to_grid(seconds: np.ndarray, step: float) -> np.ndarray:
 _TIE = 1e-6  # seconds; what container time bases leave of an exact tie
 
 
-def _checked(timestamps: np.ndarray, num_frames: int, fps: float) -> np.ndarray:
+def _validate(timestamps: np.ndarray, num_frames: int, fps: float) -> np.ndarray:
     if num_frames < 1 or not fps > 0:
         raise ValueError(f"A clip needs at least 1 frame and a rate above 0; got {num_frames} frames at {fps} fps.")
     timestamps = np.asarray(timestamps, np.float64)

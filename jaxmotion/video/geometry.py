@@ -126,7 +126,7 @@ def steady_camera(steps: Sequence[np.ndarray], frames: int) -> Placement:
     return placement
 
 
-def shaken(
+def add_shake(
     placement: Placement, rms: float, fps: float, height: int, width: int, rng: np.random.Generator
 ) -> Placement:
     """Adds hand shake to a placement: sums of slow waves along x and y, whose step has the given rms.

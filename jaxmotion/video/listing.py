@@ -61,16 +61,22 @@ def list_clips(path: Path, root: Path | None = None) -> Listing:
     if not path.exists():
         raise FileNotFoundError(f"Clips are looked for in {path}, and there is no such file or folder.")
     if path.is_file():
-        return _listing(path.name, _resolved(_read_list(path), path, root))
-    for lists in (_existing(path, METADATA), *(_existing(folder, METADATA) for folder in _subfolders(path))):
+        return _listing(path.name, _resolve(_read_list(path), path, root))
+    for lists in (
+        _existing_files(path, METADATA),
+        *(_existing_files(folder, METADATA) for folder in _subfolders(path)),
+    ):
         if lists:
-            found = [lists[0], *(each for folder in _subfolders(path) for each in _existing(folder, METADATA)[:1])]
-            entries = [entry for each in dict.fromkeys(found) for entry in _resolved(_read_list(each), each, root)]
+            found = [
+                lists[0],
+                *(each for folder in _subfolders(path) for each in _existing_files(folder, METADATA)[:1]),
+            ]
+            entries = [entry for each in dict.fromkeys(found) for entry in _resolve(_read_list(each), each, root)]
             return _listing(", ".join(str(each.relative_to(path)) for each in dict.fromkeys(found)), entries)
     for each in sorted(path.glob("*.csv")):
         if set(WEBVID) <= set(_csv_columns(each)):
-            return _listing(each.name, _resolved(_read_list(each), each, root))
-    return _bare(path)
+            return _listing(each.name, _resolve(_read_list(each), each, root))
+    return _list_folder(path)
 
 
 def _listing(form: str, entries: Iterable[tuple[Path, str]]) -> Listing:
@@ -139,7 +145,7 @@ def _csv_columns(path: Path) -> Sequence[str]:
         return []
 
 
-def _resolved(entries: list[tuple[str, str]], listed_in: Path, root: Path | None) -> list[tuple[Path, str]]:
+def _resolve(entries: list[tuple[str, str]], listed_in: Path, root: Path | None) -> list[tuple[Path, str]]:
     start = root if root is not None else _root_of([name for name, _ in entries[:ROOT_TRIAL]], listed_in)
     return [(start / name, caption) for name, caption in entries]
 
@@ -151,7 +157,7 @@ def _root_of(names: Sequence[str], listed_in: Path) -> Path:
     return max(places, key=lambda place: sum((place / name).is_file() for name in names))
 
 
-def _bare(folder: Path) -> Listing:
+def _list_folder(folder: Path) -> Listing:
     clips = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
     if not clips:
         raise ValueError(f"No clip in {folder}: looked for {LOOKED_FOR}.")
@@ -169,7 +175,7 @@ def _read_text(path: Path) -> str:
         raise ValueError(f"{path} stands beside a clip and is not a text in UTF-8: {error}.") from error
 
 
-def _existing(folder: Path, names: Sequence[str]) -> list[Path]:
+def _existing_files(folder: Path, names: Sequence[str]) -> list[Path]:
     return [folder / name for name in names if (folder / name).is_file()]
 
 

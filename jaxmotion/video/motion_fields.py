@@ -43,23 +43,23 @@ def motion_fields(video: UInt8[Array, "B T H W 3"], seconds: Float[Array, "B T-1
     found, level = matching.match(before, after)
     diagonal = float(np.hypot(height, width))
     x, y = (jnp.asarray(axis / diagonal) for axis in matching.cells(height, width))
-    flow = _bounded(found.flow / diagonal)
+    flow = _clip_length(found.flow / diagonal)
     trust = found.texture / (found.texture + _TELLING) / (1 + (found.mismatch / 0.05) ** 2) + 1e-4
-    camera, inliers = fit_camera(_bounded(found.smooth / diagonal), trust, x, y)
-    fitted = _bounded(camera_flow(camera, x, y))
+    camera, inliers = fit_camera(_clip_length(found.smooth / diagonal), trust, x, y)
+    fitted = _clip_length(camera_flow(camera, x, y))
     stories = [found.mismatch, *(matching.mismatch_of(level, tried * diagonal) for tried in (fitted, 0 * flow))]
     rate = 1 / seconds.reshape(-1)[:, None, None]
     left = flow - fitted
     moves = jnp.stack([camera[:, 0, 0], camera[:, 0, 1], *_turns(camera)], -1)
     everywhere = jnp.ones_like(found.mismatch)
     channels = [
-        *_compressed(flow * rate[..., None]),
-        *_compressed(left * rate[..., None]),
-        *_compressed((found.smooth / diagonal - fitted) * rate[..., None]),
+        *_direction_and_length(flow * rate[..., None]),
+        *_direction_and_length(left * rate[..., None]),
+        *_direction_and_length((found.smooth / diagonal - fitted) * rate[..., None]),
         *(jnp.log(story + 0.004) + 4 for story in stories),
         jnp.log(found.texture + 1e-5) / 2 + 4,
         inliers * 2 - 1,
-        *(_signed(moves[:, i] * rate[:, 0, 0])[:, None, None] * everywhere for i in range(4)),
+        *(_signed_log_scale(moves[:, i] * rate[:, 0, 0])[:, None, None] * everywhere for i in range(4)),
         (jnp.hypot(x, y) * 4 - 1) * everywhere,
         4 * y * everywhere,
     ]
@@ -122,7 +122,7 @@ def _grey(video: UInt8[Array, "B T H W 3"]) -> Float[Array, "B T H W"]:
     return grey * (_SPREAD / jnp.maximum(spread, _LEAST_SPREAD))
 
 
-def _bounded(flow: Array) -> Array:
+def _clip_length(flow: Array) -> Array:
     length = jnp.linalg.norm(flow, axis=-1, keepdims=True)
     return flow * jnp.minimum(1, _FARTHEST / jnp.maximum(length, 1e-9))
 
@@ -132,17 +132,17 @@ def _turns(camera: Float[Array, "N 3 2"]) -> tuple[Array, Array]:
     return (camera[:, 1, 0] + camera[:, 2, 1]) / 4, (camera[:, 1, 1] - camera[:, 2, 0]) / 4
 
 
-def _scaled(speed: Array) -> Array:
+def _log_scale(speed: Array) -> Array:
     """Maps speeds to 0..1 and beyond on the score's logarithmic scale, without clipping."""
     return jnp.log1p(speed / unit.V0) / np.log1p(unit.FASTEST / unit.V0)
 
 
-def _signed(speed: Array) -> Array:
-    return jnp.sign(speed) * _scaled(jnp.abs(speed)) * 2
+def _signed_log_scale(speed: Array) -> Array:
+    return jnp.sign(speed) * _log_scale(jnp.abs(speed)) * 2
 
 
-def _compressed(speed: Float[Array, "N h w 2"]) -> tuple[Array, Array, Array]:
+def _direction_and_length(speed: Float[Array, "N h w 2"]) -> tuple[Array, Array, Array]:
     """Returns right, down and length, the length on the score's scale."""
     length = jnp.linalg.norm(speed, axis=-1)
-    scaled = _scaled(length) * 2
+    scaled = _log_scale(length) * 2
     return (*(scaled * speed[..., i] / (length + 1e-6) for i in range(2)), scaled - 0.5)

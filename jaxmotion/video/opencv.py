@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import functools
-from typing import Any
+from types import ModuleType
 
 
 @functools.cache
-def opencv() -> Any:
+def opencv() -> ModuleType:
     """Imports `cv2` and keeps it on one thread: pictures here are small, and threads would wait for each other.
 
     Raises:

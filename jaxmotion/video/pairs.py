@@ -19,7 +19,7 @@ import io
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, cast, get_args
+from typing import Literal, cast, get_args
 
 from jaxmotion.foundation.files import atomic_file
 from jaxmotion.video.motion_scale import AXES
@@ -118,7 +118,7 @@ def _check_ending(path: Path) -> None:
         raise ValueError(f"{path}: pairs are kept in a file that ends in {' or '.join(ENDINGS)}.")
 
 
-def _pair(row: Mapping[str, Any]) -> Pair:
+def _pair(row: Mapping[str, object]) -> Pair:
     said = {key: str(row.get(key) or "").strip() for key in (*COLUMNS, "who", "seconds")}
     try:
         seconds = float(said.pop("seconds") or 0)
@@ -128,7 +128,7 @@ def _pair(row: Mapping[str, Any]) -> Pair:
     return Pair(said["a"], said["b"], cast(Verdict, by_object), cast(Verdict, by_camera), said["who"], seconds)
 
 
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     reader = csv.DictReader(io.StringIO(text), strict=True)
     try:
         for row in reader:
@@ -137,7 +137,7 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
         raise ValueError(f"{path}, line {reader.line_num} is not csv: {error}.") from error
 
 
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, Any]]]:
+def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
     for number, line in enumerate(text.split("\n"), 1):
         if not line.strip():
             continue

@@ -67,15 +67,15 @@ def match(before: Float[Array, "N H W"], after: Float[Array, "N H W"]) -> tuple[
     height, width = before.shape[-2:]
     if height % CELL or width % CELL or before.shape != after.shape:
         raise ValueError(f"Pictures must be alike, with sides that are multiples of {CELL}; got {before.shape}.")
-    levels = [blur(_half(jnp.stack([before, after])), _BLUR)]
+    levels = [blur(_downsample(jnp.stack([before, after])), _BLUR)]
     while len(levels) < len(_ITERATIONS):
-        levels.append(_half(levels[-1]))
+        levels.append(_downsample(levels[-1]))
     flow = jnp.zeros((len(before), *(-(-size // _STRIDE) for size in levels[-1].shape[-2:]), 2))
     for index, (pair, iterations) in enumerate(zip(reversed(levels), _ITERATIONS, strict=True)):
         down, right = (-size % _STRIDE for size in pair.shape[-2:])
         level = _level(jnp.pad(pair, ((0, 0), (0, 0), (0, down), (0, right)), mode="edge"), _reach(index))
-        found, mismatch = _search(level, _finer(flow, level.rows, level.columns), iterations)
-        flow = _smoothed(found, mismatch, level.patches.texture)
+        found, mismatch = _search(level, _upsample_flow(flow, level.rows, level.columns), iterations)
+        flow = _smooth_flow(found, mismatch, level.patches.texture)
     found, flow = (jnp.asarray(each) * 2 for each in (found, flow))
     return Match(found, mismatch, level.patches.texture, flow), level
 
@@ -83,7 +83,7 @@ def match(before: Float[Array, "N H W"], after: Float[Array, "N H W"]) -> tuple[
 def mismatch_of(level: Level, flow: Float[Array, "N h w 2"]) -> Float[Array, "N h w"]:
     """Returns the mismatch of the patches if they had moved by `flow` (pixels of the picture)."""
     count = flow.shape[0]
-    difference = _shown(level, flow.reshape(count, -1, 2) / 2) - level.patches.grey
+    difference = _sample_patches(level, flow.reshape(count, -1, 2) / 2) - level.patches.grey
     return jnp.abs(difference).mean((-1, -2)).reshape(count, level.rows, level.columns)
 
 
@@ -116,11 +116,11 @@ def _level(pair: Float[Array, "2 N H W"], margin: int) -> Level:
     places = (top + half)[:, None, None] + np.arange(PATCH)[:, None]
     places = places * (width + 2 * half) + (left + half)[:, None, None] + np.arange(PATCH)
 
-    def taken(picture: Array) -> Array:
+    def gather(picture: Array) -> Array:
         return picture.reshape(len(picture), -1)[:, places]
 
-    right, down = (taken(part) for part in picture_gradient(before))
-    grey = taken(before)
+    right, down = (gather(part) for part in picture_gradient(before))
+    grey = gather(before)
     grey = grey - grey.mean((-1, -2), keepdims=True)
     xx, xy, yy = ((a * b).mean((-1, -2)) for a, b in ((right, right), (right, down), (down, down)))
     texture = ((xx * yy - xy * xy) / (xx + yy + 1e-8)).reshape(-1, rows, columns)
@@ -138,7 +138,7 @@ def _search(level: Level, start: Array, iterations: int) -> tuple[Array, Array]:
     first = start.reshape(start.shape[0], -1, 2)
 
     def iterate(flow: Array, _: None) -> tuple[Array, None]:
-        difference = _shown(level, flow) - grey
+        difference = _sample_patches(level, flow) - grey
         x, y = (right * difference).sum((-1, -2)), (down * difference).sum((-1, -2))
         step = jnp.stack([yy * x - xy * y, xx * y - xy * x], -1) / determinant[..., None]
         moved = flow - step
@@ -146,13 +146,13 @@ def _search(level: Level, start: Array, iterations: int) -> tuple[Array, Array]:
         return jnp.where(astray, first, moved), None
 
     flow, _ = jax.lax.scan(iterate, first, None, length=iterations)
-    before, now = (jnp.abs(_shown(level, where) - grey).mean((-1, -2)) for where in (first, flow))
+    before, now = (jnp.abs(_sample_patches(level, where) - grey).mean((-1, -2)) for where in (first, flow))
     flow = jnp.where((now < before)[..., None], flow, first)
     shape = (-1, level.rows, level.columns)
     return flow.reshape(*shape, 2), jnp.minimum(now, before).reshape(shape)
 
 
-def _shown(level: Level, flow: Float[Array, "N P 2"]) -> Float[Array, "N P 8 8"]:
+def _sample_patches(level: Level, flow: Float[Array, "N P 2"]) -> Float[Array, "N P 8 8"]:
     """Samples the second pictures, bilinearly, at the displaced patches; the patches' means are subtracted."""
     height, width = level.after.shape[-2:]
     x = jnp.clip(level.left + flow[..., 0] + level.margin, 0, width - PATCH - 1.001)
@@ -170,20 +170,20 @@ def _shown(level: Level, flow: Float[Array, "N P 2"]) -> Float[Array, "N P 8 8"]
     return seen - seen.mean((-1, -2), keepdims=True)
 
 
-def _smoothed(flow: Array, mismatch: Array, texture: Array) -> Array:
+def _smooth_flow(flow: Array, mismatch: Array, texture: Array) -> Array:
     """Averages the flow over neighbouring patches."""
     weight = (texture + 1e-6) / jnp.maximum(mismatch, _LEAST_MISMATCH)
     sums = blur(jnp.stack([flow[..., 0] * weight, flow[..., 1] * weight, weight]), _SMOOTH)
     return jnp.moveaxis(sums[:2] / sums[2], 0, -1)
 
 
-def _finer(flow: Float[Array, "N h w 2"], rows: int, columns: int) -> Float[Array, "N H W 2"]:
+def _upsample_flow(flow: Float[Array, "N h w 2"], rows: int, columns: int) -> Float[Array, "N H W 2"]:
     """Upsamples the flow of a level as the start of the next finer one."""
     count, h, w, _ = flow.shape
     return 2 * jax.image.resize(flow, (count, 2 * h, 2 * w, 2), "linear")[:, :rows, :columns]
 
 
-def _half(pictures: Float[Array, "*batch H W"]) -> Float[Array, "*batch h w"]:
+def _downsample(pictures: Float[Array, "*batch H W"]) -> Float[Array, "*batch h w"]:
     height, width = (size // 2 * 2 for size in pictures.shape[-2:])
     rows = pictures[..., :height:2, :width] + pictures[..., 1:height:2, :width]
     return (rows[..., ::2] + rows[..., 1::2]) / 4

@@ -10,8 +10,8 @@ import json
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.entries import CAMERA, OBJECT
 from jaxmotion.video import motion_scale as unit
 
@@ -40,7 +40,7 @@ def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, 
             continue
         try:
             row = json.loads(line)
-            said = _said(row)
+            said = _scores_part(row)
             scores = None if said is None else (float(said[OBJECT]), float(said[CAMERA]))
             name = Path(row["path"] if "path" in row else row["file_name"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
@@ -68,7 +68,7 @@ def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, 
     return found
 
 
-def _said(row: Mapping[str, Any]) -> Mapping[str, Any] | None:
+def _scores_part(row: Json) -> Json | None:
     """Returns the part of a row that has the scores; None for a row of a data set's own list that has none."""
     for key in (MOTION, MOTION_SCORE):
         if isinstance(row.get(key), dict) and OBJECT in row[key]:

@@ -63,24 +63,24 @@ def tracked_speeds(video: UInt8[np.ndarray, "T H W 3"], mask: Bool[np.ndarray, "
     factor = max(1, round(COMFORTABLE / min(mask.shape)))
     grey = [_grey(frame, factor) for frame in video]
     large = mask.repeat(factor, 0).repeat(factor, 1)
-    start, places, there = _follow(grey)
-    on = _at(large, start)
-    behind = ~_at(_grown(large), start)
+    start, places, there = _track(grey)
+    on = _sample_mask(large, start)
+    behind = ~_sample_mask(_dilate(large), start)
     size = grey[0].shape
     diagonal = float(np.hypot(*size))
     camera = _camera(start, places, there, behind, size)
     speed = _corner_distance(camera[0], size) / diagonal * fps / camera[1]
-    step = _latest(there, on)
+    step = _last_tracked_step(there, on)
     if step is None:
         return Speeds(0.0, speed)
     chosen = on & there[step]
-    at_step = _map(start[behind & there[step]], places[step][behind & there[step]], size)
+    at_step = _fit_map(start[behind & there[step]], places[step][behind & there[step]], size)
     carried = start[chosen] @ at_step[:, :2].T + at_step[:, 2]
     left = np.linalg.norm(np.median(places[step][chosen] - carried, axis=0))
     return Speeds(float(left) / diagonal * fps / (step + 1), speed)
 
 
-def _follow(grey: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _track(grey: list[np.ndarray]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Tracks a grid of points; returns start [N 2], places [T-1 N 2], and whether they are still tracked [T-1 N]."""
     cv2 = opencv()
     height, width = grey[0].shape
@@ -104,14 +104,14 @@ def _camera(
     start: np.ndarray, places: np.ndarray, there: np.ndarray, behind: np.ndarray, size: tuple[int, int]
 ) -> tuple[Float[np.ndarray, "2 3"], int]:
     """Returns the background's map over as many steps as it is tracked, and that number; no motion if it is not."""
-    step = _latest(there, behind)
+    step = _last_tracked_step(there, behind)
     if step is None:
         return np.eye(2, 3), 1
     chosen = behind & there[step]
-    return _map(start[chosen], places[step][chosen], size), step + 1
+    return _fit_map(start[chosen], places[step][chosen], size), step + 1
 
 
-def _map(start: np.ndarray, end: np.ndarray, size: tuple[int, int]) -> Float[np.ndarray, "2 3"]:
+def _fit_map(start: np.ndarray, end: np.ndarray, size: tuple[int, int]) -> Float[np.ndarray, "2 3"]:
     """Fits the affine map that most points agree on; to few points their median translation; to none the identity."""
     if len(start) >= FEWEST_FOR_AFFINE:
         cv2 = opencv()
@@ -126,7 +126,7 @@ def _map(start: np.ndarray, end: np.ndarray, size: tuple[int, int]) -> Float[np.
     return np.concatenate([np.eye(2), moved[:, None]], axis=1)
 
 
-def _latest(there: Bool[np.ndarray, "T-1 N"], of: Bool[np.ndarray, " N"]) -> int | None:
+def _last_tracked_step(there: Bool[np.ndarray, "T-1 N"], of: Bool[np.ndarray, " N"]) -> int | None:
     """Returns the last step at which enough of the points are still tracked."""
     needed = max(FEWEST, MIN_TRACKED_SHARE * of.sum())
     steps = np.flatnonzero((there & of).sum(1) >= needed)
@@ -147,9 +147,9 @@ def _grey(frame: UInt8[np.ndarray, "H W 3"], factor: int) -> UInt8[np.ndarray, "
     return np.asarray(opencv().cvtColor(np.asarray(picture), opencv().COLOR_RGB2GRAY))
 
 
-def _grown(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
+def _dilate(mask: Bool[np.ndarray, "H W"]) -> Bool[np.ndarray, "H W"]:
     return np.asarray(opencv().dilate(mask.astype(np.uint8), np.ones((BORDER, BORDER)))) > 0
 
 
-def _at(mask: Bool[np.ndarray, "H W"], points: Float[np.ndarray, "N 2"]) -> Bool[np.ndarray, " N"]:
+def _sample_mask(mask: Bool[np.ndarray, "H W"], points: Float[np.ndarray, "N 2"]) -> Bool[np.ndarray, " N"]:
     return mask[points[:, 1].astype(int), points[:, 0].astype(int)]

@@ -10,7 +10,6 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Mapping
-from typing import Any
 
 import flax.linen as nn
 import jax
@@ -25,7 +24,7 @@ Parts = Mapping[str, Rules]
 Shapes = Mapping[str, tuple[int, ...]]
 """Shapes by path, below a part."""
 
-Network = tuple[nn.Module, tuple[Any, ...]]
+Network = tuple[nn.Module, tuple[object, ...]]
 """A network and inputs, of any types, to initialise it with."""
 
 Infer = Callable[[Shapes], Network]

@@ -12,8 +12,8 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.weights.diffusers_configs import DIFFUSERS
 from jaxmotion.weights.rules import Tensors
 from jaxmotion.weights.write import write_tensors
@@ -37,7 +37,7 @@ class Component:
 
     library: str
     class_name: str
-    config: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    config: Mapping[str, JsonValue] = dataclasses.field(default_factory=dict)
     config_name: str = "config.json"
     tensors: Tensors = dataclasses.field(default_factory=dict)
     files: tuple[Path, ...] = ()
@@ -68,7 +68,7 @@ class Pipeline:
     library: str
     class_name: str
     components: Mapping[str, Component]
-    arguments: Mapping[str, Any]
+    arguments: Mapping[str, JsonValue]
     code: Path = CODE
 
     def write_into(self, folder: Path) -> None:
@@ -85,7 +85,7 @@ class Pipeline:
             part.write_into(folder / name)
 
 
-def write_json(path: Path, values: Mapping[str, Any]) -> None:
+def write_json(path: Path, values: Mapping[str, JsonValue]) -> None:
     """Writes JSON as people read it."""
     path.write_text(json.dumps(values, indent=2) + "\n")
 

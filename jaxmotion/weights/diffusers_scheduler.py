@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any
 
 import numpy as np
 
 from jaxmotion.diffusion.process import Process
-from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, SDEDPMSolverPP
+from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, Sampler, SDEDPMSolverPP
 from jaxmotion.diffusion.schedule import Schedule
+from jaxmotion.foundation.config_json import JsonValue
 
 _PREDICTIONS = {"eps": "epsilon", "z0": "sample", "v": "v_prediction"}
 
 
-def scheduler_of(process: Process, sampler: Any) -> tuple[str, dict[str, Any]]:
+def scheduler_of(process: Process, sampler: Sampler) -> tuple[str, dict[str, JsonValue]]:
     """Returns the scheduler's class name and constructor arguments; the number of steps and eta are given at sampling.
 
     Where the signal-to-noise ratios are shifted, a deterministic DDIM is that of CogVideoX, which knows shifts; other
@@ -24,7 +24,7 @@ def scheduler_of(process: Process, sampler: Any) -> tuple[str, dict[str, Any]]:
         ValueError: diffusers has no such scheduler.
     """
     schedule = process.schedule
-    config = {
+    config: dict[str, JsonValue] = {
         "num_train_timesteps": schedule.steps,
         "prediction_type": _PREDICTIONS[process.prediction],
         "rescale_betas_zero_snr": schedule.zero_terminal_snr,
@@ -70,11 +70,11 @@ def scheduler_of(process: Process, sampler: Any) -> tuple[str, dict[str, Any]]:
     raise ValueError(f"diffusers has no scheduler for {type(sampler).__name__}; sample with one of {known}.")
 
 
-def _curve(schedule: Schedule) -> dict[str, Any]:
+def _curve(schedule: Schedule) -> dict[str, JsonValue]:
     return {"beta_schedule": schedule.betas, "beta_start": schedule.beta_start, "beta_end": schedule.beta_end}
 
 
-def _betas(schedule: Schedule) -> dict[str, Any]:
+def _betas(schedule: Schedule) -> dict[str, JsonValue]:
     """The betas before any change to their last one, which the schedulers make themselves."""
     if schedule.snr_shift == 1.0:
         return _curve(schedule)

@@ -43,7 +43,7 @@ def locate(source: str, *subfolders: str, fetch: bool = True) -> Path:
             f"There is no file or folder {source}; give one, or a repository of the Hugging Face hub (ORG/NAME)."
         )
     inside = repository["path"] or ""
-    folder = _fetched(repository["name"], repository["revision"], inside, subfolders, fetch)
+    folder = _fetch(repository["name"], repository["revision"], inside, subfolders, fetch)
     return _within(folder / inside, subfolders)
 
 
@@ -69,7 +69,7 @@ def _within(path: Path, subfolders: Sequence[str]) -> Path:
     return next((path / name for name in subfolders if name and (path / name).is_dir()), path)
 
 
-def _fetched(name: str, revision: str | None, path: str, subfolders: Sequence[str], fetch: bool) -> Path:
+def _fetch(name: str, revision: str | None, path: str, subfolders: Sequence[str], fetch: bool) -> Path:
     """Fetches a checkpoint's files (safetensors, else bin); returns their folder in the hub's cache."""
     within = [path] if path else ["", *subfolders]
     places = [f"{place}/" if place else "" for place in dict.fromkeys(within)]

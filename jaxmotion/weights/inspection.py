@@ -7,13 +7,12 @@ import dataclasses
 import functools
 import math
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 from rich.markup import escape
 
 from jaxmotion.foundation.errors import CheckpointFileError
-from jaxmotion.weights import formats, native_files
+from jaxmotion.weights import formats
 from jaxmotion.weights.formats import Format
 from jaxmotion.weights.rules import ConversionError, parameter_paths_of
 from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
@@ -48,7 +47,7 @@ def checkpoints_in(path: Path) -> list[Path]:
     try:
         open_tensors(path)
     except CheckpointFileError:
-        within = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _holds_one(folder)]
+        within = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _holds_checkpoint(folder)]
         if not within:
             raise
         return within
@@ -105,13 +104,9 @@ def show(found: Inspection, console: Console, *, every: bool = False) -> None:
         say("  every tensor has its place; nothing is left over")
 
 
-def is_ours(path: Path) -> bool:
-    """Whether a folder holds parameters under our own paths."""
-    return path.is_dir() and native_files.is_native(path)
-
-
-def _holds_one(folder: Path) -> Any:
+def _holds_checkpoint(folder: Path) -> bool:
     try:
-        return formats.detect(open_tensors(folder))
+        formats.detect(open_tensors(folder))
     except CheckpointFileError:
-        return None
+        return False
+    return True

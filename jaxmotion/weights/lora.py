@@ -22,13 +22,14 @@ import re
 import shutil
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal, NamedTuple
+from typing import Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.foundation.types import Array, Params
 from jaxmotion.nn.low_rank import DOWN, UP, fresh, merge, pairs, product, stacked
@@ -36,7 +37,7 @@ from jaxmotion.weights import formats
 from jaxmotion.weights.diffusers_folder import files_in
 from jaxmotion.weights.formats import LORA_PARTS
 from jaxmotion.weights.lora_names import ALPHA, Layer, LoRAPart, known_names, layers_of
-from jaxmotion.weights.rules import ConversionError, LazyArray, Tensors
+from jaxmotion.weights.rules import ArrayLike, ConversionError, LazyArray, Shaped, Tensors
 from jaxmotion.weights.tensor_files import Checkpoint
 from jaxmotion.weights.write import write_tensors
 
@@ -61,7 +62,7 @@ OTHER_ADAPTERS = {
 class Factors(NamedTuple):
     """LoRA factors as in the part `lora` of `systems.lora`; their products are multiplied by alpha / rank."""
 
-    params: dict[str, Any]
+    params: Params
     rank: int
     alpha: float
 
@@ -83,7 +84,7 @@ def to_peft(
         ConversionError: there are factors for kernels that the tables of `parts` do not name.
     """
     tensors: dict[str, np.ndarray] = {}
-    settings: dict[str, Any] = {}
+    settings: Json = {}
     for layer, down, up in _torch_factors(lora, parts):
         prefix = layer.part.prefix
         tensors[f"{prefix}.{layer.name}.lora_A.weight"] = down
@@ -134,15 +135,15 @@ def from_file(
     Raises:
         ConversionError: names that belong to no kernel, a factor without the other, shapes or types that do not fit.
     """
-    found = _checked(tensors, like, parts, source)
+    found = _group_by_layer(tensors, like, parts, source)
     settings = json.loads((metadata or {}).get(METADATA, "{}"))
-    read = [_read(layer, roles, settings) for layer, roles in found.items()]
+    read = [_read_layer(layer, roles, settings) for layer, roles in found.items()]
     rank = max(each.rank for each in read)
     alpha = _common_alpha(read, rank)
     by_path: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
     for each in read:
         by_path.setdefault(each.layer.path, {})[each.layer.number] = each.factors(rank, alpha)
-    depths = {path: leaf.shape[0] for path, leaf in _kernels(like).items()}
+    depths = {path: leaf.shape[0] for path, leaf in _select_kernels(like).items()}
     flat = {}
     for path, layers in by_path.items():
         for index, role in enumerate((DOWN, UP)):
@@ -157,20 +158,20 @@ def merge_into(
     scale: float = 1.0,
     parts: Sequence[LoRAPart] = LORA_PARTS,
     metadata: Mapping[str, str] | None = None,
-) -> dict[str, Any]:
+) -> Params:
     """Returns `params` with a file's LoRA, times `scale`, added to their kernels; other arguments as in `from_file`."""
     factors = from_file(tensors, params, parts, metadata)
     return merge(params, factors.params, scale * factors.alpha / factors.rank)
 
 
-def add(params: Mapping[str, Any], factors: Factors, scale: float = 1.0) -> dict[str, LazyArray]:
+def add(params: Tensors, factors: Factors, scale: float = 1.0) -> dict[str, LazyArray]:
     """Returns the kernels with the factors' products added, by path, each computed lazily, in its own precision.
 
     Args:
         params: array-likes by path, these kernels among them.
     """
 
-    def make(path: str, down: Any, up: Any) -> np.ndarray:
+    def make(path: str, down: Array, up: Array) -> np.ndarray:
         change = scale * factors.alpha / factors.rank * np.asarray(product(path, down, up))
         kernel = np.asarray(params[path])
         return (kernel.astype(np.float32) + change).astype(kernel.dtype)
@@ -220,7 +221,7 @@ def export_lora(
     return files_in(destination)
 
 
-def refit(factors: Factors, rank: int, alpha: float, key: Array) -> dict[str, Any]:
+def refit(factors: Factors, rank: int, alpha: float, key: Array) -> Params:
     """Returns the LoRA at another alpha and an equal or larger rank, as a part `lora` for further training.
 
     What is added to `down` is random and to `up` zero, as in a fresh LoRA: no product changes, and all of it can learn.
@@ -264,15 +265,17 @@ def _kernels_of(lora: Params) -> dict[str, jax.ShapeDtypeStruct]:
     }
 
 
-def _kernels(params: Params) -> dict[str, Any]:
-    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
+def _select_kernels(params: Params) -> dict[str, Shaped]:
+    flat: dict[str, Shaped] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
     return {path: leaf for path, leaf in flat.items() if path.endswith("/kernel")}
 
 
-def _checked(tensors: Tensors, like: Params, parts: Sequence[LoRAPart], source: str) -> dict[Layer, dict[str, Any]]:
+def _group_by_layer(
+    tensors: Tensors, like: Params, parts: Sequence[LoRAPart], source: str
+) -> dict[Layer, dict[str, ArrayLike]]:
     """Returns the tensors of a file by torch layer and role: two factors and, if the file has it, alpha."""
-    known = known_names(layers_of({path: tuple(leaf.shape) for path, leaf in _kernels(like).items()}, parts))
-    held: dict[Layer, dict[str, Any]] = {}
+    known = known_names(layers_of({path: tuple(leaf.shape) for path, leaf in _select_kernels(like).items()}, parts))
+    held: dict[Layer, dict[str, ArrayLike]] = {}
     unexpected, wrong_dtype = [], []
     for name, tensor in tensors.items():
         if name not in known:
@@ -295,7 +298,7 @@ def _checked(tensors: Tensors, like: Params, parts: Sequence[LoRAPart], source: 
     return whole
 
 
-def _misfits(layer: Layer, roles: Mapping[str, Any]) -> list[str]:
+def _misfits(layer: Layer, roles: Tensors) -> list[str]:
     """Returns messages on factors of the wrong shape. Linear layers and pointwise convolutions stand for each other."""
     came = {role: tuple(roles[role].shape) for role in (DOWN, UP)}
     rank = came[DOWN][0] if came[DOWN] else 0
@@ -308,7 +311,7 @@ def _misfits(layer: Layer, roles: Mapping[str, Any]) -> list[str]:
 
 
 @dataclasses.dataclass(frozen=True)
-class _Read:
+class _FileLayer:
     """A torch layer's factors as they are in the file; their product is multiplied by alpha / rank."""
 
     layer: Layer
@@ -330,20 +333,20 @@ class _Read:
         return down, up if left == 1 else up.astype(np.float32) * np.float32(left)
 
 
-def _read(layer: Layer, roles: Mapping[str, Any], settings: Mapping[str, Any]) -> _Read:
+def _read_layer(layer: Layer, roles: Tensors, settings: Json) -> _FileLayer:
     """Reads a layer's factors and alpha: its own (0: the rank, as in Kohya's scripts), PEFT's settings, or the rank."""
     down, up = np.asarray(roles[DOWN]), np.asarray(roles[UP])
     rank = down.shape[0]
     if ALPHA in roles:
-        return _Read(layer, down, up, float(np.asarray(roles[ALPHA]).reshape(())) or rank)
+        return _FileLayer(layer, down, up, float(np.asarray(roles[ALPHA]).reshape(())) or rank)
     own = {name.removeprefix(f"{layer.part.prefix}."): value for name, value in settings.items()}
     patterns: Mapping[str, float] = own.get("alpha_pattern") or {}
     fitting = (a for key, a in patterns.items() if any(re.match(rf"(.*\.)?({key})$", name) for name in layer.names))
     alpha = next(fitting, own.get("lora_alpha", rank))
-    return _Read(layer, down, up, alpha * rank**0.5 if own.get("use_rslora") else alpha)
+    return _FileLayer(layer, down, up, alpha * rank**0.5 if own.get("use_rslora") else alpha)
 
 
-def _common_alpha(read: Collection[_Read], rank: int) -> float:
+def _common_alpha(read: Collection[_FileLayer], rank: int) -> float:
     """Returns the alpha that, at this rank, is right for most layers."""
     scale = collections.Counter(each.alpha / each.rank for each in read).most_common(1)[0][0]
     same = (each.alpha for each in read if each.alpha / each.rank == scale and each.rank == rank)

@@ -12,15 +12,15 @@ import json
 import shutil
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
+from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.weights import formats
 from jaxmotion.weights.checkpoint_format import with_widened_input
 from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.formats import BY_NAME, Format
-from jaxmotion.weights.rules import LazyArray, Rules
+from jaxmotion.weights.rules import LazyArray, Rules, Shaped, Tensors
 from jaxmotion.weights.tensor_files import INDEX, Checkpoint, open_tensors
 from jaxmotion.weights.write import SHARD_BYTES, write_tensors
 
@@ -52,7 +52,7 @@ class NativeCheckpoint:
 
 
 def write(
-    folder: Path, params: Mapping[str, Any], description: Mapping[str, Any], *, shard_bytes: int = SHARD_BYTES
+    folder: Path, params: Tensors, description: Mapping[str, JsonValue], *, shard_bytes: int = SHARD_BYTES
 ) -> None:
     """Writes parameters (array-likes by path) under their paths, and their description."""
     write_tensors(folder, PARAMETERS, params, shard_bytes=shard_bytes)
@@ -63,7 +63,7 @@ def import_checkpoint(
     checkpoint: Checkpoint,
     kind: Format,
     destination: Path,
-    like: Mapping[str, Any] | None = None,
+    like: Mapping[str, Shaped] | None = None,
     *,
     shard_bytes: int = SHARD_BYTES,
 ) -> list[Path]:
@@ -88,7 +88,7 @@ def import_checkpoint(
     return files_in(destination)
 
 
-def export_parameters(params: Mapping[str, Any], destination: Path, *, meta: Mapping[str, Any]) -> list[Path]:
+def export_parameters(params: Tensors, destination: Path, *, meta: Mapping[str, JsonValue]) -> list[Path]:
     """Writes parameters (array-likes by path) under their own paths, with the experiment as JSON; returns the files.
 
     Raises:
@@ -131,13 +131,13 @@ def open_native(folder: Path) -> NativeCheckpoint:
         latents, stem = description.get("latents", 0), description.get("stem", "model")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointFileError(f"{folder} holds no parameters of jaxmotion: no readable {DESCRIPTION}.") from error
-    params = _opened(folder, PARAMETERS)
+    params = _open_stem(folder, PARAMETERS)
     if len(params) != count:
         raise CheckpointFileError(f"{folder} holds {len(params)} parameters; {DESCRIPTION} says {count}.")
-    rest = _opened(folder, KEPT) if any(folder.glob(f"{KEPT}*.safetensors")) else {}
+    rest = _open_stem(folder, KEPT) if any(folder.glob(f"{KEPT}*.safetensors")) else {}
     return NativeCheckpoint(params, name, latents, stem, rest)
 
 
-def _opened(folder: Path, stem: str) -> Checkpoint:
+def _open_stem(folder: Path, stem: str) -> Checkpoint:
     index = folder / f"{stem}{INDEX}"
     return open_tensors(index if index.is_file() else folder / f"{stem}.safetensors")

@@ -118,7 +118,7 @@ class ParityCheck:
         del part
         return "relative", RELATIVE
 
-    def params(self, *parts: str) -> dict[str, Any]:
+    def params(self, *parts: str) -> Params:
         """Returns these parts of the parameters, or all parts, in float32."""
         return {
             part: jax.tree.map(lambda x: jnp.asarray(x, jnp.float32), tree)
@@ -131,7 +131,7 @@ class ParityCheck:
         return jnp.asarray(self.rng.normal(size=shape), jnp.float32)
 
     @staticmethod
-    def torch(array: Any) -> Any:
+    def torch(array: npt.ArrayLike) -> Any:
         """Returns the same values as a PyTorch tensor."""
         import torch
 

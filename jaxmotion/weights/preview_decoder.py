@@ -58,12 +58,12 @@ class TinyDecoder:
                 f"The tiny decoder in {self.path} reads latents of {self._channels} channels; those of this run have "
                 f"{z0.shape[-1]}. taecvx is for CogVideoX, taesd for Stable Diffusion 1.5."
             )
-        clips = [_decoded(self._network, self._params, clip[None]) for clip in z0]  # one by one: memory
+        clips = [_decode(self._network, self._params, clip[None]) for clip in z0]  # one by one: memory
         yield jnp.concatenate(clips)
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decoded(network: nn.Module, params: Params, z: Array) -> Array:
+def _decode(network: nn.Module, params: Params, z: Array) -> Array:
     method = "decode" if hasattr(network, "decode") else None
     pixels: Array = network.apply({"params": params}, z, method=method)  # pyright: ignore
     return pixels_to_uint8(pixels)

@@ -15,7 +15,7 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Protocol
+from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
@@ -175,7 +175,7 @@ def under(torch: str, path: str, rules: Iterable[Rule]) -> tuple[Rule, ...]:
     return tuple(Rule(tuple(torch + n for n in r.names), tuple(path + p for p in r.paths), r.transform) for r in rules)
 
 
-def to_jax(rules: Rules, tensors: Tensors, like: Params, ignored: Iterable[str] = ()) -> dict[str, Any]:
+def to_jax(rules: Rules, tensors: Tensors, like: Params, ignored: Iterable[str] = ()) -> Params:
     """Returns our parameters from a checkpoint, as a nested dict of NumPy arrays.
 
     Args:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
 
 import ml_dtypes
 import numpy as np
@@ -145,7 +144,7 @@ def _open_safetensors(file: Path) -> tuple[dict[str, LazyArray], dict[str, str]]
 
 
 def _lazy(file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> LazyArray:
-    def make() -> Any:
+    def make() -> np.ndarray:
         with safe_open(file, framework="numpy") as opened:
             return opened.get_tensor(name)
 

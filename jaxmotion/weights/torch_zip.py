@@ -82,7 +82,7 @@ class _Global:
         return f"{self.module}.{self.name}"
 
 
-class _Noted:
+class _Opaque:
     """Stands for an object of training code, which is never constructed."""
 
 
@@ -112,9 +112,9 @@ class _Machine:
         self.path = path
         self.stack: list[Any] = []
         self.marks: list[int] = []
-        self.memo: dict[int, Any] = {}
+        self.memo: dict[int, object] = {}
 
-    def run(self, program: bytes) -> Any:
+    def run(self, program: bytes) -> object:
         """Returns the object that the program builds."""
         for operation, argument, _ in pickletools.genops(program):
             name = operation.name
@@ -130,7 +130,7 @@ class _Machine:
                 )
         raise ValueError("it ends too early")
 
-    def since_mark(self) -> list[Any]:
+    def since_mark(self) -> list[object]:
         """Pops and returns the items that were pushed since the last mark."""
         start = self.marks.pop()
         items, self.stack[start:] = self.stack[start:], []
@@ -145,7 +145,7 @@ class _Machine:
         arguments, called = self.stack.pop(), self.stack.pop()
         self.stack.append(self._result(called, arguments))
 
-    def _result(self, called: Any, arguments: Any) -> Any:
+    def _result(self, called: object, arguments: Any) -> object:
         name = str(called)
         if name == "collections.OrderedDict":
             return dict(arguments[0]) if arguments else {}
@@ -155,7 +155,7 @@ class _Machine:
         if name in ("torch._utils._rebuild_parameter", "torch.nn.parameter.Parameter"):
             return arguments[0]
         if isinstance(called, _Global) and name.startswith(_OPAQUE):
-            return _Noted()
+            return _Opaque()
         raise CheckpointFileError(
             f"{self.path} asks for {name} to be run when it is opened. Weights need no such thing, and nothing was "
             "run. Take the .safetensors file of this model instead."
@@ -168,13 +168,13 @@ class _Machine:
             raise CheckpointFileError(f"{self.path} holds numbers of kind {kind}; read here are {', '.join(DTYPES)}.")
         self.stack.append(_Storage(DTYPES[kind.name], str(key), int(length)))
 
-    def set_items(self, items: list[Any]) -> None:
+    def set_items(self, items: list[object]) -> None:
         """Puts keys and values, which alternate, into the dict below them."""
         target = self.stack[-1]
         if isinstance(target, dict):
             target.update(zip(items[::2], items[1::2], strict=True))
 
-    def extend(self, items: list[Any]) -> None:
+    def extend(self, items: list[object]) -> None:
         """Appends items to the list or set below them."""
         target = self.stack[-1]
         if isinstance(target, list):
@@ -183,15 +183,15 @@ class _Machine:
     def refuse_state(self) -> None:
         """Drops the state of opaque objects and dicts; raises CheckpointFileError for that of any other."""
         self.stack.pop()
-        if not isinstance(self.stack[-1], _Noted | dict):
+        if not isinstance(self.stack[-1], _Opaque | dict):
             raise CheckpointFileError(f"{self.path} is no plain checkpoint of tensors (it sets state of an object).")
 
 
-def _text(argument: Any) -> Any:
+def _text(argument: object) -> object:
     return argument
 
 
-_VALUES: dict[str, Callable[[Any], Any]] = {
+_VALUES: dict[str, Callable[[Any], object]] = {
     **dict.fromkeys(("NONE",), lambda _: None),
     **dict.fromkeys(("NEWTRUE",), lambda _: True),
     **dict.fromkeys(("NEWFALSE",), lambda _: False),
@@ -206,36 +206,36 @@ _VALUES: dict[str, Callable[[Any], Any]] = {
 """What puts one value on the stack."""
 
 
-def _mark(machine: _Machine, _: Any) -> None:
+def _mark(machine: _Machine, _: object) -> None:
     machine.marks.append(len(machine.stack))
 
 
-def _tuple_of(count: int) -> Callable[[_Machine, Any], None]:
-    def push(machine: _Machine, _: Any) -> None:
+def _tuple_of(count: int) -> Callable[[_Machine, object], None]:
+    def push(machine: _Machine, _: object) -> None:
         items = machine.stack[-count:]
         machine.stack[-count:] = [tuple(items)]
 
     return push
 
 
-def _remember(machine: _Machine, place: Any) -> None:
+def _remember(machine: _Machine, place: int | str | None) -> None:
     machine.memo[len(machine.memo) if place is None else int(place)] = machine.stack[-1]
 
 
-def _recall(machine: _Machine, place: Any) -> None:
+def _recall(machine: _Machine, place: int | str) -> None:
     machine.stack.append(machine.memo[int(place)])
 
 
-def _set_item(machine: _Machine, _: Any) -> None:
+def _set_item(machine: _Machine, _: object) -> None:
     items, machine.stack[-2:] = machine.stack[-2:], []
     machine.set_items(items)
 
 
-def _append(machine: _Machine, _: Any) -> None:
+def _append(machine: _Machine, _: object) -> None:
     machine.extend([machine.stack.pop()])
 
 
-def _stack_global(machine: _Machine, _: Any) -> None:
+def _stack_global(machine: _Machine, _: object) -> None:
     module, name = machine.stack[-2:]
     machine.stack[-2:] = [_Global(str(module), str(name))]
 
@@ -269,7 +269,7 @@ _STEPS: dict[str, Callable[[_Machine, Any], None]] = {
 """What else a program of a checkpoint may do."""
 
 
-def _tensors(path: Path, content: Any) -> Iterator[tuple[str, _Tensor]]:
+def _tensors(path: Path, content: object) -> Iterator[tuple[str, _Tensor]]:
     """Yields the tensors of a checkpoint: of its `state_dict` or `model_state`, if it has one."""
     inner = (content.get(name) for name in ("state_dict", "model_state")) if isinstance(content, dict) else ()
     content = next((each for each in inner if isinstance(each, dict)), content)

@@ -7,13 +7,13 @@ import math
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.foundation.files import atomic_file
-from jaxmotion.weights.rules import Tensors
+from jaxmotion.weights.rules import ArrayLike, Shaped, Tensors
 from jaxmotion.weights.tensor_files import DTYPE_NAMES, INDEX
 
 SHARD_BYTES = 5 * 10**9
@@ -58,9 +58,9 @@ def write_tensors(
     return files
 
 
-def _shards(tensors: Tensors, most: int) -> list[dict[str, Any]]:
+def _shards(tensors: Tensors, most: int) -> list[dict[str, ArrayLike]]:
     """Splits tensors, in their order, into shards of at most that many bytes (one tensor at least)."""
-    shards: list[dict[str, Any]] = [{}]
+    shards: list[dict[str, ArrayLike]] = [{}]
     size = 0
     for name, tensor in tensors.items():
         if shards[-1] and size + _bytes(tensor) > most:
@@ -71,10 +71,10 @@ def _shards(tensors: Tensors, most: int) -> list[dict[str, Any]]:
     return shards
 
 
-def _write_file(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, str], bar: tqdm) -> None:
+def _write_file(path: Path, tensors: Tensors, metadata: Mapping[str, str], bar: tqdm) -> None:
     """Writes safetensors: 8 bytes of header length, a JSON header padded to a multiple of 8, the numbers in C order."""
     ordered = sorted(tensors.items(), key=lambda item: (-np.dtype(item[1].dtype).itemsize, item[0]))
-    header: dict[str, Any] = {"__metadata__": dict(metadata)} if metadata else {}
+    header: dict[str, JsonValue] = {"__metadata__": dict(metadata)} if metadata else {}
     end = 0
     for name, tensor in ordered:
         start, end = end, end + _bytes(tensor)
@@ -92,5 +92,5 @@ def _write_file(path: Path, tensors: Mapping[str, Any], metadata: Mapping[str, s
         os.fsync(file.fileno())
 
 
-def _bytes(tensor: Any) -> int:
+def _bytes(tensor: Shaped) -> int:
     return math.prod(tensor.shape) * np.dtype(tensor.dtype).itemsize

@@ -29,15 +29,15 @@ CLEAR = dataclasses.replace(trials.CLEAR, speed_profiles=("even", "ramp", "sway"
 @pytest.fixture(scope="module")
 def fast():
     """Two seconds at 120 frames a second, of which every usual rate is a part: frames of six worlds."""
-    source = dataclasses.replace(CLEAR, frames=240, fps=120.0, fps_spread=1.0).open()
-    return [source.example(index)["video"] for index in range(6)]
+    sampler = dataclasses.replace(CLEAR, frames=240, fps=120.0, fps_spread=1.0).sampler()
+    return [clip["video"] for clip in sampler.clips(6)]
 
 
 @pytest.fixture(scope="module")
 def large():
     """Two seconds at 8 frames a second and 512 pixels wide: frames and true scores of six worlds."""
-    source = dataclasses.replace(CLEAR, size=(288, 512), fps_spread=1.0).open()
-    examples = [source.example(index) for index in range(6)]
+    sampler = dataclasses.replace(CLEAR, size=(288, 512), fps_spread=1.0).sampler()
+    examples = list(sampler.clips(6))
     return [(each["video"], (float(each["object"]), float(each["camera"]))) for each in examples]
 
 

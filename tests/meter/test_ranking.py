@@ -29,7 +29,7 @@ def test_one_number_for_both_axes_is_a_coin_on_hard_pairs() -> None:
     rng = np.random.default_rng(0)
     one = rng.uniform(1, 10, 40)
     truth = np.stack([one, 11 - one], -1)
-    results = ranking.ranked(np.stack([one, one], -1), truth)
+    results = ranking.ranking_metrics(np.stack([one, one], -1), truth)
     assert results["object"]["right"] == 1.0
     assert results["camera"]["right"] == 0.0
     assert results["object"]["rho"] == pytest.approx(1.0)
@@ -53,7 +53,7 @@ def test_cross_talk_is_the_other_axis_change_over_the_own() -> None:
 
 
 def test_the_table_has_a_row_for_each_meter(tmp_path) -> None:
-    results = {"one": ranking.ranked(TRUTH, TRUTH)}
+    results = {"one": ranking.ranking_metrics(TRUTH, TRUTH)}
     assert ranking.table(results, "title").row_count == 1
     ranking.write(results, tmp_path / "out" / "ranking.json")
     assert "right_hard" in (tmp_path / "out" / "ranking.json").read_text()

@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 
 from jaxmotion.video.geometry import (
+    add_shake,
     apply,
     camera_speeds,
     camera_step,
@@ -12,7 +13,6 @@ from jaxmotion.video.geometry import (
     object_moves,
     object_speed,
     rotation,
-    shaken,
     steady_camera,
     wobble,
     wobble_amplitude,
@@ -51,7 +51,7 @@ def test_a_pan_by_hand():
 
 
 def test_a_shake_has_the_rms_that_was_asked_for_and_returns_nothing_to_the_first_frame():
-    camera = shaken(identity(12), 0.3, FPS, HEIGHT, WIDTH, np.random.default_rng(1))
+    camera = add_shake(identity(12), 0.3, FPS, HEIGHT, WIDTH, np.random.default_rng(1))
     mean, rms = camera_speeds(camera, FPS, HEIGHT, WIDTH)
     assert rms == pytest.approx(0.3)
     assert 0 < mean < rms
