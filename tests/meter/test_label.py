@@ -203,7 +203,7 @@ def test_a_taken_port_says_what_to_do(ask):
 def test_what_browsers_cannot_play_is_converted(film, numbers, tmp_path):
     path = film(tmp_path / "film.avi", range(50), rate=25, codec="mpeg4")
     with make_server(b"", [path], {}, 0) as server:
-        made = server.converted(0, path)
+        made = server.webm_of(0, path)
         (part,) = plan_windows(str(made), WindowSpec(), 32).groups
         (clip,) = decode_windows(str(made), part, WindowSpec()).clips
         folder = made.parent

@@ -248,7 +248,7 @@ def test_a_part_that_does_not_fit_is_said(trained, tmp_path, monkeypatch):
     def full(self):
         raise MemoryError
 
-    monkeypatch.setattr(motionstone_report._Sides, "transformer", full)
+    monkeypatch.setattr(motionstone_report._Parity, "transformer", full)
     export(trained, tmp_path / "out", sampled(), baked=ASKED, verify=True)
     parts = json.loads((tmp_path / "out" / "export_report.json").read_text())["parts"]
     assert parts["transformer"]["reason"] == "there is not enough memory to run it in float32"
