@@ -72,3 +72,11 @@ def shared_weights() -> Path:
     if not path.is_dir():
         pytest.skip("needs the public weights in ../shared/weights, which are not part of the project")
     return path
+
+
+@pytest.fixture(scope="session")
+def write():
+    """Writes a clip: `write(path, codec, frames, rate, size, pixels, aspect, **options)`."""
+    from tests.support.written_clips import write_clip  # most tests need no codecs
+
+    return write_clip

@@ -4,16 +4,9 @@ from __future__ import annotations
 
 import av
 import numpy as np
-import pytest
 
 
-@pytest.fixture(scope="session")
-def write():
-    """Writes a clip: `write(path, codec, frames, rate, size, pixels, aspect, **options)`."""
-    return _write
-
-
-def _write(path, codec="libx264", frames=72, rate=24, size=(64, 96), pixels=None, aspect=None, **options):
+def write_clip(path, codec="libx264", frames=72, rate=24, size=(64, 96), pixels=None, aspect=None, **options):
     """A clip whose every frame has its own grey, 3 n + 20, unless its pixels are given."""
     with av.open(str(path), "w") as container:
         stream = container.add_stream(codec, rate=rate, options={"crf": "1", "g": "12", "bf": "2", **options})
