@@ -11,7 +11,7 @@ from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation import command_line as commands
 from jaxmotion.runs import trained
 from jaxmotion.sampling.request import Request
-from jaxmotion.systems.control import Controls
+from jaxmotion.systems.control import Controls, parse_values
 
 DESCRIPTION = """Animates a picture with a trained run, as much as you ask.
 
@@ -48,7 +48,7 @@ def body(arguments: list[str]) -> None:
     request = Request(
         image=options.image,
         prompt=options.prompt,
-        controls={name: control.parse(text) for name, control in controls.items() if (text := _given(options, name))},
+        controls=parse_values(controls, {name: getattr(options, name.replace("-", "_")) for name in controls}),
         seed=options.seed,
         steps=options.steps,
         guidance=options.guidance,
@@ -101,10 +101,6 @@ def _parser(controls: Controls) -> argparse.ArgumentParser:
             f"--guidance-{name}", type=float, metavar="SCALE", help=f"guidance scale on {name}; takes more time"
         )
     return parser
-
-
-def _given(options: argparse.Namespace, name: str) -> str | None:
-    return getattr(options, name.replace("-", "_"))
 
 
 def _override(sampling: Sampling, overrides: list[str], parser: argparse.ArgumentParser) -> Sampling | None:

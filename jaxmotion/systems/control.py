@@ -203,6 +203,23 @@ def control_entries(controls: Controls, values: Sequence[ControlValues]) -> dict
     return {name: control.entry([row[name] for row in rows]) for name, control in controls.items()}
 
 
+def parse_values(controls: Controls, texts: Mapping[str, str | None]) -> dict[str, Sequence[object]]:
+    """Returns the values of each control that a command line gives; None: it was not given.
+
+    Raises:
+        ValueError: a text does not stand for values of its control.
+    """
+    values: dict[str, Sequence[object]] = {}
+    for name, text in texts.items():
+        if text is None:
+            continue
+        try:
+            values[name] = controls[name].parse(text)
+        except ValueError as error:
+            raise ValueError(f"{name}: {error}") from error
+    return values
+
+
 def describe(controls: Controls, values: ControlValues) -> str:
     """Returns values in words: `object 3, camera 10`."""
     return ", ".join(controls[name].describe(name, value) for name, value in values.items())

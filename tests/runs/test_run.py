@@ -228,7 +228,11 @@ def test_held_out_photos_are_never_in_the_training_split(trained: Path) -> None:
         ("train", ["--config", "configs/livephoto.py:tiny", "--run", "{tmp}", "--train.stepz", "3"], "--train.steps"),
         ("train", ["--config", "configs/livephoto.py:tiny", "--run", "{tmp}", "--data.path", "{tmp}/no"], "{tmp}/no"),
         ("train", ["--config", "configs/livephoto.py:tiny", "--run", "{tmp}", "--data.path", "{tmp}"], "{tmp}"),
-        ("sample", ["--run", "{tmp}", "--image", "{photo}", "--level", "11", "--out", "{tmp}/a.mp4"], "got '11'"),
+        (
+            "sample",
+            ["--run", "{run}", "--image", "{photo}", "--level", "11", "--out", "{tmp}/a.mp4"],
+            "level: values are whole numbers from 1 to 10, e.g. 1,5,10; got '11'",
+        ),
         ("sample", ["--run", "{tmp}", "--image", "{photo}", "--out", "{tmp}/a.mp4"], "holds no run"),
         ("sample", ["--run", "{run}", "--image", "{tmp}/text.png", "--out", "{tmp}/a.mp4"], "is no picture"),
         ("sample", ["--run", "{run}", "--image", "{tmp}/none.png", "--out", "{tmp}/a.mp4"], "There is no picture"),
