@@ -229,7 +229,7 @@ def test_data_that_a_system_cannot_learn_from_is_refused(asked) -> None:
         if isinstance(intensity, OneNumber):
             told = {name: each for name, each in conditioners.items() if name not in (OBJECT, CAMERA)}
             conditioners = {**told, INTENSITY: Score(INTENSITY, "all", 16)}
-        system = dataclasses.replace(asked.system, intensity=intensity, conditioners=conditioners)
+        system = dataclasses.replace(asked.system, intensity=intensity, conditioners=conditioners, dropout={})
         source = SimpleNamespace(optional_entries=labels, entries=entries, requested_entries=requested)
         check_entries(dataclasses.replace(asked, system=system, data=data), source)
 
