@@ -28,11 +28,15 @@ _livephoto, _motionstone = _shipped("livephoto"), _shipped("motionstone")
 
 
 def _never_dropped(experiment):
+    """The experiment without dropping; earlier versions had its rates in the conditioners."""
+    system = experiment.system
+    if hasattr(system, "dropout"):
+        return replace(experiment, system=replace(system, dropout=dict.fromkeys(system.dropout, 0.0)))
     parts = {
         name: replace(part, probability=0.0) if hasattr(part, "probability") else part
-        for name, part in experiment.system.conditioners.items()
+        for name, part in system.conditioners.items()
     }
-    return replace(experiment, system=replace(experiment.system, conditioners=parts))
+    return replace(experiment, system=replace(system, conditioners=parts))
 
 
 livephoto_no_drop = _never_dropped(_livephoto.tiny)
