@@ -43,6 +43,11 @@ livephoto_no_drop = _never_dropped(_livephoto.tiny)
 motionstone_no_drop = _never_dropped(_motionstone.tiny)
 
 
+def _inner(part):
+    """The conditioner that earlier versions wrapped to drop it."""
+    return part.of if hasattr(part, "probability") else part
+
+
 def _livephoto_kl():
     """On the autoencoder of Stable Diffusion, which diffusers has too."""
     full, tiny = _livephoto.full, _livephoto.tiny
@@ -83,8 +88,8 @@ def _causal(full):
         head_features=32,
         in_channels=8,
         out_channels=4,
-        text_features=text.of.encoder.features,
-        text_length=text.of.encoder.length,
+        text_features=_inner(text).encoder.features,
+        text_length=_inner(text).encoder.length,
         time_features=time,
         grid=(2, 2, 3),
         remat="none",
@@ -93,12 +98,14 @@ def _causal(full):
     sizes = replace(full.system.codec.sizes, latent_channels=4, features=(8, 8, 8, 16), blocks_per_stage=1, groups=4)
     parts = dict(full.system.conditioners)
     for name in ("object", "camera"):
-        parts[name] = replace(parts[name], of=replace(parts[name].of, features=time))
+        part = replace(_inner(parts[name]), features=time)
+        parts[name] = replace(parts[name], of=part) if hasattr(parts[name], "of") else part
     system = replace(
         full.system,
         transformer=transformer,
         codec=replace(full.system.codec, sizes=sizes),
-        conditioners={**parts, "text": replace(text, probability=0.5)},
+        conditioners={**parts, "text": replace(text, probability=0.5) if hasattr(text, "probability") else text},
+        **({"dropout": {**full.system.dropout, "text": 0.5}} if hasattr(full.system, "dropout") else {}),
         frames=frames,
         size=size,
     )
