@@ -5,11 +5,14 @@ The names below are imported when they are first used, so that `import jaxmotion
     import jaxmotion
     run = jaxmotion.open_run("runs/mine")
     reading = jaxmotion.estimate_motion(clip, fps=24)
+
+The configs of the systems are here too, each under its own name.
 """
 
 from __future__ import annotations
 
 import importlib
+import pkgutil
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -34,11 +37,22 @@ __all__ = ["Experiment", "Request", "TrainedRun", "estimate_motion", "load", "op
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _PUBLIC:
+    place = _PUBLIC.get(name) or _public_systems().get(name)
+    if place is None:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    module, _, attribute = _PUBLIC[name].partition(":")
+    module, _, attribute = place.partition(":")
     return getattr(importlib.import_module(f"{__name__}.{module}"), attribute)
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC])
+    return sorted([*globals(), *_PUBLIC, *_public_systems()])
+
+
+def _public_systems() -> dict[str, str]:
+    """Public names of the systems and where they are defined, as the folder of each says."""
+    found = {}
+    for folder in pkgutil.iter_modules(importlib.import_module(f"{__name__}.systems").__path__):
+        if folder.ispkg:
+            names = getattr(importlib.import_module(f"{__name__}.systems.{folder.name}"), "PUBLIC", {})
+            found |= {name: f"systems.{folder.name}.{module}:{name}" for name, module in names.items()}
+    return found

@@ -163,6 +163,19 @@ def test_importing_the_package_is_quick_and_touches_no_device() -> None:
     assert float(out.stdout) < 0.5
 
 
+def test_the_package_offers_its_public_names() -> None:
+    import jaxmotion
+    from jaxmotion.runs.trained import open_run
+    from jaxmotion.systems.livephoto.livephoto import LivePhoto
+
+    assert jaxmotion.open_run is open_run
+    assert jaxmotion.LivePhoto is LivePhoto
+    assert {"LivePhoto", "MotionStone", "MotionEstimator", "Request", "estimate_motion"} <= set(dir(jaxmotion))
+    assert all(hasattr(jaxmotion, name) for name in jaxmotion.__all__)
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        jaxmotion.nothing  # noqa: B018
+
+
 def test_no_module_touches_a_device_when_imported(modules: dict[str, set[str]]) -> None:
     names = sorted(name for name in modules if _room(name) != "commands")
     program = (
