@@ -41,8 +41,8 @@ def test_every_combination_of_scores_is_a_clip_of_a_grid(trained: Path, photo: P
     names = [path.name for path in files]
     assert names == ["grid.mp4", "grid-object02-camera05.mp4", "grid-object09-camera05.mp4"]
     assert all(path.is_file() for path in files)
-    guided = dataclasses.replace(asked, guidances=(("object", 2.0), ("camera", 3.0)))
-    sampling = guided.sampling(opened.experiment.sampling)
+    guided = dataclasses.replace(asked, guidance_scales={"object": 2.0, "camera": 3.0})
+    sampling = guided.resolve_sampling(opened.experiment.sampling)
     assert dict(sampling.guidance_scales) == {"object": 2.0, "camera": 3.0}
     with pytest.raises(ValueError, match="no control level; it has object, camera"):
         opened.entries([{"level": 5}])
