@@ -22,20 +22,6 @@ Batch = Mapping[str, Any]
 """Arrays by name, all with the same leading batch axis. The shared names are in `foundation.entries`."""
 
 
-Settings = tuple[tuple[str, float], ...]
-"""Values of controls by name: (("object", 3.0), ("camera", 10.0))."""
-
-
-def spoken(settings: Settings) -> str:
-    """Returns the values in words."""
-    return ", ".join(f"{name} {value:g}" for name, value in settings)
-
-
-def file_part(settings: Settings, joint: str) -> str:
-    """Returns the values as part of a file name, each with `joint` before it: `-object03-camera10`."""
-    return "".join(f"{joint}{name}{value:02g}" for name, value in settings)
-
-
 class Condition(flax.struct.PyTreeNode):
     """Inputs of a denoiser beside z_t and t. Conditions add up with `+`; an absent one is not there.
 

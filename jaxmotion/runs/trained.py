@@ -20,14 +20,14 @@ from jaxtyping import UInt8
 
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.entries import IMAGE, TEXT
-from jaxmotion.foundation.types import Params, Settings
+from jaxmotion.foundation.types import Params
 from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.start_from import CALIBRATION
 from jaxmotion.sampling.generate import Decode, Generator, generate
 from jaxmotion.sampling.grid import write_clips
 from jaxmotion.sampling.request import Request
-from jaxmotion.systems.control import Controls, ControlValues, combinations, control_entries, sweeps
+from jaxmotion.systems.control import ControlValues, combinations, control_entries
 from jaxmotion.training import checkpoint
 from jaxmotion.training.resume import CONFIG
 from jaxmotion.training.state import cast
@@ -165,12 +165,3 @@ def read_config(directory: Path) -> Experiment:
             f"{directory} holds no run ({CONFIG} is missing); train one with jaxmotion.train --run."
         )
     return experiments.read(config)
-
-
-def _previewed(controls: Controls) -> list[Settings]:
-    """Every control at the values of its sweep, the others at their default."""
-    return [_numbers(each) for each in sweeps(controls)]
-
-
-def _numbers(values: ControlValues) -> Settings:
-    return tuple((name, value) for name, value in values.items() if isinstance(value, int | float))

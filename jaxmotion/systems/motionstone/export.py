@@ -20,9 +20,9 @@ from flax.traverse_util import flatten_dict
 from jaxmotion.diffusion.guidance import CogVideoXDynamic, CosineByStep
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.files import atomic_folder
-from jaxmotion.foundation.types import Params, file_part
+from jaxmotion.foundation.types import Params
 from jaxmotion.models.causal_codec import CausalCodec
-from jaxmotion.systems.control import ControlValues, combinations, sweeps
+from jaxmotion.systems.control import ControlValues, combinations, filename_suffix, sweeps
 from jaxmotion.systems.export import SAFETENSORS, Export, ExportableTokenizer, Exporter, ExportJob
 from jaxmotion.systems.motionstone import export_check as report
 from jaxmotion.systems.motionstone.injection import FirstFrame, Score
@@ -81,7 +81,10 @@ def export_motionstone(
         VerificationError: a part differs by more than it may; the folder and its report are there to look at.
     """
     flat = flat_parameters(system, params)
-    vectors = {name_of(settings): score_vector(system, params, settings) for settings in presets}
+    vectors = {
+        filename_suffix(system.controls, settings, "_").removeprefix("_"): score_vector(system, params, settings)
+        for settings in presets
+    }
     vector = None if baked is None else score_vector(system, params, baked)
     if vector is not None:
         bias = np.asarray(flat[LAST_BIAS])
@@ -119,11 +122,6 @@ def score_vector(system: MotionStone, params: Params, settings: Settings) -> np.
         asked = settings.get(score.entry, system.controls[score.entry].default)
         total = total + score.vector(params, jnp.array([asked], jnp.float32))
     return np.asarray(total[0], np.float32)
-
-
-def name_of(settings: Settings) -> str:
-    """The name of a preset, such as `object05_camera10`."""
-    return file_part(tuple(settings.items()), "_").removeprefix("_")
 
 
 def pipeline_of(
