@@ -13,13 +13,12 @@ from __future__ import annotations
 import csv
 import glob
 import hashlib
-import json
 import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from jaxmotion.foundation.config_json import Json
-from jaxmotion.video.listing import SUFFIXES, WEBVID
+from jaxmotion.video.listing import SUFFIXES, WEBVID, json_rows
 
 COLUMNS = ("path", "file_name", "video_path", "file_path", "video", "file")
 """Columns of a list that hold a path; the first that is there counts."""
@@ -79,7 +78,7 @@ def listed_videos(path: Path) -> list[str]:
     if path.suffix.lower() == ".txt":
         names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
     else:
-        rows = csv.DictReader(text.splitlines()) if path.suffix.lower() == ".csv" else json_rows(path, text)
+        rows = csv.DictReader(text.splitlines()) if path.suffix.lower() == ".csv" else json_objects(path, text)
         names = [_name(path, row) for row in rows]
     if not names:
         raise ValueError(f"{path} lists no video.")
@@ -87,22 +86,13 @@ def listed_videos(path: Path) -> list[str]:
     return [os.path.join(start, name) for name in names]
 
 
-def json_rows(path: Path, text: str) -> Iterator[Json]:
-    """Yields the objects in the text of a file of JSON lines; empty lines are left out.
+def json_objects(path: Path, text: str) -> list[Json]:
+    """Returns the objects in the text of a file of JSON lines.
 
     Raises:
         ValueError: a line is no JSON object.
     """
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number} is not a JSON object but {row!r}.")
-        yield row
+    return [row for _, row in json_rows(path, text.split("\n"))]
 
 
 def _videos_of(path: str) -> Iterator[str]:

@@ -13,7 +13,7 @@ from typing import Any, BinaryIO, Protocol, TextIO
 
 from jaxmotion.foundation.config_json import Json, JsonValue
 from jaxmotion.foundation.files import atomic_file
-from jaxmotion.meter.score_files import json_rows, listed_videos
+from jaxmotion.meter.score_files import json_objects, listed_videos
 from jaxmotion.video.score_lists import MOTION, MOTION_SCORE
 
 Record = Json
@@ -110,7 +110,7 @@ class BadFiles:
     def __init__(self, path: Path, videos: Iterable[str]):
         self.path = path
         scored = set(videos)
-        earlier = list(json_rows(path, path.read_text(encoding="utf-8"))) if path.exists() else []
+        earlier = json_objects(path, path.read_text(encoding="utf-8")) if path.exists() else []
         kept = [row for row in earlier if row.get("path") not in scored]
         path.unlink(missing_ok=True)
         for row in kept:
@@ -164,7 +164,7 @@ def add_to_metadata(path: Path, records: Iterable[Record]) -> int:
     without scores, other keys and their order stay as they are. The file is replaced as a whole.
     """
     text = path.read_text(encoding="utf-8-sig")
-    rows = list(json_rows(path, text))
+    rows = json_objects(path, text)
     taken = any(not isinstance(row.get(MOTION, {}), dict) for row in rows)
     key = MOTION_SCORE if taken else MOTION
     scores = {os.path.abspath(record["path"]): record for record in records}
@@ -240,7 +240,7 @@ def _read_whole_lines(file: BinaryIO, path: Path) -> list[Record]:
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     try:
-        rows = list(json_rows(path, whole.decode()))
+        rows = json_objects(path, whole.decode())
     except UnicodeDecodeError:
         rows = [{}]
     if (data and not whole) or any(not {"path", "hash", "meter"} <= set(row) for row in rows):

@@ -19,6 +19,8 @@ import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
+from jaxmotion.foundation.config_json import Json
+
 SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
 METADATA = ("metadata.jsonl", "metadata.csv")
 CAPTIONS = ("caption", "text", "prompt", "name", "description")
@@ -94,7 +96,7 @@ def _listing(form: str, entries: Iterable[tuple[Path, str]]) -> Listing:
 
 def _read_list(path: Path) -> list[tuple[str, str]]:
     """Reads the names and captions of a list file, as they stand there."""
-    rows = list(_json_rows(path) if path.suffix == ".jsonl" else _csv_rows(path))
+    rows = list(_json_list(path) if path.suffix == ".jsonl" else _csv_rows(path))
     if not rows:
         raise ValueError(f"{path} lists no clip.")
     columns = list(rows[0])
@@ -115,18 +117,30 @@ def _value(path: Path, row: Mapping[str, object], column: str) -> str:
     return str(row[column])
 
 
-def _json_rows(path: Path) -> Iterator[Mapping[str, object]]:
+def json_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Json]]:
+    """Yields the objects of JSON lines with the numbers of their lines, from 1; empty lines are left out.
+
+    Args:
+        path: where the lines are from, for messages.
+
+    Raises:
+        ValueError: a line is no JSON object.
+    """
+    for number, line in enumerate(lines, 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
+        if not isinstance(row, dict):
+            raise ValueError(f"{path}, line {number} is not a JSON object but {row!r}.")
+        yield number, row
+
+
+def _json_list(path: Path) -> Iterator[Json]:
     with path.open(encoding="utf-8-sig") as lines:
-        for number, line in enumerate(lines, 1):
-            if not line.strip():
-                continue
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
-            if not isinstance(row, dict):
-                raise ValueError(f"{path}, line {number} is not a JSON object but {row!r}.")
-            yield row
+        yield from (row for _, row in json_rows(path, lines))
 
 
 def _csv_rows(path: Path) -> Iterator[Mapping[str, object]]:

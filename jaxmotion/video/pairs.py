@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Literal, cast, get_args
 
 from jaxmotion.foundation.files import atomic_file
+from jaxmotion.video.listing import json_rows
 from jaxmotion.video.motion_scale import AXES
 
 Verdict = Literal["a", "b", "tie", ""]
@@ -67,7 +68,7 @@ def read_pairs(path: Path) -> list[Pair]:
     except UnicodeDecodeError as error:
         raise ValueError(f"{path} is no text in UTF-8: {error}.") from error
     pairs = []
-    for number, row in _csv_rows(path, text) if path.suffix == ".csv" else _json_rows(path, text):
+    for number, row in _csv_rows(path, text) if path.suffix == ".csv" else json_rows(path, text.split("\n")):
         missing = [column for column in COLUMNS if column not in row]
         if missing:
             raise ValueError(f"{path}, line {number} has no {', '.join(missing)}; a pair has {', '.join(COLUMNS)}.")
@@ -135,16 +136,3 @@ def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]
             yield reader.line_num, row
     except csv.Error as error:
         raise ValueError(f"{path}, line {reader.line_num} is not csv: {error}.") from error
-
-
-def _json_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    for number, line in enumerate(text.split("\n"), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number} is not a JSON object but {row!r}.")
-        yield number, row
