@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 import sys
 from collections.abc import Mapping
 from pathlib import Path
@@ -14,6 +13,7 @@ import jax
 from tqdm import tqdm
 
 from jaxmotion.foundation.errors import SaveError
+from jaxmotion.foundation.files import atomic_file
 
 METRICS = "metrics.jsonl"
 
@@ -146,12 +146,10 @@ def cut(path: Path, step: int) -> None:
 
 def write_whole(path: Path, text: str) -> None:
     """Writes a file atomically. Raises SaveError if it cannot be written."""
-    part = path.with_name(f".{path.name}.part")
     try:
-        part.write_text(text, encoding="utf-8")
-        os.replace(part, path)
+        with atomic_file(path) as part:
+            part.write_text(text, encoding="utf-8")
     except OSError as error:
-        part.unlink(missing_ok=True)
         raise SaveError(f"{path} could not be written: {error.strerror or error}.") from error
 
 
