@@ -25,6 +25,29 @@ class Canvas:
     width: int
     multiple: int = 1
 
+    @classmethod
+    def of_clips(
+        cls, codec: Codec, frames: int, size: tuple[int, int], *, stride: int = 1, multiple: int = 1
+    ) -> Canvas:
+        """Returns that of clips of so many frames of (height, width) pixels.
+
+        Args:
+            stride: latent positions that the denoiser takes together, in height and in width.
+
+        Raises:
+            ValueError: the codec and the denoiser cannot divide the size; the message says what would do.
+        """
+        factor = codec.factor * stride
+        for name, pixels in zip(("height", "width"), size, strict=True):
+            if pixels % factor:
+                below, above = pixels // factor * factor, -(-pixels // factor) * factor
+                fitting = f"{below} or {above}" if below else f"{above}"
+                raise ValueError(
+                    f"Clips have a {name} of {pixels} px; this model needs a multiple of {factor}, e.g. {fitting}."
+                )
+        height, width = (pixels // codec.factor for pixels in size)
+        return cls(codec, codec.latent_frames(frames), height, width, multiple)
+
     @property
     def length(self) -> int:
         """How many latents are denoised together."""

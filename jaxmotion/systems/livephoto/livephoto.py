@@ -60,22 +60,13 @@ class LivePhoto(System):
 
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec."""
-        factor = self.codec.factor * self.unet.stride
-        for name, pixels in zip(("height", "width"), self.size, strict=True):
-            if pixels % factor:
-                below, above = pixels // factor * factor, -(-pixels // factor) * factor
-                fitting = f"{below} or {above}" if below else f"{above}"
-                raise ValueError(
-                    f"Clips have a {name} of {pixels} px; this model needs a multiple of {factor}, e.g. {fitting}."
-                )
+        canvas = Canvas.of_clips(self.codec, self.frames, self.size, stride=self.unet.stride)
         channels = sum(c.channels(self.codec) for c in self.conditioners.values())
         tokens = [name for c in self.conditioners.values() for name in c.tokens()]
         unet = livephoto_unet(dataclasses.replace(self.unet, condition_channels=channels), tokens, self.frames)
         level, measures = self.level, {IMAGE: lambda params, batch: first_frame(batch)}
         if level is not None:
             measures[LEVEL] = partial(_level_of_clip, level.edges)
-        height, width = (pixels // self.codec.factor for pixels in self.size)
-        canvas = Canvas(self.codec, self.codec.latent_frames(self.frames), height, width)
         return VideoDiffusion(
             canvas=canvas,
             conditioners=self.conditioners,

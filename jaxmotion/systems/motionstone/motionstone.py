@@ -108,14 +108,8 @@ class MotionStone(System):
 
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec, or the channels not the conditioners."""
-        factor = self.codec.factor * self.transformer.stride
-        for name, pixels in zip(("height", "width"), self.size, strict=True):
-            if pixels % factor:
-                below, above = pixels // factor * factor, -(-pixels // factor) * factor
-                fitting = f"{below} or {above}" if below else f"{above}"
-                raise ValueError(
-                    f"Clips have a {name} of {pixels} px; this model needs a multiple of {factor}, e.g. {fitting}."
-                )
+        stride, multiple = self.transformer.stride, self.transformer.patch[0]
+        canvas = Canvas.of_clips(self.codec, self.frames, self.size, stride=stride, multiple=multiple)
         brought = self.codec.latent_channels + sum(c.channels(self.codec) for c in self.conditioners.values())
         if brought != self.transformer.in_channels or self.codec.latent_channels != self.transformer.out_channels:
             raise ValueError(
@@ -123,11 +117,9 @@ class MotionStone(System):
                 f"{self.transformer.out_channels}; the codec has {self.codec.latent_channels}, with the conditions "
                 f"{brought}. Set transformer.in_channels to {brought} and out_channels to {self.codec.latent_channels}."
             )
-        height, width = (pixels // self.codec.factor for pixels in self.size)
-        self._check_places(height, width)
-        latents = self.codec.latent_frames(self.frames)
+        self._check_places(canvas.height, canvas.width)
         return VideoDiffusion(
-            canvas=Canvas(self.codec, latents, height, width, multiple=self.transformer.patch[0]),
+            canvas=canvas,
             conditioners={"intensity": self.intensity, **self.conditioners},
             denoiser=CogVideoX(self.transformer),
             process=self.process,
