@@ -181,7 +181,7 @@ def serve(which: str, name: str, sizes: Sizes) -> None:
     if which == "ours":
         network.to("meta")
     if which != "torch":
-        commands.keep_memory()
+        commands.tune_glibc_malloc()
     if which == "torch at its best":
         network.to(memory_format=torch.channels_last)
     for _ in range(WARM_UP):

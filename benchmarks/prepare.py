@@ -38,7 +38,7 @@ from jaxmotion.runs import precompute
 from jaxmotion.runs import trained as run
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.systems.motionstone.injection import FirstFrame
-from jaxmotion.systems.motionstone.intensity import Estimated
+from jaxmotion.systems.motionstone.intensity import EstimatedScores
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.training.config import TrainConfig
@@ -88,7 +88,7 @@ def experiment(clips: str, frames: int, size: tuple[int, int]) -> Experiment:
     conditioners = {"image": FirstFrame(), "text": T5Tokens(t5.TINY)}
     return Experiment(
         system=MotionStone(
-            transformer, codec, conditioners, Estimated(MotionEstimatorSizes(SMALL)), frames=frames, size=size
+            transformer, codec, conditioners, EstimatedScores(MotionEstimatorSizes(SMALL)), frames=frames, size=size
         ),
         data=Clips(clips, frames=frames, fps=FPS, size=size),
         tokenizer=HashTokenizer(t5.TINY.vocabulary, t5.TINY.length),

@@ -68,10 +68,15 @@ def _livephoto_kl():
     return replace(tiny, system=system, sampling=sampling, train=train, data=data)
 
 
+def _adapt(lora, system):
+    """The LoRA of another system; earlier versions called the field `of`."""
+    return replace(lora, **{"base" if hasattr(lora, "base") else "of": system})
+
+
 livephoto_kl = _livephoto_kl()
 livephoto_kl_lora = replace(
     livephoto_kl,
-    system=replace(_livephoto.tiny_lora.system, of=livephoto_kl.system),
+    system=_adapt(_livephoto.tiny_lora.system, livephoto_kl.system),
     train=replace(livephoto_kl.train, trained=_livephoto.tiny_lora.train.trained),
 )
 

@@ -38,7 +38,7 @@ def main() -> None:
     options = parser.parse_args()
     if options.measure:
         if options.measure == "kept":
-            commands.keep_memory()
+            commands.tune_glibc_malloc()
         json.dump(measure(options.config, options.steps), sys.stdout)
         return
     found = {}
@@ -65,7 +65,7 @@ def main() -> None:
 def measure(config: str, steps: int) -> dict[str, float]:
     """Compile seconds, median seconds of a step, and clips in a step."""
     asked = experiment.load(config)
-    task, mesh = asked.system.calibrated({"level_edges": EDGES}).build(), make_mesh(asked.mesh)
+    task, mesh = asked.system.with_calibration({"level_edges": EDGES}).build(), make_mesh(asked.mesh)
     rows = asked.train.batch_size
     loader = batches(asked.data.open(), batch_size=rows, seed=0, tokenize=asked.tokenizer)
     with jax.set_mesh(mesh):

@@ -25,7 +25,7 @@ from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
-from jaxmotion.systems.livephoto.reweighting import Reweighted
+from jaxmotion.systems.livephoto.reweighting import ReweightedText
 from jaxmotion.systems.lora import LoRA
 from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.reference import ReferenceLatent
@@ -56,7 +56,7 @@ FULL_PARTS: Conditioners = {
     "frame": FrameMap(),
     "level": LevelMap(),
     "content": ContentTokens(dinov2.BASE, features=768),
-    "text": Reweighted(TextTokens(clip.FULL)),
+    "text": ReweightedText(TextTokens(clip.FULL)),
 }
 FULL_PLAIN_TEXT: Conditioners = {"text": TextTokens(clip.FULL)}
 
@@ -65,7 +65,7 @@ TINY_PARTS: Conditioners = {
     "frame": FrameMap(),
     "level": LevelMap(),
     "content": ContentTokens(dinov2.TINY, features=64),
-    "text": Reweighted(TextTokens(clip.TINY), heads=4),
+    "text": ReweightedText(TextTokens(clip.TINY), heads=4),
 }
 TINY_PLAIN_TEXT: Conditioners = {"text": TextTokens(clip.TINY)}
 
@@ -120,7 +120,7 @@ def tiny_size(parts: Conditioners, initial_noise: InitialNoise = PRIOR):
                 heads=4,
                 groups=2,
             ),
-            codec=space_to_depth.SpaceToDepth(factor=4),
+            codec=space_to_depth.SpaceToDepth(spatial_compression=4),
             conditioners=parts,
             process=Process(zero_terminal_snr(snr_shift(linear(0.00085, 0.012), 6.0)), "z0"),
             frames=8,

@@ -23,8 +23,14 @@ from jaxmotion.models import autoencoder3d, causal_codec, cogvideox, space_to_de
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.systems.conditioner import Conditioner
-from jaxmotion.systems.motionstone.injection import FirstFrame, Score
-from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Intensity, Known, OneNumber
+from jaxmotion.systems.motionstone.injection import FirstFrame, ScoreEmbedding
+from jaxmotion.systems.motionstone.intensity import (
+    ConstantScores,
+    EstimatedScores,
+    Intensity,
+    ProvidedScores,
+    ScalarScore,
+)
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.systems.pretrained import backbone, text_encoder, vae
 from jaxmotion.systems.text import T5Tokens
@@ -34,24 +40,27 @@ Conditioners = dict[str, Conditioner]
 SCORE_DROP = 0.1
 """Unsaid in the paper, chosen here: each score is left out of as many clips as the text, so that it can be guided."""
 
-METER = Estimated(MotionEstimatorSizes(tadaconv.SMALL))
+METER = EstimatedScores(MotionEstimatorSizes(tadaconv.SMALL))
 """The motion meter of this package; its weights come with it."""
-SSIM, FEATURES = OneNumber("ssim"), OneNumber("feature_difference")
+SSIM, FEATURES = ScalarScore("ssim"), ScalarScore("feature_difference")
 
 
 def decoupled(features: int) -> Conditioners:
     """A half of the time embedding for each score."""
-    return {"object": Score("object", "first_half", features), "camera": Score("camera", "second_half", features)}
+    return {
+        "object": ScoreEmbedding("object", "first_half", features),
+        "camera": ScoreEmbedding("camera", "second_half", features),
+    }
 
 
 def mixed_scores(features: int) -> Conditioners:
     """All of the time embedding for both scores."""
-    return {name: Score(name, "all", features) for name in ("object", "camera")}
+    return {name: ScoreEmbedding(name, "all", features) for name in ("object", "camera")}
 
 
 def one_score(features: int) -> Conditioners:
     """All of the time embedding for a single intensity."""
-    return {"intensity_score": Score("intensity", "all", features)}
+    return {"intensity_score": ScoreEmbedding("intensity", "all", features)}
 
 
 def dropout(image: float, scores: Conditioners) -> dict[str, float]:
@@ -118,7 +127,7 @@ TINY_TRANSFORMER = cogvideox.CogVideoXSizes(
 )
 
 
-KNOWN = Known()
+KNOWN = ProvidedScores()
 
 
 def tiny_size(scores=decoupled, intensity: Intensity = KNOWN):
@@ -131,7 +140,7 @@ def tiny_size(scores=decoupled, intensity: Intensity = KNOWN):
     return Experiment(
         system=MotionStone(
             transformer=TINY_TRANSFORMER,
-            codec=space_to_depth.SpaceToDepth(factor=4),
+            codec=space_to_depth.SpaceToDepth(spatial_compression=4),
             conditioners={
                 "image": FirstFrame(noise=(-4.0, 0.5)),
                 "text": T5Tokens(t5.TINY),
@@ -196,7 +205,7 @@ listed = dataclasses.replace(
 """With the scores of a list, `python -m jaxmotion.score data/clips --out data/clips/scores.jsonl`."""
 
 # Table 2, w/o M: both scores are 5 for every clip in training; dials then turn what the network has not learned.
-without_scores, tiny_without_scores = full_size(intensity=Fixed()), tiny_size(intensity=Fixed())
+without_scores, tiny_without_scores = full_size(intensity=ConstantScores()), tiny_size(intensity=ConstantScores())
 mixed, tiny_mixed = full_size(mixed_scores), tiny_size(mixed_scores)
 ssim, tiny_ssim = full_size(one_score, SSIM), tiny_size(one_score, SSIM)
 feature_difference, tiny_feature_difference = full_size(one_score, FEATURES), tiny_size(one_score, FEATURES)

@@ -21,7 +21,7 @@ from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
-from jaxmotion.systems.livephoto.reweighting import Reweighted
+from jaxmotion.systems.livephoto.reweighting import ReweightedText
 from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.training.config import TrainConfig
@@ -39,13 +39,13 @@ full = Experiment(
             heads=4,
             groups=2,
         ),
-        codec=SpaceToDepth(factor=4),
+        codec=SpaceToDepth(spatial_compression=4),
         conditioners={
             "reference": ReferenceLatent(),
             "frame": FrameMap(),
             "level": LevelMap(),
             "content": ContentTokens(dinov2.TINY, features=64),
-            "text": Reweighted(TextTokens(clip.TINY), heads=4),
+            "text": ReweightedText(TextTokens(clip.TINY), heads=4),
         },
         # Predicting z0 from a reference that shows most of it is the easiest task for a small network, and more noise
         # makes it look at the conditions more often.

@@ -139,7 +139,7 @@ def _export_parser(system: System | None) -> argparse.ArgumentParser:
     source.add_argument("--imported", type=Path, metavar="DIR", help="a folder written by import")
     parser.add_argument("destination", type=Path, help="the folder to write")
     parser.add_argument("--format", default="diffusers", help="see below (default diffusers)")
-    parser.add_argument("--weights", choices=("ema", "live"), default="ema", help="of a run: averaged or latest (ema)")
+    commands.add_weights_option(parser, "of a run: averaged or latest (ema)")
     parser.add_argument("--no-verify", action="store_true", help="do not compare with PyTorch where it is installed")
     controls = system.controls if system and fixing else {}
     for name, control in controls.items():

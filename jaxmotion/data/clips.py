@@ -107,7 +107,7 @@ class Clips(DataConfig):
         """Returns the clips that can be used, what probing found out of each file by its id, and the bad clips."""
         listing = list_clips(Path(self.path), Path(self.root) if self.root else None)
         bad = BadClips(report)
-        found = dict(_probed(listing.files, self)) if self.probe else {}
+        found = dict(_probe_shapes(listing.files, self)) if self.probe else {}
         reasons = {name: result for name, result in found.items() if isinstance(result, str)}
         for file in listing.files:
             if file.id in reasons:
@@ -145,13 +145,13 @@ class Clips(DataConfig):
     def _check(self, listing: Listing, reasons: dict[str, str]) -> None:
         if len(reasons) == len(listing.files):
             raise ValueError(
-                f"None of the {len(reasons)} clips in {self.path} can be used. {_named(listing.files, reasons)} "
+                f"None of the {len(reasons)} clips in {self.path} can be used. {_describe_bad(listing.files, reasons)} "
                 f"Looked for {LOOKED_FOR}; found {listing.form}."
             )
         if reasons and self.on_bad == "stop":
             raise ValueError(
                 f"{len(reasons)} of {len(listing.files)} clips in {self.path} cannot be used. "
-                f"{_named(listing.files, reasons)} To go on without them, set on_bad to 'skip'."
+                f"{_describe_bad(listing.files, reasons)} To go on without them, set on_bad to 'skip'."
             )
 
 
@@ -192,7 +192,7 @@ class ClipsSource(DataSource):
                 return example
         raise BadClipError(
             f"{self.files[index].path} and {min(MOST_SUBSTITUTES, len(self)) - 1} clips after it cannot be read. "
-            f"{_named(self.files, self.bad.reasons)}"
+            f"{_describe_bad(self.files, self.bad.reasons)}"
         )
 
     def load_or_skip(self, index: int, rng: np.random.Generator | None = None) -> Example | None:
@@ -227,7 +227,7 @@ class ClipsSource(DataSource):
         return {VIDEO: video, CAPTION: file.caption, FPS: np.float32(config.fps), "id": file.id, **labels}
 
 
-def _probed(files: Iterable[ClipFile], config: Clips) -> Iterable[tuple[str, str | Shape]]:
+def _probe_shapes(files: Iterable[ClipFile], config: Clips) -> Iterable[tuple[str, str | Shape]]:
     """Ids of the files with the shape of their clips, or with the reason why they cannot be used."""
     files = list(files)
 
@@ -263,7 +263,7 @@ def _shape(file: ClipFile, config: Clips) -> Shape:
     return fitting[0] if len(config.shapes) == 1 else nearest(fitting, *read_size(file.path))
 
 
-def _named(files: Iterable[ClipFile], reasons: dict[str, str]) -> str:
+def _describe_bad(files: Iterable[ClipFile], reasons: dict[str, str]) -> str:
     """Some of the bad clips with their reasons."""
     bad = [f"{Path(file.path).name}: {reasons[file.id].rstrip('.')}." for file in files if file.id in reasons]
     more = f" And {len(bad) - SHOWN} more." if len(bad) > SHOWN else ""

@@ -62,7 +62,7 @@ class ComparedPairs(DataConfig):
         source = listed.open_as_one(report)
         places = {str(Path(file.path).resolve()): index for index, file in enumerate(source.files)}
         labels = read_scores(Path(self.labels), Path(self.path), places) if self.labels else {}
-        compared = _placed(Path(self.pairs), Path(self.path), places) if self.pairs else _every(sorted(labels))
+        compared = _pairs_of_clips(Path(self.pairs), Path(self.path), places) if self.pairs else _every(sorted(labels))
         if not compared:
             raise ValueError(f"No pair is left: {self.pairs or self.labels} names none of the clips in {self.path}.")
         return ComparedPairsSource(self, source, compared, labels)
@@ -110,7 +110,7 @@ class ComparedPairsSource(DataSource):
         }
 
 
-def _placed(path: Path, root: Path, places: Mapping[str, int]) -> list[tuple[int, int, Pair | None]]:
+def _pairs_of_clips(path: Path, root: Path, places: Mapping[str, int]) -> list[tuple[int, int, Pair | None]]:
     """Judged pairs with the clips' indices; those whose clips cannot be used are left out."""
     folder = root if root.is_dir() else root.parent
     found = []

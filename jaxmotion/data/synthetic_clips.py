@@ -31,7 +31,7 @@ from jaxmotion.video.geometry import (
     steady_camera,
 )
 from jaxmotion.video.synthetic.captions import CAPTION, amount_word, describe_motion
-from jaxmotion.video.synthetic.cutouts import SHAPES, Cutout, draw_cutout, draw_motion, moved_to
+from jaxmotion.video.synthetic.cutouts import SHAPES, Cutout, draw_cutout, draw_motion, move_to
 from jaxmotion.video.synthetic.photos import SKIMAGE_PHOTOS, PhotoSplit, photos_digest, read_photos
 from jaxmotion.video.synthetic.scene import Scene, dense_flow, draw_tint, draw_tracks, draw_view, render, visible_boxes
 
@@ -220,7 +220,7 @@ class SyntheticClipsSource(DataSource):
             start = _start(path, frame, rng)
         else:
             start = rng.uniform(*config.object_place, 2) * frame
-        return moved_to(cutout, invert(camera[:1])[0] @ [*start, 1.0])
+        return move_to(cutout, invert(camera[:1])[0] @ [*start, 1.0])
 
     def _draw_speed(self, limits: tuple[float, float], rng: np.random.Generator) -> float:
         if self.config.speed_law == "uniform":

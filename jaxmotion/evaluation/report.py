@@ -81,7 +81,7 @@ def write_report(
     """
     metrics = _read_lines(directory / "metrics.jsonl")
     config = _read(directory / "config.json")
-    evaluated, outdated = _evaluated(directory)
+    evaluated, outdated = _read_evaluations(directory)
     sections = [
         _headline(evaluated, metrics),
         _gallery(rows),
@@ -99,7 +99,7 @@ def write_report(
     return path
 
 
-def _evaluated(directory: Path) -> tuple[list[tuple[Evaluation, Numbers]], dict[str, str]]:
+def _read_evaluations(directory: Path) -> tuple[list[tuple[Evaluation, Numbers]], dict[str, str]]:
     """Evaluations of a run with their numbers, and a line for each file that an earlier version wrote."""
     found, outdated = [], {}
     for path in sorted((directory / FOLDER).glob("*.json")):

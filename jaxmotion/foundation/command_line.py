@@ -19,7 +19,7 @@ EXPECTED = (ValueError, OSError, SaveError, NotFiniteError)
 def command(body: Callable[[list[str]], None]) -> None:
     """Runs a command line's body. Expected errors become one message on stderr and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
-    keep_memory()
+    tune_glibc_malloc()
     try:
         body(sys.argv[1:])
     except EXPECTED as error:
@@ -50,7 +50,18 @@ def parser(program: str, description: str, *, config: bool, run: str) -> argpars
     return made
 
 
-def keep_memory() -> None:
+def add_weights_option(parser: argparse.ArgumentParser, help: str) -> None:
+    """Adds `--weights ema|raw`; `live`, as earlier versions called `raw`, is taken for it."""
+    parser.add_argument(
+        "--weights",
+        type=lambda value: "raw" if value == "live" else value,
+        choices=("ema", "raw"),
+        default="ema",
+        help=help,
+    )
+
+
+def tune_glibc_malloc() -> None:
     """Tells glibc to keep large temporaries instead of handing them back to the kernel after every step.
 
     It is meant for CPU training (`benchmarks/train_step.py` measures it); other C libraries are left alone.

@@ -26,7 +26,7 @@ UNIT = "1..10, log of frame diagonals per second (jaxmotion.video.motion_scale)"
 class Sink(Protocol):
     """Takes the scores of clips as they come."""
 
-    def known(self, digest: str) -> list[Record]:
+    def records_of(self, digest: str) -> list[Record]:
         """Returns earlier records of a file with that content, the latest first."""
         ...
 
@@ -41,7 +41,7 @@ class StdoutSink:
     def __init__(self, stream: TextIO):
         self._stream = stream
 
-    def known(self, digest: str) -> list[Record]:
+    def records_of(self, digest: str) -> list[Record]:
         return []
 
     def add(self, record: Record) -> None:
@@ -82,7 +82,7 @@ class ScoreFile:
         """Returns the latest record of every path."""
         return list({record["path"]: record for record in self._records}.values())
 
-    def known(self, digest: str) -> list[Record]:
+    def records_of(self, digest: str) -> list[Record]:
         return self._by_hash.get(digest, [])
 
     def add(self, record: Record) -> None:

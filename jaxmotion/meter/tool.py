@@ -160,7 +160,7 @@ class _Scoring:
         """Looks into a file: known, bad, or to be measured. Runs in a thread."""
         try:
             digest = content_hash(path)
-            same = [record for record in self.sink.known(digest) if self._is_current(record)]
+            same = [record for record in self.sink.records_of(digest) if self._is_current(record)]
             if same:
                 return _KnownFile({**same[0], "path": path}, moved=path not in {record["path"] for record in same})
             return _File(digest, plan_windows(path, self.spec, self.max_windows))

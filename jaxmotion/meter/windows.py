@@ -226,17 +226,17 @@ def _window_from(
                 continue
             pts.append(packet.pts)
             if len(pts) >= enough and (packet.pts - origin) * base > start + reach:
-                if len(_chosen_from(pts, start, origin, base, spec)) >= spec.frames:
+                if len(_choose_from(pts, start, origin, base, spec)) >= spec.frames:
                     break
                 enough *= 2
-    chosen = _chosen_from(pts, start, origin, base, spec)[: spec.frames]
+    chosen = _choose_from(pts, start, origin, base, spec)[: spec.frames]
     if len(chosen) < spec.frames:
         return None
     seconds = (chosen - origin) * base
     return Window(chosen, seconds, float(seconds[-1] - seconds[0]))
 
 
-def _chosen_from(pts: list[int], start: float, origin: int, base: float, spec: WindowSpec) -> Int[np.ndarray, " T"]:
+def _choose_from(pts: list[int], start: float, origin: int, base: float, spec: WindowSpec) -> Int[np.ndarray, " T"]:
     rising = np.unique(np.array(pts, np.int64))  # packets come in the order of decoding
     rising = rising[(rising - origin) * base >= start - base]
     return rising[space_frames((rising - origin) * base, spec.step)]

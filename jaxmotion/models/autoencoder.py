@@ -166,11 +166,11 @@ class KLCodec:
         return self.sizes.latent_channels
 
     @property
-    def factor(self) -> int:
+    def spatial_compression(self) -> int:
         """Pixels per latent in height and width."""
         return 2 ** (len(self.sizes.features) - 1)
 
-    def latent_frames(self, frames: int) -> int:
+    def num_latent_frames(self, frames: int) -> int:
         """As many latents as frames."""
         return frames
 
@@ -181,14 +181,14 @@ class KLCodec:
 
     def init(self, key: Array) -> Params:
         """Random parameters."""
-        pixels = jnp.zeros((1, 1, self.factor, self.factor, 3))
+        pixels = jnp.zeros((1, 1, self.spatial_compression, self.spatial_compression, 3))
         return AutoencoderKL(self.sizes).init(key, pixels)["params"]
 
     def encode(
         self, params: Params, x: Float[Array, "B T H W 3"], key: Array | None = None
     ) -> Float[Array, "B T h w C"]:
         """Scaled latents of pixels: their mean, or a sample when a key is given."""
-        check_pixels(x, self.factor)
+        check_pixels(x, self.spatial_compression)
 
         def moments(frames: Array) -> Any:
             return AutoencoderKL(self.sizes).apply({"params": params}, frames, method="encode_moments")

@@ -1,9 +1,9 @@
 """CogVideoX's autoencoder (arXiv:2408.06072, section 2.1): clips to latents with a quarter of the frames and back.
 
 It is causal: a frame is made of itself and of frames before it, so a clip passes it in chunks, and each convolution
-remembers the last frames of the chunk before (`Tails`). Norms see one chunk only, so what comes out depends on where
-the chunks end. They end here where the public code ends them: after every 8 frames, or 2 latents, counted from the end
-of the clip, and the first chunk takes what is left.
+remembers the last frames of the chunk before (`CausalCache`). Norms see one chunk only, so what comes out depends on
+where the chunks end. They end here where the public code ends them: after every 8 frames, or 2 latents, counted from
+the end of the clip, and the first chunk takes what is left.
 
 Source: `AutoencoderKLCogVideoX` of diffusers.
 """
@@ -63,7 +63,7 @@ SHARDING = (
 )
 
 
-class Tails:
+class CausalCache:
     """The last frames that each convolution has seen: `before` in the chunk before this one, `after` in this one.
 
     It exists while a chunk is traced, is written once by every convolution, and leaves no state in the modules.
@@ -85,14 +85,14 @@ class Autoencoder3D(nn.Module):
         self, x: Float[Array, "B T H W 3"], tails: Mapping[str, Array]
     ) -> tuple[Float[Array, "B t h w D"], dict[str, Array]]:
         """Mean and logarithm of the variance, side by side, of the latents of pixels in [-1, 1]; the next tails."""
-        memory = Tails(tails)
+        memory = CausalCache(tails)
         return self.encoder(x, memory), memory.after
 
     def decode(
         self, z: Float[Array, "B t h w C"], tails: Mapping[str, Array]
     ) -> tuple[Float[Array, "B T H W 3"], dict[str, Array]]:
         """Pixels, about in [-1, 1], of latents; the next tails."""
-        memory = Tails(tails)
+        memory = CausalCache(tails)
         return self.decoder(z, memory), memory.after
 
     def __call__(self, x: Float[Array, "B T H W 3"]) -> Float[Array, "B T H W 3"]:
@@ -107,15 +107,15 @@ class Encoder(nn.Module):
     sizes: Autoencoder3DSizes
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T H W 3"], tails: Tails) -> Float[Array, "B t h w D"]:
+    def __call__(self, x: Float[Array, "B T H W 3"], tails: CausalCache) -> Float[Array, "B t h w D"]:
         sizes = self.sizes
-        norm = functools.partial(ChunkNorm, sizes.groups)
+        norm = functools.partial(GroupNormPerChunk, sizes.groups)
         x = CausalConv(sizes.features[0], name="conv_in")(x, tails)
         for stage, features in enumerate(sizes.features):
             for i in range(sizes.blocks_per_stage):
                 x = CausalBlock(features, norm, name=f"down_{stage}_resnet_{i}")(x, tails)
             if stage < len(sizes.features) - 1:
-                x = halved(x) if stage < sizes.halvings else x
+                x = average_pool_time(x) if stage < sizes.halvings else x
                 x = Downsample(padding=(0, 1), name=f"down_{stage}_downsample")(x)
         for i in range(2):
             x = CausalBlock(sizes.features[-1], norm, name=f"middle_resnet_{i}")(x, tails)
@@ -129,7 +129,7 @@ class Decoder(nn.Module):
     sizes: Autoencoder3DSizes
 
     @nn.compact
-    def __call__(self, z: Float[Array, "B t h w C"], tails: Tails) -> Float[Array, "B T H W 3"]:
+    def __call__(self, z: Float[Array, "B t h w C"], tails: CausalCache) -> Float[Array, "B T H W 3"]:
         sizes = self.sizes
         norm = functools.partial(LatentNorm, sizes.groups)
         x = CausalConv(sizes.features[-1], name="conv_in")(z, tails)
@@ -139,7 +139,7 @@ class Decoder(nn.Module):
             for i in range(sizes.blocks_per_stage + 1):
                 x = CausalBlock(features, norm, name=f"up_{up}_resnet_{i}")(x, tails, z)
             if up < len(sizes.features) - 1:
-                x = doubled(x) if up < sizes.halvings else x
+                x = double_time(x) if up < sizes.halvings else x
                 x = Upsample(name=f"up_{up}_upsample")(x)
         x = nn.silu(norm(name="norm_out")(x, z))
         return CausalConv(3, name="conv_out")(x, tails)
@@ -152,7 +152,7 @@ class CausalBlock(nn.Module):
     norm: Layer
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T H W C"], tails: Tails, *told: Array) -> Float[Array, "B T H W D"]:
+    def __call__(self, x: Float[Array, "B T H W C"], tails: CausalCache, *told: Array) -> Float[Array, "B T H W D"]:
         h = nn.silu(self.norm(name="norm_in")(x, *told))
         h = CausalConv(self.features, name="conv_in")(h, tails)
         h = nn.silu(self.norm(name="norm_out")(h, *told))
@@ -171,7 +171,7 @@ class CausalConv(nn.Module):
     features: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T H W C"], tails: Tails) -> Float[Array, "B T H W D"]:
+    def __call__(self, x: Float[Array, "B T H W C"], tails: CausalCache) -> Float[Array, "B T H W D"]:
         kernel = self.param("kernel", UNIFORM, (3, 3, 3, x.shape[-1], self.features))
         bias = self.param("bias", ZEROS, (self.features,))
         x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=None)
@@ -182,7 +182,7 @@ class CausalConv(nn.Module):
         return _correlate_frames(x, kernel) + bias
 
 
-class ChunkNorm(nn.Module):
+class GroupNormPerChunk(nn.Module):
     """Group normalisation over all frames of a chunk."""
 
     groups: int
@@ -204,27 +204,27 @@ class LatentNorm(nn.Module):
     def __call__(self, x: Float[Array, "B T H W C"], z: Float[Array, "B t h w D"]) -> Float[Array, "B T H W C"]:
         scale, shift = (Linear(x.shape[-1], name=name)(z) for name in ("scale", "shift"))
         y = GroupNorm(self.groups, EPSILON, axes=(-4, -3, -2), name="norm")(x)
-        return y * _resized(scale, x.shape[1:4]) + _resized(shift, x.shape[1:4])
+        return y * _resize(scale, x.shape[1:4]) + _resize(shift, x.shape[1:4])
 
 
-def halved(x: Float[Array, "B T H W C"]) -> Float[Array, "B t H W C"]:
+def average_pool_time(x: Float[Array, "B T H W C"]) -> Float[Array, "B t H W C"]:
     """Means of neighbouring frames; the first of an odd number of frames stays alone."""
     alone = x.shape[1] % 2
     pairs = reduce(x[:, alone:], "B (t p) H W C -> B t H W C", "mean", p=2)
     return jnp.concatenate([x[:, :alone], pairs], axis=1)
 
 
-def doubled(x: Float[Array, "B t H W C"]) -> Float[Array, "B T H W C"]:
+def double_time(x: Float[Array, "B t H W C"]) -> Float[Array, "B T H W C"]:
     """Each frame twice; the first of an odd number of frames once."""
     alone = x.shape[1] % 2
     return jnp.concatenate([x[:, :alone], jnp.repeat(x[:, alone:], 2, axis=1)], axis=1)
 
 
-def _resized(x: Float[Array, "B t h w C"], shape: Sequence[int]) -> Float[Array, "B T H W C"]:
+def _resize(x: Float[Array, "B t h w C"], shape: Sequence[int]) -> Float[Array, "B T H W C"]:
     """Nearest places in time, height and width; the first of an odd number of frames stays apart from the rest."""
     T, H, W = shape
     if T > 1 and T % 2:
-        parts = _resized(x[:, :1], (1, H, W)), _resized(x[:, 1:], (T - 1, H, W))
+        parts = _resize(x[:, :1], (1, H, W)), _resize(x[:, 1:], (T - 1, H, W))
         return jnp.concatenate(parts, axis=1)
     for axis, size in ((1, T), (2, H), (3, W)):
         nearest = np.arange(size) * x.shape[axis] // size

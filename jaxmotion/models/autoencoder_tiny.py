@@ -132,7 +132,7 @@ class TinyCodec:
         return self.sizes.latent_channels
 
     @property
-    def factor(self) -> int:
+    def spatial_compression(self) -> int:
         """Pixels per latent in height and width."""
         return 2 ** (len(self.sizes.blocks) - 1)
 
@@ -143,14 +143,14 @@ class TinyCodec:
 
     def init(self, key: Array) -> Params:
         """Random parameters."""
-        pixels = jnp.zeros((1, 1, self.factor, self.factor, 3))
+        pixels = jnp.zeros((1, 1, self.spatial_compression, self.spatial_compression, 3))
         return AutoencoderTiny(self.sizes).init(key, pixels)["params"]
 
     def encode(
         self, params: Params, x: Float[Array, "B T H W 3"], key: Array | None = None
     ) -> Float[Array, "B T h w C"]:
         """Scaled latents of pixels; there is one only, so the key is not used."""
-        check_pixels(x, self.factor)
+        check_pixels(x, self.spatial_compression)
         z: Array = AutoencoderTiny(self.sizes).apply({"params": params}, x, method="encode")  # pyright: ignore
         return z
 

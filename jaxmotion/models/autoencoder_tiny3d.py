@@ -41,7 +41,7 @@ class TinyDecoder3DSizes:
     blocks: int = 3
 
     @property
-    def factor(self) -> int:
+    def spatial_compression(self) -> int:
         """How many frames a latent becomes."""
         return 2 ** sum(self.doublings)
 
@@ -70,7 +70,7 @@ class TinyDecoder3D(nn.Module):
             x = Conv(features, bias=False, name=f"layer_{number + 2}")(x)
             number += 3
         x = 2 * Conv(3, name=f"layer_{number + 1}")(nn.relu(x)) - 1
-        return x if z.shape[1] % 2 == 0 else x[:, sizes.factor - 1 :]
+        return x if z.shape[1] % 2 == 0 else x[:, sizes.spatial_compression - 1 :]
 
 
 class Grow(nn.Module):

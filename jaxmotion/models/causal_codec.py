@@ -68,11 +68,11 @@ class CausalCodec:
         return self.sizes.latent_channels
 
     @property
-    def factor(self) -> int:
+    def spatial_compression(self) -> int:
         """Pixels per latent in height and width."""
         return 2 ** (len(self.sizes.features) - 1)
 
-    def latent_frames(self, frames: int) -> int:
+    def num_latent_frames(self, frames: int) -> int:
         """How many latents so many frames are.
 
         Raises:
@@ -91,20 +91,22 @@ class CausalCodec:
 
     def init(self, key: Array) -> Params:
         """Random parameters."""
-        return Autoencoder3D(self.sizes).init(key, jnp.zeros((1, 1, self.factor, self.factor, 3)))["params"]
+        return Autoencoder3D(self.sizes).init(
+            key, jnp.zeros((1, 1, self.spatial_compression, self.spatial_compression, 3))
+        )["params"]
 
     def encode(
         self, params: Params, x: Float[Array, "B T H W 3"], key: Array | None = None
     ) -> Float[Array, "B t h w C"]:
         """Scaled latents of pixels: their mean, or a sample when a key is given."""
-        return self.scaled(self.moments(params, x), key)
+        return self.sample_moments(self.moments(params, x), key)
 
     def moments(self, params: Params, x: Float[Array, "B T H W 3"]) -> Float[Array, "B t h w D"]:
         """Mean and logarithm of the variance of unscaled latents, side by side."""
-        check_pixels(x, self.factor)
+        check_pixels(x, self.spatial_compression)
         return self._clip_by_clip(lambda x: self._in_chunks("encode", params, x, FRAMES_AT_ONCE), x)
 
-    def scaled(self, moments: Float[Array, "B t h w D"], key: Array | None = None) -> Float[Array, "B t h w C"]:
+    def sample_moments(self, moments: Float[Array, "B t h w D"], key: Array | None = None) -> Float[Array, "B t h w C"]:
         """Scaled latents of these moments: their mean, or a sample when a key is given."""
         z, log_variance = jnp.split(moments, 2, axis=-1)
         if key is not None:
@@ -125,22 +127,22 @@ class CausalCodec:
         """
         z = jnp.asarray(z) / self.sizes.scaling
         dtype = jax.tree.leaves(params)[0].dtype
-        yield from self._tiled("decode", params, z.astype(dtype), LATENTS_AT_ONCE)
+        yield from self._decode_tiles("decode", params, z.astype(dtype), LATENTS_AT_ONCE)
 
     def encode_tiled(self, params: Params, x: Float[Array, "B T H W 3"]) -> Float[Array, "B t h w D"]:
         """The moments of pixels, chunk by chunk and tile by tile. Not for use inside `jax.jit`."""
-        check_pixels(x, self.factor)
-        return jnp.concatenate(list(self._tiled("encode", params, x, FRAMES_AT_ONCE)), axis=1)
+        check_pixels(x, self.spatial_compression)
+        return jnp.concatenate(list(self._decode_tiles("encode", params, x, FRAMES_AT_ONCE)), axis=1)
 
     def _clip_by_clip(self, network: Callable[[Array], Array], x: Array) -> Array:
         """A few clips after the others. Clips stay on the devices that have them, and all devices are busy."""
         rows = x.shape[0]
-        devices = sharding.ways_to_split(rows)
+        devices = sharding.batch_shard_count(rows)
         here = rows // devices
         together = next((n for n in range(min(self.clips_at_once or here, here), 0, -1) if here % n == 0), here)
         if together == here:
             return network(x)
-        return sharding.gathered(jax.lax.map(network, sharding.dealt(x, here // together)))
+        return sharding.restore_rows(jax.lax.map(network, sharding.interleave_rows(x, here // together)))
 
     def _in_chunks(self, method: str, params: Params, x: Array, size: int) -> Array:
         """One chunk after the other, each seeing the tails of the one before; the equal ones in one scan."""
@@ -157,9 +159,9 @@ class CausalCodec:
         _, after = jax.lax.scan(step, tails, others)
         return jnp.concatenate([y, rearrange(after, "n B s ... -> B (n s) ...")], axis=1)
 
-    def _tiled(self, method: str, params: Params, x: Array, size: int) -> Iterator[Array]:
+    def _decode_tiles(self, method: str, params: Params, x: Array, size: int) -> Iterator[Array]:
         """The chunks that a network makes of x, each put together from tiles that do not see each other."""
-        factor = self.factor
+        factor = self.spatial_compression
         height, width = x.shape[2:4] if method == "encode" else (factor * x.shape[2], factor * x.shape[3])
         tiles = self.tiles if self.tiles and self.tiles.cut(height, width) else Tiles(height, width, (0.0, 0.0))
         per_input, per_output = (1, factor) if method == "encode" else (factor, 1)
@@ -178,8 +180,8 @@ class CausalCodec:
                     piece = x[:, part, top : top + into[0], left : left + into[1]]
                     tile, after = _compiled_chunk(self.sizes, method, params, piece, tails[top, left])
                     tails[top, left] = after if len(tails) == 1 else jax.device_get(after)
-                    tile = _blended(rows[-1][len(row)], tile, extents[0], axis=2) if rows else tile
-                    row.append(_blended(row[-1], tile, extents[1], axis=3) if row else tile)
+                    tile = _blend(rows[-1][len(row)], tile, extents[0], axis=2) if rows else tile
+                    row.append(_blend(row[-1], tile, extents[1], axis=3) if row else tile)
                 rows.append(row)
             keep = [side - extent for side, extent in zip(out, extents, strict=True)]
             whole = [[tile[:, :, : keep[0], : keep[1]] for tile in row] for row in rows]
@@ -195,7 +197,7 @@ def _chunk(
 _compiled_chunk: Any = jax.jit(_chunk, static_argnums=(0, 1))
 
 
-def _blended(before: Array, tile: Array, extent: int, axis: int) -> Array:
+def _blend(before: Array, tile: Array, extent: int, axis: int) -> Array:
     """The tile, whose first rows (or columns) fade in over the last ones of the tile before."""
     extent = min(before.shape[axis], tile.shape[axis], extent)
     if not extent:

@@ -17,7 +17,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.models.patches import patches, resized_positions, standardised
+from jaxmotion.models.patches import patches, resized_positions, standardise
 from jaxmotion.nn.chain import Stack
 from jaxmotion.nn.feedforward import MLP, quick_gelu
 from jaxmotion.nn.linear import Linear
@@ -206,7 +206,7 @@ def unit(x: Float[Array, "... E"]) -> Float[Array, "... E"]:
 
 def normalise(image: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
     """Pixels in [-1, 1] as the encoder was trained on: with the mean and deviation of its pictures taken out."""
-    return standardised(image, MEAN, STD)
+    return standardise(image, MEAN, STD)
 
 
 def _layers(sizes: CLIPTextSizes | CLIPVisionSizes) -> Stack:

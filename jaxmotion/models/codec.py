@@ -19,11 +19,11 @@ class Codec(Protocol):
         ...
 
     @property
-    def factor(self) -> int:
+    def spatial_compression(self) -> int:
         """How many pixels one latent position spans, in height and in width."""
         ...
 
-    def latent_frames(self, frames: int) -> int:
+    def num_latent_frames(self, frames: int) -> int:
         """How many latents so many frames are."""
         ...
 
@@ -44,6 +44,19 @@ class Codec(Protocol):
 
     def decode(self, params: Params, z: Float[Array, "B t h w C"]) -> Float[Array, "B T H W 3"]:
         """Pixels in [-1, 1] of latents."""
+        ...
+
+
+@runtime_checkable
+class MomentsCodec(Protocol):
+    """A codec whose latents are normally distributed, so that their moments can be computed before training."""
+
+    def moments(self, params: Params, x: Float[Array, "B T H W 3"]) -> Float[Array, "B t h w D"]:
+        """Returns mean and log variance of the latents of pixels in [-1, 1], D = 2C, unscaled."""
+        ...
+
+    def sample_moments(self, moments: Float[Array, "B t h w D"], key: Array | None = None) -> Float[Array, "B t h w C"]:
+        """Returns scaled latents of these moments: their mean, or a sample when a key is given."""
         ...
 
 

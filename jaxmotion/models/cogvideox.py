@@ -133,7 +133,7 @@ class CogVideoX(nn.Module):
         self, zt: Float[Array, "B T h w C"], t: Num[Array, " B"], condition: Condition
     ) -> Float[Array, "B T h w D"]:
         sizes = self.sizes
-        x, text = _checked(sizes, zt, condition)
+        x, text = _join_channels(sizes, zt, condition)
         grid = (x.shape[1] // sizes.patch[0], x.shape[2] // sizes.patch[1], x.shape[3] // sizes.patch[1])
         time = self._time(t, condition)
 
@@ -141,7 +141,7 @@ class CogVideoX(nn.Module):
         x = rearrange(x, "B (T p) (h q) (w r) C -> B (T h w) (C p q r)", p=frames, q=side, r=side)
         image = Linear(sizes.features, name="patches")(x)
         x = jnp.concatenate([Linear(sizes.features, name="text")(text).astype(image.dtype), image], axis=1)
-        x = self._placed(x, grid)
+        x = self._add_positions(x, grid)
         length = x.shape[1]
         x = jnp.pad(x, ((0, 0), (0, -length % sizes.pad_to), (0, 0)))
 
@@ -168,7 +168,7 @@ class CogVideoX(nn.Module):
             time = time + vector.astype(time.dtype)
         return time
 
-    def _placed(self, x: Float[Array, "B L C"], grid: tuple[int, int, int]) -> Float[Array, "B L C"]:
+    def _add_positions(self, x: Float[Array, "B L C"], grid: tuple[int, int, int]) -> Float[Array, "B L C"]:
         """Tokens with what is added to them for their places; nothing is added to those of the text.
 
         A learned table is used for the number of frames that it was trained for. For others there are sines, which is
@@ -211,12 +211,12 @@ class Block(nn.Module):
         self, x: Float[Array, "B S C"], time: Float[Array, "B E"], *rotations: Float[Array, "S D"]
     ) -> Float[Array, "B S C"]:
         x = constrain(x, BATCH_AXES, "context", None)
-        h, gate = self._modulated("attention", x, time)
+        h, gate = self._modulate("attention", x, time)
         x = x + gate * RotaryAttention(self.heads, self.length, self.kernel, name="attention")(h, *rotations)
-        h, gate = self._modulated("mlp", x, time)
+        h, gate = self._modulate("mlp", x, time)
         return x + gate * MLP(4 * x.shape[-1], tanh_gelu, name="mlp")(h)
 
-    def _modulated(self, part: str, x: Array, time: Array) -> tuple[Array, Array]:
+    def _modulate(self, part: str, x: Array, time: Array) -> tuple[Array, Array]:
         """The part's input, normed, scaled and shifted by the time, and the gate of its result."""
         linear = Linear((6, x.shape[-1]), kernel_init=ZEROS, name=f"modulate_{part}")
         parts = _parts(linear, time)
@@ -326,7 +326,7 @@ def _parts(linear: Linear, time: Float[Array, "B E"]) -> tuple[Float[Array, "B 1
     return tuple(rearrange(linear(nn.silu(time)), "B P C -> P B 1 C"))
 
 
-def _checked(sizes: CogVideoXSizes, zt: Array, condition: Condition) -> tuple[Array, Array]:
+def _join_channels(sizes: CogVideoXSizes, zt: Array, condition: Condition) -> tuple[Array, Array]:
     """z_t with the condition's channels beside it, and the text tokens [B L D]."""
     for channels in condition.channels:
         if channels.shape[:-1] != zt.shape[:-1]:

@@ -13,7 +13,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.models.patches import patches, resized_positions, standardised
+from jaxmotion.models.patches import patches, resized_positions, standardise
 from jaxmotion.nn.chain import Layer, Stack
 from jaxmotion.nn.feedforward import MLP, GatedMLP
 from jaxmotion.nn.linear import Linear
@@ -108,4 +108,4 @@ class DINOv2(nn.Module):
 
 def normalise(image: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
     """Pixels in [-1, 1] as the encoder was trained on: with the mean and deviation of ImageNet taken out."""
-    return standardised(image, MEAN, STD)
+    return standardise(image, MEAN, STD)

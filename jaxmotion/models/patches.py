@@ -19,9 +19,7 @@ def patches(image: Float[Array, "B H W 3"], size: int) -> Float[Array, "B h w P"
     return rearrange(image, "B (h p) (w q) c -> B h w (p q c)", p=size, q=size)
 
 
-def standardised(
-    image: Float[Array, "B H W 3"], mean: Sequence[float], std: Sequence[float]
-) -> Float[Array, "B H W 3"]:
+def standardise(image: Float[Array, "B H W 3"], mean: Sequence[float], std: Sequence[float]) -> Float[Array, "B H W 3"]:
     """Pixels in [-1, 1] with a mean and a deviation per colour, which are those of pixels in [0, 1], taken out."""
     scale, shift = 0.5 / np.array(std), (0.5 - np.array(mean)) / np.array(std)
     return image * scale.astype(image.dtype) + shift.astype(image.dtype)

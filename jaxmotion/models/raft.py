@@ -234,7 +234,7 @@ class RAFT(nn.Module):
         start = (hidden, jnp.zeros((*hidden.shape[:3], 2)))
         (hidden, flow), _ = scanned(sizes, name="update")(start, context, pyramid)
         if not sizes.convex:
-            return STRIDE * _stretched(flow)
+            return STRIDE * _stretch(flow)
         weights = nn.relu(Convolution(256, name="mask1")(hidden))
         return convex_mean(STRIDE * flow, 0.25 * Convolution(9 * STRIDE**2, (1, 1), name="mask2")(weights))
 
@@ -291,7 +291,7 @@ def check_size(height: int, width: int) -> None:
         )
 
 
-def _stretched(flow: Float[Array, "B h w 2"]) -> Float[Array, "B H W 2"]:
+def _stretch(flow: Float[Array, "B h w 2"]) -> Float[Array, "B H W 2"]:
     """Bilinear, with the corners' middles in the corners."""
     for axis in (1, 2):
         size = flow.shape[axis]

@@ -20,7 +20,7 @@ PHOTO_SCALE = 1.75
 it 1."""
 
 
-@register()
+@register(fields={"factor": "spatial_compression"})
 @dataclasses.dataclass(frozen=True)
 class SpaceToDepth:
     """The cosine transform of each `factor` x `factor` block of each colour: exact, orthonormal, without weights.
@@ -32,15 +32,15 @@ class SpaceToDepth:
     scale: factor between orthonormal coefficients and latents.
     """
 
-    factor: int = 4
+    spatial_compression: int = 4
     scale: float = PHOTO_SCALE
 
     @property
     def latent_channels(self) -> int:
         """Channels of a latent: the coefficients of three colours."""
-        return 3 * self.factor**2
+        return 3 * self.spatial_compression**2
 
-    def latent_frames(self, frames: int) -> int:
+    def num_latent_frames(self, frames: int) -> int:
         """As many latents as frames."""
         return frames
 
@@ -57,8 +57,10 @@ class SpaceToDepth:
         self, params: Params, x: Float[Array, "B T H W 3"], key: Array | None = None
     ) -> Float[Array, "B T h w C"]:
         """Latents of pixels; exact, so the key is not used."""
-        check_pixels(x, self.factor)
-        blocks = rearrange(x, "B T (h p) (w q) c -> B T h w (p q) c", p=self.factor, q=self.factor)
+        check_pixels(x, self.spatial_compression)
+        blocks = rearrange(
+            x, "B T (h p) (w q) c -> B T h w (p q) c", p=self.spatial_compression, q=self.spatial_compression
+        )
         z = jnp.einsum("...pc,fp->...fc", blocks, self.basis().astype(x.dtype) * self.scale)
         return rearrange(z, "B T h w f c -> B T h w (f c)")
 
@@ -66,9 +68,11 @@ class SpaceToDepth:
         """Pixels of latents."""
         coefficients = rearrange(z, "B T h w (f c) -> B T h w f c", c=3)
         blocks = jnp.einsum("...fc,fp->...pc", coefficients, self.basis().astype(z.dtype) / self.scale)
-        return rearrange(blocks, "B T h w (p q) c -> B T (h p) (w q) c", p=self.factor, q=self.factor)
+        return rearrange(
+            blocks, "B T h w (p q) c -> B T (h p) (w q) c", p=self.spatial_compression, q=self.spatial_compression
+        )
 
     def basis(self) -> Float[np.ndarray, "f p"]:
         """Orthonormal rows: the two-dimensional cosines over a flattened block."""
-        dct = np.asarray(scipy.fft.dct(np.eye(self.factor), axis=0, norm="ortho"))
+        dct = np.asarray(scipy.fft.dct(np.eye(self.spatial_compression), axis=0, norm="ortho"))
         return np.kron(dct, dct).astype(np.float32)

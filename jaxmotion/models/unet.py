@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, Num
 
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.types import Condition
-from jaxmotion.nn.chain import Chain, Context, Layer, Layers, rematerialised
+from jaxmotion.nn.chain import Chain, Context, Layer, Layers, rematerialise
 from jaxmotion.nn.convolution import Conv, Downsample, GroupNorm, Upsample
 from jaxmotion.nn.embedding import TimeEmbedding
 from jaxmotion.parallel.sharding import BATCH_AXES, constrain
@@ -89,7 +89,7 @@ class UNet(nn.Module):
     ) -> Float[Array, "B T h w C"]:
         sizes = self.sizes
         _check_input(sizes, zt, condition)
-        block = rematerialised(Chain, sizes.remat)
+        block = rematerialise(Chain, sizes.remat)
         context = Context(time=self._time(t, condition).astype(zt.dtype), tokens=condition.tokens)
 
         x = Conv(sizes.features[0], name="conv_in")(zt)

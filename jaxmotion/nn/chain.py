@@ -64,7 +64,7 @@ class Stack(nn.Module):
             return layer(x, *rest), None
 
         scan = nn.scan(
-            rematerialised(step, self.remat),
+            rematerialise(step, self.remat),
             variable_axes={"params": 0},
             split_rngs={"params": True},
             length=self.depth,
@@ -73,7 +73,7 @@ class Stack(nn.Module):
         return x
 
 
-def rematerialised(module: Callable, policy: str) -> Callable:
+def rematerialise(module: Callable, policy: str) -> Callable:
     """Returns a module class, or a function of a module, under a rematerialisation (activation checkpointing) policy.
 
     Args:

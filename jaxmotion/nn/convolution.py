@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxmotion.nn.chain import Context
 from jaxmotion.nn.correlation import correlate
-from jaxmotion.nn.linear import UNIFORM, Linear, settled
+from jaxmotion.nn.linear import UNIFORM, Linear, barrier_on_cpu
 
 
 class GroupNorm(nn.Module):
@@ -39,17 +39,17 @@ class GroupNorm(nn.Module):
         bias = self.param("bias", nn.initializers.zeros, (C,))
         axes = tuple(x.ndim + axis for axis in self.axes)
         scale, bias = scale.astype(jnp.float32), bias.astype(jnp.float32)
-        y: Array = _normed(x.astype(jnp.float32), scale, bias, self.groups, self.epsilon, axes)
+        y: Array = _normalize(x.astype(jnp.float32), scale, bias, self.groups, self.epsilon, axes)
         return y.astype(x.dtype)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3, 4, 5))
-def _normed(x: Array, scale: Array, bias: Array, groups: int, epsilon: float, axes: tuple[int, ...]) -> Array:
+def _normalize(x: Array, scale: Array, bias: Array, groups: int, epsilon: float, axes: tuple[int, ...]) -> Array:
     """Normalises x to mean 0 and variance 1 over the axes and each group of channels, then scales and shifts."""
-    return _normed_forward(x, scale, bias, groups, epsilon, axes)[0]
+    return _normalize_forward(x, scale, bias, groups, epsilon, axes)[0]
 
 
-def _normed_forward(x: Array, scale: Array, bias: Array, groups: int, epsilon: float, axes: tuple[int, ...]):
+def _normalize_forward(x: Array, scale: Array, bias: Array, groups: int, epsilon: float, axes: tuple[int, ...]):
     first = tuple(slice(1) if axis in axes else slice(None) for axis in range(x.ndim))
     shift = x[first]  # keeps the squares small; the result does not depend on it
     offset = (x - shift).mean(axes, keepdims=True)
@@ -60,10 +60,10 @@ def _normed_forward(x: Array, scale: Array, bias: Array, groups: int, epsilon: f
     return (x - centre) * (scale * inverse) + bias, (x, centre, inverse, scale)
 
 
-def _normed_backward(groups: int, epsilon: float, axes: tuple[int, ...], saved, gradient: Array):
+def _normalize_backward(groups: int, epsilon: float, axes: tuple[int, ...], saved, gradient: Array):
     """Takes one pass over x and the gradient for their sums per channel, and one for the gradient by x."""
     x, centre, inverse, scale = saved
-    gradient = settled(gradient)
+    gradient = barrier_on_cpu(gradient)
     total, along = gradient.mean(axes, keepdims=True), (gradient * (x - centre)).mean(axes, keepdims=True)
     by_mean = _per_group(scale * total, groups)
     by_spread = _per_group(scale * along, groups) * jnp.square(inverse)
@@ -76,7 +76,7 @@ def _normed_backward(groups: int, epsilon: float, axes: tuple[int, ...], saved, 
     )
 
 
-_normed.defvjp(_normed_forward, _normed_backward)
+_normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
 def _per_group(y: Float[Array, "... C"], groups: int) -> Float[Array, "... C"]:

@@ -83,7 +83,7 @@ def correlate(
     if form not in FORMS:
         raise ValueError(f'Unknown form of correlation "{form}"; known are "auto" and {FORMS}.')
     if form == "plain":
-        return _plain(_repeated(x, repeat), kernel, stride, padding)
+        return _plain(_repeat(x, repeat), kernel, stride, padding)
     full, weights = x.astype(jnp.float32), kernel.astype(jnp.float32)
     if form == "tiles":
         if (
@@ -97,9 +97,9 @@ def correlate(
             raise ValueError('The form "tiles" is for 3 x 3 kernels, stride 1, padding (1, 1) and even images only.')
         y = correlate_by_tiles(full, weights, repeat)
     elif form == "columns":
-        y = _columns(_repeated(full, repeat), weights, stride, padding)
+        y = _columns(_repeat(full, repeat), weights, stride, padding)
     else:
-        y = _products(_repeated(full, repeat), weights, stride, padding)
+        y = _products(_repeat(full, repeat), weights, stride, padding)
     return jnp.asarray(y).astype(x.dtype)
 
 
@@ -109,7 +109,7 @@ def _plain(x: Array, kernel: Array, stride: int, padding: tuple[int, int]) -> Ar
     )
 
 
-def _repeated(x: Array, repeat: int) -> Array:
+def _repeat(x: Array, repeat: int) -> Array:
     N, H, W, C = x.shape
     x = jnp.broadcast_to(x[:, :, None, :, None], (N, H, repeat, W, repeat, C))
     return x.reshape(N, repeat * H, repeat * W, C)

@@ -55,7 +55,7 @@ class LayerNorm(nn.Module):
         scale = self.param("scale", nn.initializers.ones, x.shape[-1:])
         bias = self.param("bias", ZEROS, x.shape[-1:])
         full, scale, bias = dtypes.promote_dtype(x, scale, bias, dtype=jnp.float32)
-        y: Array = _normed(full, scale, bias, self.epsilon)
+        y: Array = _normalize(full, scale, bias, self.epsilon)
         return y.astype(x.dtype)
 
 
@@ -87,7 +87,7 @@ def _product_forward(x: Array, kernel: Array):
 
 def _product_backward(saved, gradient: Array):
     x, kernel = saved
-    x, gradient = settled(x), settled(gradient)
+    x, gradient = barrier_on_cpu(x), barrier_on_cpu(gradient)
     outputs = kernel.ndim - 1
     last = tuple(range(gradient.ndim - outputs, gradient.ndim))
     rows = tuple(range(x.ndim - 1))
@@ -101,20 +101,20 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))
-def _normed(x: Float[Array, "... C"], scale: Array, bias: Array, epsilon: float) -> Float[Array, "... C"]:
+def _normalize(x: Float[Array, "... C"], scale: Array, bias: Array, epsilon: float) -> Float[Array, "... C"]:
     """Normalises x to mean 0 and variance 1 over the last axis, then scales and shifts."""
-    return _normed_forward(x, scale, bias, epsilon)[0]
+    return _normalize_forward(x, scale, bias, epsilon)[0]
 
 
-def _normed_forward(x: Array, scale: Array, bias: Array, epsilon: float):
+def _normalize_forward(x: Array, scale: Array, bias: Array, epsilon: float):
     mean = x.mean(-1, keepdims=True)
     inverse = jax.lax.rsqrt(jnp.square(x - mean).mean(-1, keepdims=True) + epsilon)
     return (x - mean) * inverse * scale + bias, (x, mean, inverse, scale)
 
 
-def _normed_backward(epsilon: float, saved, gradient: Array):
+def _normalize_backward(epsilon: float, saved, gradient: Array):
     x, mean, inverse, scale = saved
-    gradient = settled(gradient)
+    gradient = barrier_on_cpu(gradient)
     y = (x - mean) * inverse
     scaled = gradient * scale
     along = (scaled * y).mean(-1, keepdims=True)
@@ -126,10 +126,10 @@ def _normed_backward(epsilon: float, saved, gradient: Array):
     )
 
 
-_normed.defvjp(_normed_forward, _normed_backward)
+_normalize.defvjp(_normalize_forward, _normalize_backward)
 
 
-def settled(x: Array) -> Array:
+def barrier_on_cpu(x: Array) -> Array:
     """Optimization barrier on CPU: XLA would otherwise recompute x in every consumer."""
     # There the recomputation is fused into the matrix products and runs in a slow order. Others fuse as they like.
     return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x

@@ -42,7 +42,7 @@ def merge(params: Params, lora: Params, factor: float | Array) -> dict[str, Any]
 def product(path: str, down: Float[Array, "*C R"], up: Float[Array, "R *D"]) -> Float[Array, "*C *D"]:
     """Returns the product of the factors of the kernel at `path`, in float32."""
     multiply = functools.partial(jnp.tensordot, axes=1, precision=jax.lax.Precision.HIGHEST)
-    multiply = jax.vmap(multiply) if stacked(path) else multiply
+    multiply = jax.vmap(multiply) if is_stacked(path) else multiply
     return multiply(jnp.asarray(down, jnp.float32), jnp.asarray(up, jnp.float32))
 
 
@@ -57,7 +57,7 @@ def pairs(lora: Params) -> list[tuple[str, Any, Any]]:
     return [(path, flat[f"{path}/{DOWN}"], flat[f"{path}/{UP}"]) for path in kernels]
 
 
-def chosen(params: Params, paths: Iterable[str]) -> dict[str, Any]:
+def choose_kernels(params: Params, paths: Iterable[str]) -> dict[str, Any]:
     """Returns the kernels that the patterns match, by path. Raises ValueError for a pattern that matches none."""
     flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
     kernels = {path: leaf for path, leaf in flat.items() if path.endswith("/kernel") and leaf.ndim > 1}
@@ -94,11 +94,11 @@ def sides(path: str, axes: Sequence[Any]) -> tuple[tuple, tuple, tuple]:
     `nn.chain.Stack` calls its layers `layers` and keeps them on the first axis. A linear layer has one axis of inputs
     and any number of outputs; a convolution has one axis of outputs.
     """
-    layers = int(stacked(path))
+    layers = int(is_stacked(path))
     inputs = 1 if len(axes) - layers < 4 else len(axes) - layers - 1
     return tuple(axes[:layers]), tuple(axes[layers : layers + inputs]), tuple(axes[layers + inputs :])
 
 
-def stacked(path: str) -> bool:
+def is_stacked(path: str) -> bool:
     """Returns whether a kernel holds the layers of an `nn.chain.Stack` on its first axis."""
     return "/layers/" in path

@@ -63,7 +63,7 @@ def correlate_by_tiles(
     Height and width after that are even.
     """
     tiling = _TILINGS[repeat]
-    return _correlated(x, _weights(kernel, tiling.weigh), 1, repeat)
+    return _correlate(x, _weights(kernel, tiling.weigh), 1, repeat)
 
 
 def _forward(x: Array, kernel: Array, repeat: int):
@@ -75,7 +75,7 @@ def _backward(repeat: int, saved, gradient: Array):
     tiling = _TILINGS[repeat]
     # Both gradients below read it; without the barrier XLA on CPU recomputes it for each.
     gradient = jax.lax.optimization_barrier(gradient)
-    padded, parts = _padded(x), _Parts(gradient.shape, kernel.shape, tiling.n, _SUMMED_AT_ONCE)
+    padded, parts = _pad(x), _Parts(gradient.shape, kernel.shape, tiling.n, _SUMMED_AT_ONCE)
 
     def of_kernel(start: Array) -> Array:
         left = _left(parts.take(padded, start, 2 // repeat, 2), repeat)
@@ -87,7 +87,7 @@ def _backward(repeat: int, saved, gradient: Array):
     found = jnp.tensordot(_both(tiling.weigh).T, found.reshape(len(found), -1), 1).reshape(kernel.shape)
     if repeat == 1:
         # The kernel turned around: first and last product change places, features are summed that were results.
-        return _correlated(gradient, _weights(kernel, tiling.weigh[[3, 1, 2, 0]]), 2, repeat), found
+        return _correlate(gradient, _weights(kernel, tiling.weigh[[3, 1, 2, 0]]), 2, repeat), found
     products = _products(_results_transposed(gradient, tiling), _weights(kernel, tiling.weigh), 2)
     return _left_of_repeated_transposed(products), found
 
@@ -95,10 +95,10 @@ def _backward(repeat: int, saved, gradient: Array):
 correlate_by_tiles.defvjp(_forward, _backward)
 
 
-def _correlated(x: Float[Array, "N H W C"], weights: Array, axis: int, repeat: int) -> Float[Array, "N h w D"]:
+def _correlate(x: Float[Array, "N H W C"], weights: Array, axis: int, repeat: int) -> Float[Array, "N h w D"]:
     """Returns the correlation with the kernel of these weights, summed over their `axis`."""
     N, H, W, _ = x.shape
-    padded = _padded(x)
+    padded = _pad(x)
     parts = _Parts((N, repeat * H, repeat * W), weights.shape, _TILINGS[repeat].n, _AT_ONCE)
 
     def results(start: Array) -> Array:
@@ -108,7 +108,7 @@ def _correlated(x: Float[Array, "N H W C"], weights: Array, axis: int, repeat: i
     return parts.join(results).reshape(N, repeat * H, repeat * W, -1)
 
 
-def _padded(x: Float[Array, "N H W C"]) -> Float[Array, "N H+2 W+2 C"]:
+def _pad(x: Float[Array, "N H W C"]) -> Float[Array, "N H+2 W+2 C"]:
     # Materialised once: XLA on CPU would otherwise fuse the padding into every slice that `_windows` takes.
     return jax.lax.optimization_barrier(jnp.pad(x, ((0, 0), (1, 1), (1, 1), (0, 0))))
 
@@ -140,7 +140,7 @@ def _left(padded: Float[Array, "N H+2 W+2 C"], repeat: int) -> Float[Array, "nn 
     y = padded
     for axis in (1, 3):  # the second counts the axis that the first has added
         # One pass of sums for each axis: fused, XLA on CPU would repeat those of the first for each of the second.
-        y = jax.lax.optimization_barrier(jnp.stack(_combined(spread, _windows(y, axis, repeat))))
+        y = jax.lax.optimization_barrier(jnp.stack(_combine(spread, _windows(y, axis, repeat))))
     return y.reshape(-1, *y.shape[2:])
 
 
@@ -149,15 +149,15 @@ def _left_of_repeated_transposed(y: Float[Array, "nn N h w C"]) -> Float[Array, 
     spread = _TILINGS[2].spread.T
     y = y.reshape(3, 3, *y.shape[1:])
     # One axis after the other, as in `_left`.
-    y = jax.lax.optimization_barrier(_windows_transposed(_combined(spread, [y[:, i] for i in range(3)]), 2))
-    return _windows_transposed(_combined(spread, list(y)), 2)
+    y = jax.lax.optimization_barrier(_windows_transposed(_combine(spread, [y[:, i] for i in range(3)]), 2))
+    return _windows_transposed(_combine(spread, list(y)), 2)
 
 
 def _results(y: Float[Array, "nn N h w D"], tiling: _Tiling) -> Float[Array, "N H W D"]:
     """Applies the output transform to the products."""
     y = y.reshape(tiling.n, tiling.n, *y.shape[1:])
-    columns = _combined(tiling.join, list(y))
-    rows = [[_combined(tiling.join, list(column))[r] for column in columns] for r in range(2)]
+    columns = _combine(tiling.join, list(y))
+    rows = [[_combine(tiling.join, list(column))[r] for column in columns] for r in range(2)]
     y = jnp.stack([jnp.stack(row, axis=3) for row in rows], axis=2)
     N, h, _, w, _, D = y.shape
     return y.reshape(N, 2 * h, 2 * w, D)
@@ -177,7 +177,7 @@ def _results_transposed(y: Float[Array, "N H W D"], tiling: _Tiling) -> Float[Ar
 # One dimension.
 
 
-def _combined(matrix: Float[np.ndarray, "n m"], arrays: Sequence[Array]) -> list[Array]:
+def _combine(matrix: Float[np.ndarray, "n m"], arrays: Sequence[Array]) -> list[Array]:
     """Multiplies the matrix by the list of arrays."""
     terms = ([float(c) * array for c, array in zip(row, arrays, strict=True) if c] for row in matrix)
     return [functools.reduce(jnp.add, row) for row in terms]

@@ -87,7 +87,7 @@ def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
     return jax.tree_util.tree_map_with_path(named, tree)
 
 
-def replicated(mesh: Mesh | AbstractMesh) -> NamedSharding:
+def replicate(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Returns the sharding under which every device holds the whole array."""
     return NamedSharding(mesh, P())
 
@@ -123,23 +123,23 @@ def _ways(entry: str | tuple[str, ...], mesh: Mesh | AbstractMesh) -> int:
     return math.prod(mesh.shape[axis] for axis in ((entry,) if isinstance(entry, str) else entry))
 
 
-def ways_to_split(rows: int) -> int:
+def batch_shard_count(rows: int) -> int:
     """Returns the number of parts into which a batch is split over the current mesh (`jax.set_mesh`); 1 without any."""
     mesh = jax.sharding.get_abstract_mesh()
     return 1 if mesh.empty or rows % batch_shards(mesh) else batch_shards(mesh)
 
 
-def dealt(x: jax.Array, parts: int) -> jax.Array:
+def interleave_rows(x: jax.Array, parts: int) -> jax.Array:
     """Reshapes [B ...] to [parts, B / parts ...] by every `parts`-th row, so each part has rows of every device."""
     return constrain(jnp.swapaxes(x.reshape(-1, parts, *x.shape[1:]), 0, 1), None, BATCH_AXES)
 
 
-def gathered(x: jax.Array) -> jax.Array:
-    """Inverts `dealt`: [parts, B / parts ...] to [B ...] in the original order."""
+def restore_rows(x: jax.Array) -> jax.Array:
+    """Inverts `interleave_rows`: [parts, B / parts ...] to [B ...] in the original order."""
     return constrain(jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), BATCH_AXES)
 
 
-def process_share(mesh: Mesh) -> tuple[int, int]:
+def process_slice(mesh: Mesh) -> tuple[int, int]:
     """Returns (index, count): the part of the global batch that this process must load, and the number of parts.
 
     Usually the process index and count. Processes whose devices hold the same rows (a `tensor` or `context` axis that
@@ -155,7 +155,7 @@ def process_share(mesh: Mesh) -> tuple[int, int]:
     return parts.index(rows[jax.process_index()]), len(parts)
 
 
-def of_first_process(value: Any) -> Any:
+def broadcast_from_first(value: Any) -> Any:
     """Broadcasts a JSON value of the first process to all processes, which must all call this."""
     if jax.process_count() == 1:
         return value
@@ -168,6 +168,6 @@ def of_first_process(value: Any) -> Any:
 
 
 def distribute(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """Returns the global arrays of a batch of which each process holds its rows (`process_share`)."""
+    """Returns the global arrays of a batch of which each process holds its rows (`process_slice`)."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}

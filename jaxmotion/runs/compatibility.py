@@ -31,25 +31,25 @@ def check_entries(experiment: Experiment, source: DataSource) -> None:
         ValueError: something is missing, or is there on request and would not be read.
     """
     system = experiment.system
-    lacking = [name for name in system.needs if name not in source.optional_entries]
+    lacking = [name for name in system.required_entries if name not in source.optional_entries]
     if lacking:
         hint = experiment.data.how_to_label
         raise ValueError(
-            f"This system learns from the {_listed(lacking)} of its clips, and the data does not know them. {hint}"
+            f"This system learns from the {_join(lacking)} of its clips, and the data does not know them. {hint}"
             f"{' ' if hint else ''}Or take a system that measures them, or data that has them."
         )
-    unread = [name for name in source.requested_entries if name not in system.labels]
+    unread = [name for name in source.requested_entries if name not in system.optional_entries]
     if unread:
         raise ValueError(
-            f"The data brings the {_listed(unread)} of its clips, as it was told to, but this system would not read "
+            f"The data brings the {_join(unread)} of its clips, as it was told to, but this system would not read "
             "them: it gets them from elsewhere, or needs none. Take a system that reads them, or leave them out."
         )
     model = system.build()
-    measured = set(model.measures) if isinstance(model, VideoDiffusion) else set()
+    measured = set(model.measured_entries) if isinstance(model, VideoDiffusion) else set()
     unmeasurable = sorted(measured - {*source.entries, *source.optional_entries})
     if VIDEO not in source.entries and unmeasurable:
         raise ValueError(
-            f"This system measures the {_listed(unmeasurable)} of clips on their frames, which a prepared set does not "
+            f"This system measures the {_join(unmeasurable)} of clips on their frames, which a prepared set does not "
             "keep, and this set was not prepared for a system that measures them. Prepare again, or train on the clips."
         )
 
@@ -101,5 +101,5 @@ def _differing(
     return differing
 
 
-def _listed(names: list[str]) -> str:
+def _join(names: list[str]) -> str:
     return " and ".join(names)

@@ -47,8 +47,10 @@ class RunGenerator:
         return self.run.experiment.system.controls
 
     def __call__(self, scene: Scene, values: Sequence[ControlValues], seed: int) -> UInt8[np.ndarray, "N T H W 3"]:
-        given = {name: self.controls[name].from_example(name, scene.example) for name in _required(self.controls)}
-        return self.run.at_settings(scene.picture, scene.prompt, [{**given, **each} for each in values], seed)
+        given = {
+            name: self.controls[name].from_example(name, scene.example) for name in _required_controls(self.controls)
+        }
+        return self.run.generate_grid(scene.picture, scene.prompt, [{**given, **each} for each in values], seed)
 
 
 def evaluate(
@@ -85,7 +87,7 @@ def evaluate(
             continue
         if unmet:
             raise ValueError(f"{name} cannot be measured: {unmet}.")
-        entries = (*evaluation.entries(generate.controls), *_required(generate.controls))
+        entries = (*evaluation.entries(generate.controls), *_required_controls(generate.controls))
         scenes = evaluation_scenes(run, entries, images, count)
         numbers = evaluation.measure(generate, scenes, run.experiment.data.fps)
         numbers |= provenance(run.experiment, run.directory, images, count)
@@ -239,13 +241,13 @@ def _report_scenes(run: TrainedRun, images: Path | None, count: int) -> list[Sce
     """Held-out examples where an evaluation needs them and the data makes them, otherwise photos."""
     controls = run.experiment.system.controls
     wanted = [each.entries(controls) for each in run.experiment.evaluations.values() if not each.unmet(controls)]
-    entries = tuple(dict.fromkeys(entry for entries in [*wanted, _required(controls)] for entry in entries))
+    entries = tuple(dict.fromkeys(entry for entries in [*wanted, _required_controls(controls)] for entry in entries))
     if images is None and entries and run.experiment.data.held_out_examples(1, entries) is None:
         entries = ()
     return evaluation_scenes(run, entries, images, count)
 
 
-def _required(controls: Controls) -> tuple[str, ...]:
+def _required_controls(controls: Controls) -> tuple[str, ...]:
     """Names of the controls without a default, whose values come from examples."""
     return tuple(name for name, control in controls.items() if control.default is None)
 

@@ -68,7 +68,7 @@ class Experiment:
                 f"{ours}, the data {theirs}. "
                 "Set --system.frames and --data.frames, --system.size and --data.size alike."
             )
-        captions = self.system.captions
+        captions = self.system.token_spec
         if captions and captions != (self.tokenizer.vocabulary, self.tokenizer.length):
             raise ValueError(
                 f"The text encoder reads {captions[1]} tokens of a vocabulary of {captions[0]}; the tokenizer makes "

@@ -15,7 +15,7 @@ from jaxmotion.systems.system import System
 from jaxmotion.training import checkpoint
 
 
-def open_meter(directory: Path, weights: Literal["ema", "live"] = "ema") -> NetworkMeter:
+def open_meter(directory: Path, weights: Literal["ema", "raw"] = "ema") -> NetworkMeter:
     """Opens the newest checkpoint of a run as a motion meter.
 
     Raises:
@@ -62,7 +62,7 @@ def export(
     directory: Path,
     kind: str,
     destination: Path,
-    weights: Literal["ema", "live"] = "ema",
+    weights: Literal["ema", "raw"] = "ema",
     *,
     verify: bool = True,
     controls: ControlValues | None = None,

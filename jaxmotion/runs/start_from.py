@@ -50,8 +50,7 @@ class PretrainedRun(PretrainedSource):
     def load(self, system: System, shapes: Arrays, loaded: Arrays) -> Arrays:
         if not self.source:
             return {}
-        weights = "ema" if self.weights == "ema" else "live"
-        saved = sharding.paths(checkpoint.restore_params(Path(self.source), weights=weights))
+        saved = sharding.paths(checkpoint.restore_params(Path(self.source), weights=self.weights))
         found = {path: array for path, array in saved.items() if path in shapes}
         wrong = [path for path, array in found.items() if tuple(array.shape) != tuple(shapes[path].shape)]
         if wrong or not found:

@@ -18,7 +18,7 @@ from jaxmotion.data.source import DataSource
 from jaxmotion.foundation.entries import IMAGE, VIDEO
 from jaxmotion.foundation.types import Params
 from jaxmotion.parallel.mesh import make_mesh
-from jaxmotion.parallel.sharding import of_first_process, process_share
+from jaxmotion.parallel.sharding import broadcast_from_first, process_slice
 from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.compatibility import check_entries, check_precomputed
 from jaxmotion.runs.experiment import Experiment
@@ -59,10 +59,10 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
     check_precomputed(experiment, source, weights, directory, fresh=fresh)
     if len(source.parts) > 1:
         for shape in source.shapes:
-            experiment.system.at(shape.frames, shape.size)
+            experiment.system.resized(shape.frames, shape.size)
         if jax.process_index() == 0:
             tqdm.write(f"{source}. The training step is compiled once for each.", file=sys.stderr)
-    calibrated = _calibrated(experiment, mesh, source, directory)
+    calibrated = _calibrate(experiment, mesh, source, directory)
     task = calibrated.system.build()
     preview = None
     if isinstance(task, Generator):
@@ -73,7 +73,7 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
 
 def _loader(experiment: Experiment, mesh: Mesh, source: DataSource) -> Batches:
     """This process's rows of every training batch, for ever."""
-    index, count = process_share(mesh)
+    index, count = process_slice(mesh)
     return batches(
         source,
         batch_size=experiment.train.batch_size,
@@ -82,26 +82,26 @@ def _loader(experiment: Experiment, mesh: Mesh, source: DataSource) -> Batches:
         workers=experiment.workers,
         process_index=index,
         process_count=count,
-        also=[name for name in experiment.system.labels if name in source.optional_entries],
+        also=[name for name in experiment.system.optional_entries if name in source.optional_entries],
     )
 
 
-def _calibrated(experiment: Experiment, mesh: Mesh, source: DataSource, directory: Path) -> Experiment:
+def _calibrate(experiment: Experiment, mesh: Mesh, source: DataSource, directory: Path) -> Experiment:
     """The experiment with what its system measures on the training clips; measured once for a run."""
     path = directory / CALIBRATION
     measured = json.loads(path.read_text()) if path.exists() else None
     if measured is None:  # a level goes on to mean what it meant in the run that this one starts from
         earlier = (source.calibration() for source in experiment.pretrained.values())
         measured = next((found for found in earlier if found is not None), None)
-    measured = of_first_process(measured)
+    measured = broadcast_from_first(measured)
     if measured is None:
         clips = (
             batch[VIDEO] for batch in tqdm(_loader(experiment, mesh, source), desc="measuring the clips", unit="batch")
         )
-        measured = of_first_process(experiment.system.calibrate(clips))
+        measured = broadcast_from_first(experiment.system.measure_calibration(clips))
     if jax.process_index() == 0 and not path.exists():
         write_whole(path, json.dumps(measured, indent=2) + "\n")
-    return dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
+    return dataclasses.replace(experiment, system=experiment.system.with_calibration(measured))
 
 
 def _try_preview(
@@ -124,7 +124,7 @@ def _write_preview(
         photo = fit(example[IMAGE] if IMAGE in example else example[VIDEO][0], experiment.system.size)
         controls = experiment.system.controls
         values = sweeps(controls, {name: each.from_example(name, example) for name, each in controls.items()})
-        clips = run.at_settings(photo, example[CAPTION], values, index)
+        clips = run.generate_grid(photo, example[CAPTION], values, index)
         path = directory / "samples" / f"step_{step:06d}_{index}.mp4"
         path.parent.mkdir(exist_ok=True)
         panels = {describe(controls, each): clip for each, clip in zip(values, clips, strict=True)}

@@ -28,6 +28,7 @@ from jaxmotion.sampling.generate import Decode, Generator, generate
 from jaxmotion.sampling.grid import write_clips
 from jaxmotion.sampling.request import Request
 from jaxmotion.systems.control import ControlValues, combinations, control_entries
+from jaxmotion.systems.system import System
 from jaxmotion.training import checkpoint
 from jaxmotion.training.resume import CONFIG
 from jaxmotion.training.state import cast
@@ -66,12 +67,12 @@ class TrainedRun:
         batch = {
             IMAGE: np.asarray(images),
             TEXT: self.experiment.tokenizer(list(prompts)),
-            **self.entries(asked),
+            **self.control_entries(asked),
         }
         sampling = sampling or self.experiment.sampling
         return generate(self.model, self.params, batch, keys, sampling, decode=self.decode)
 
-    def entries(self, asked: Sequence[ControlValues]) -> dict[str, np.ndarray]:
+    def control_entries(self, asked: Sequence[ControlValues]) -> dict[str, np.ndarray]:
         """What is asked for as entries of a batch.
 
         Raises:
@@ -79,27 +80,25 @@ class TrainedRun:
         """
         return control_entries(self.experiment.system.controls, asked)
 
-    def previewed(self, weights: Path) -> TrainedRun:
+    def with_preview_decoder(self, weights: Path) -> TrainedRun:
         """This run, with clips decoded by the tiny decoder in a file; see `convert.preview`."""
         return dataclasses.replace(self, decode=TinyDecoder(weights).decode)
 
-    def at(self, frames: int | None = None, size: tuple[int, int] | None = None) -> TrainedRun:
+    def resized(self, frames: int | None = None, size: tuple[int, int] | None = None) -> TrainedRun:
         """This run, to make clips of another length or size with.
 
         Raises:
             ValueError: the system cannot make such clips with the parameters it has.
         """
         own = self.experiment.system
-        system = own.at(frames or own.frames, size or own.size)
+        system = own.resized(frames or own.frames, size or own.size)
         if system is own:
             return self
         data = self.experiment.data.with_shape(system.frames, system.size)
-        model = system.build()
-        assert isinstance(model, Generator)  # as that of the run's own size
         experiment = dataclasses.replace(self.experiment, system=system, data=data)
-        return dataclasses.replace(self, experiment=experiment, model=model)
+        return dataclasses.replace(self, experiment=experiment, model=_build_generator(system, self.directory))
 
-    def at_settings(
+    def generate_grid(
         self,
         picture: UInt8[np.ndarray, "H W 3"],
         prompt: str,
@@ -116,20 +115,20 @@ class TrainedRun:
     def animate(self, request: Request, out: Path) -> list[Path]:
         """Writes the requested clip, or a labelled grid of several control values, and returns the files."""
         writer_of(out)
-        self = self.at(request.frames, request.size)
-        self = self.previewed(Path(request.preview)) if request.preview else self
+        self = self.resized(request.frames, request.size)
+        self = self.with_preview_decoder(Path(request.preview)) if request.preview else self
         photo = load_photo(request.image, self.experiment.system.size)
         sampling = request.resolve_sampling(self.experiment.sampling)
         controls = self.experiment.system.controls
         values = combinations(controls, request.controls)
-        clips = self.at_settings(photo, request.prompt, values, request.seed, sampling=sampling)
+        clips = self.generate_grid(photo, request.prompt, values, request.seed, sampling=sampling)
         fps = request.fps or self.experiment.data.fps
         out.parent.mkdir(parents=True, exist_ok=True)
         return write_clips(out, photo, list(clips), values, controls, fps, prompt=request.prompt)
 
 
 def open_run(
-    directory: Path, weights: Literal["ema", "live"] = "ema", *, precision: Literal["train", "saved"] = "train"
+    directory: Path, weights: Literal["ema", "raw"] = "ema", *, precision: Literal["train", "saved"] = "train"
 ) -> TrainedRun:
     """The newest checkpoint of a run.
 
@@ -143,14 +142,19 @@ def open_run(
     experiment, calibration = read_config(directory), directory / CALIBRATION
     if calibration.is_file():
         measured = json.loads(calibration.read_text())
-        experiment = dataclasses.replace(experiment, system=experiment.system.calibrated(measured))
-    model = experiment.system.build()
-    if not isinstance(model, Generator):
-        raise ValueError(f"{directory} holds a run of {type(experiment.system).__name__}, which makes no clips.")
+        experiment = dataclasses.replace(experiment, system=experiment.system.with_calibration(measured))
+    model = _build_generator(experiment.system, directory)
     params = checkpoint.restore_params(directory, weights=weights)
     if precision == "train":
         params = cast(params, experiment.train.precision)
     return TrainedRun(directory, experiment, model, params)
+
+
+def _build_generator(system: System, directory: Path) -> Generator:
+    model = system.build()
+    if not isinstance(model, Generator):
+        raise ValueError(f"{directory} holds a run of {type(system).__name__}, which makes no clips.")
+    return model
 
 
 def read_config(directory: Path) -> Experiment:

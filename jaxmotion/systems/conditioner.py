@@ -16,7 +16,7 @@ from jaxtyping import Bool
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.models.codec import Codec
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.precompute import Precompute
 
 
@@ -27,11 +27,11 @@ class Conditioner:
     """Whether DDIM inversion of the picture runs without this condition, as with captions and motion scores."""
 
     @property
-    def captions(self) -> tuple[int, int] | None:
+    def token_spec(self) -> tuple[int, int] | None:
         """(vocabulary, length) of the token ids it reads; None when it reads none."""
         return None
 
-    def init(self, key: Array, canvas: Canvas) -> Params:
+    def init(self, key: Array, latent_shape: LatentShape) -> Params:
         """Parameters of the parts this conditioner owns, by part name (a top-level key of the parameter tree)."""
         return {}
 
@@ -51,7 +51,7 @@ class Conditioner:
         """The token sequences it brings and their feature sizes."""
         return {}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
         """Returns the condition of a batch.
 
         Args:

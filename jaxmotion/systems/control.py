@@ -117,7 +117,7 @@ class Scalar(Control[float]):
         """Returns the numbers of `5` or `1,5,10`, each once, in this order."""
         values = _unique([self._number(part.strip()) for part in text.split(",") if part.strip()])
         if not values:
-            raise ValueError(f"no value was asked for; {self._expected}")
+            raise ValueError(f"no value was asked for; {self._describe_values}")
         return values
 
     def check(self, value: float) -> float:
@@ -146,11 +146,11 @@ class Scalar(Control[float]):
         except (TypeError, ValueError):
             number = math.nan
         if not self.low <= number <= self.high:
-            raise ValueError(f"{self._expected}; got {came!r}")
+            raise ValueError(f"{self._describe_values}; got {came!r}")
         return number
 
     @property
-    def _expected(self) -> str:
+    def _describe_values(self) -> str:
         kind = "whole numbers" if self.integer else "numbers"
         examples = ",".join(f"{value:g}" for value in self.sweep)
         return f"values are {kind} from {self.low:g} to {self.high:g}, e.g. {examples}"
@@ -173,7 +173,7 @@ def combinations(controls: Controls, requested: Mapping[str, Sequence[object]]) 
         ValueError: there is no such control, a value is none of it, or one without a default is not given.
     """
     check_known(controls, requested)
-    values = {name: _checked(name, control, requested.get(name)) for name, control in controls.items()}
+    values = {name: _check_values(name, control, requested.get(name)) for name, control in controls.items()}
     return [dict(zip(values, each, strict=True)) for each in itertools.product(*values.values())]
 
 
@@ -199,7 +199,7 @@ def control_entries(controls: Controls, values: Sequence[ControlValues]) -> dict
     """
     check_known(controls, [name for each in values for name in each])
     requested = [{name: (value,) for name, value in each.items()} for each in values]
-    rows = [{name: _checked(name, each, row.get(name))[0] for name, each in controls.items()} for row in requested]
+    rows = [{name: _check_values(name, each, row.get(name))[0] for name, each in controls.items()} for row in requested]
     return {name: control.entry([row[name] for row in rows]) for name, control in controls.items()}
 
 
@@ -230,7 +230,7 @@ def filename_suffix(controls: Controls, values: ControlValues, separator: str = 
     return "".join(f"{separator}{controls[name].filename_part(name, value)}" for name, value in values.items())
 
 
-def _checked(name: str, control: Control[Any], values: Sequence[object] | None) -> tuple[Any, ...]:
+def _check_values(name: str, control: Control[Any], values: Sequence[object] | None) -> tuple[Any, ...]:
     """The values of one control, each once; its default when none are given."""
     if values is None and control.default is None:
         raise ValueError(f"The control {name!r} has no default; it must be given.")

@@ -13,7 +13,7 @@ from jaxmotion.models.codec import Codec
 
 
 @dataclasses.dataclass(frozen=True)
-class Canvas:
+class LatentShape:
     """The clip that is being denoised: how many latents it is, how large they are, and the codec between.
 
     multiple: the number of latents is brought to a multiple of this, by copies of the first one before it.
@@ -23,12 +23,12 @@ class Canvas:
     latents: int
     height: int
     width: int
-    multiple: int = 1
+    frame_multiple: int = 1
 
     @classmethod
-    def of_clips(
-        cls, codec: Codec, frames: int, size: tuple[int, int], *, stride: int = 1, multiple: int = 1
-    ) -> Canvas:
+    def for_clips(
+        cls, codec: Codec, frames: int, size: tuple[int, int], *, stride: int = 1, frame_multiple: int = 1
+    ) -> LatentShape:
         """Returns that of clips of so many frames of (height, width) pixels.
 
         Args:
@@ -37,7 +37,7 @@ class Canvas:
         Raises:
             ValueError: the codec and the denoiser cannot divide the size; the message says what would do.
         """
-        factor = codec.factor * stride
+        factor = codec.spatial_compression * stride
         for name, pixels in zip(("height", "width"), size, strict=True):
             if pixels % factor:
                 below, above = pixels // factor * factor, -(-pixels // factor) * factor
@@ -45,33 +45,33 @@ class Canvas:
                 raise ValueError(
                     f"Clips have a {name} of {pixels} px; this model needs a multiple of {factor}, e.g. {fitting}."
                 )
-        height, width = (pixels // codec.factor for pixels in size)
-        return cls(codec, codec.latent_frames(frames), height, width, multiple)
+        height, width = (pixels // codec.spatial_compression for pixels in size)
+        return cls(codec, codec.num_latent_frames(frames), height, width, frame_multiple)
 
     @property
-    def length(self) -> int:
+    def frames(self) -> int:
         """How many latents are denoised together."""
-        return self.latents + self.copies
+        return self.latents + self.pad_frames
 
     @property
-    def copies(self) -> int:
+    def pad_frames(self) -> int:
         """How many copies of the first latent stand before it."""
-        return -self.latents % self.multiple
+        return -self.latents % self.frame_multiple
 
-    def of(self, batch: Batch) -> Canvas:
+    def for_batch(self, batch: Batch) -> LatentShape:
         """That of a batch's clips, whose length and size may be others."""
         if MOMENTS in batch:
             latents, height, width = batch[MOMENTS].shape[1:4]
         else:
             frames, height, width = batch[VIDEO].shape[1:4]
-            latents = self.codec.latent_frames(frames)
-            height, width = height // self.codec.factor, width // self.codec.factor
+            latents = self.codec.num_latent_frames(frames)
+            height, width = height // self.codec.spatial_compression, width // self.codec.spatial_compression
         return dataclasses.replace(self, latents=latents, height=height, width=width)
 
     def encode(self, params: Params, pixels: Array, key: Array | None = None) -> Float[Array, "B t h w C"]:
         """Latents of uint8 frames [B T H W 3], without copies; `params` is the whole tree."""
         return self.codec.encode(params.get("codec", {}), pixels_to_float(pixels), key)
 
-    def filled(self, z: Float[Array, "B t h w C"]) -> Float[Array, "B T h w C"]:
+    def pad(self, z: Float[Array, "B t h w C"]) -> Float[Array, "B T h w C"]:
         """Latents with the copies of the first one before it."""
-        return jnp.concatenate([*[z[:, :1]] * self.copies, z], axis=1)
+        return jnp.concatenate([*[z[:, :1]] * self.pad_frames, z], axis=1)

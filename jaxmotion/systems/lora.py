@@ -36,7 +36,7 @@ from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Array, Batch, Params
-from jaxmotion.nn.low_rank import DOWN, LORA, UP, chosen, fresh, merge, pairs, sides
+from jaxmotion.nn.low_rank import DOWN, LORA, UP, choose_kernels, fresh, merge, pairs, sides
 from jaxmotion.systems.control import Controls
 from jaxmotion.systems.export import Export, Exporter, ExportJob
 from jaxmotion.systems.precompute import Precompute
@@ -51,12 +51,12 @@ ATTENTION = (r"^denoiser/.*/(query|key|value|out)/kernel$",)
 """The projections of all attention layers of the denoiser."""
 
 
-@register()
+@register(fields={"of": "base"})
 @dataclasses.dataclass(frozen=True)
 class LoRA(System):
     """Another system, adapted by LoRA."""
 
-    of: System
+    base: System
     """The system whose kernels are adapted."""
     rank: int = 8
     """Width between the two factors."""
@@ -70,73 +70,73 @@ class LoRA(System):
 
     @property
     def frames(self) -> int:
-        return self.of.frames
+        return self.base.frames
 
     @property
     def size(self) -> tuple[int, int]:
-        return self.of.size
+        return self.base.size
 
     @property
-    def captions(self) -> tuple[int, int] | None:
-        return self.of.captions
+    def token_spec(self) -> tuple[int, int] | None:
+        return self.base.token_spec
 
     @property
-    def labels(self) -> tuple[str, ...]:
-        return self.of.labels
+    def optional_entries(self) -> tuple[str, ...]:
+        return self.base.optional_entries
 
     @property
-    def needs(self) -> tuple[str, ...]:
-        return self.of.needs
+    def required_entries(self) -> tuple[str, ...]:
+        return self.base.required_entries
 
     @property
     def controls(self) -> Controls:
-        return self.of.controls
+        return self.base.controls
 
     def exports(self) -> Mapping[str, Exporter]:
         """The factors alone, or what the adapted system can be written as, with the factors merged."""
-        merged = {kind: _MergedExport(exporter) for kind, exporter in self.of.exports().items()}
+        merged = {kind: _MergedExport(exporter) for kind, exporter in self.base.exports().items()}
         return {**merged, **FACTOR_EXPORTS}
 
     def pretrained(self) -> Mapping[str, PretrainedSource]:
-        return self.of.pretrained()
+        return self.base.pretrained()
 
-    def _at(self, frames: int, size: tuple[int, int]) -> Self:
-        return dataclasses.replace(self, of=self.of._at(frames, size))
+    def _resized(self, frames: int, size: tuple[int, int]) -> Self:
+        return dataclasses.replace(self, base=self.base._resized(frames, size))
 
     def precomputable(self) -> Mapping[str, Precompute]:
-        return self.of.precomputable()
+        return self.base.precomputable()
 
-    def build(self) -> Adapted:
+    def build(self) -> LoRATask:
         """The adapted task; it can sample if the system's own can."""
-        task = self.of.build()
+        task = self.base.build()
         if isinstance(task, VideoDiffusion):
-            return AdaptedDiffusion(task, self.rank, self.alpha, self.paths)
-        return Adapted(task, self.rank, self.alpha, self.paths)
+            return LoRADiffusion(task, self.rank, self.alpha, self.paths)
+        return LoRATask(task, self.rank, self.alpha, self.paths)
 
-    def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
-        return self.of.calibrate(clips)
+    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
+        return self.base.measure_calibration(clips)
 
-    def calibrated(self, measured: Mapping[str, Any]) -> Self:
-        return dataclasses.replace(self, of=self.of.calibrated(measured))
+    def with_calibration(self, measured: Mapping[str, Any]) -> Self:
+        return dataclasses.replace(self, base=self.base.with_calibration(measured))
 
 
 @dataclasses.dataclass(frozen=True)
 class _MergedExport:
     """An exporter of the adapted system, given the parameters with the factors merged."""
 
-    of: Exporter
+    base: Exporter
 
     @property
     def description(self) -> str:
-        return self.of.description
+        return self.base.description
 
     @property
     def fixes_controls(self) -> bool:
-        return self.of.fixes_controls
+        return self.base.fixes_controls
 
     def __call__(self, job: ExportJob[LoRA]) -> list[Path]:
-        params = job.system.build().merged(job.params)
-        return self.of(dataclasses.replace(job, system=job.system.of, params=params))
+        params = job.system.build().merge(job.params)
+        return self.base(dataclasses.replace(job, system=job.system.base, params=params))
 
 
 def _write_peft(job: ExportJob[LoRA]) -> list[Path]:
@@ -207,10 +207,10 @@ def _own_factors(system: LoRA, factors: lora.Factors, shapes: Arrays, path: Path
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
-class Adapted:
+class LoRATask:
     """A task whose parameters are those of another one and the factors, `lora`."""
 
-    of: Task
+    base: Task
     rank: int
     alpha: float
     paths: tuple[str, ...]
@@ -220,11 +220,11 @@ class Adapted:
 
     def init(self, key: Array) -> Params:
         """The task's own fresh parameters under this key, and factors whose products are zero."""
-        params = self.of.init(key)
+        params = self.base.init(key)
         if LORA in params:
             raise ValueError("The task has LoRA factors already. Merge those first, or train them on.")
         # Far from the numbers that the task's own init folds in or splits off.
-        return {**params, LORA: fresh(chosen(params, self.paths), self.rank, jax.random.fold_in(key, _SALT))}
+        return {**params, LORA: fresh(choose_kernels(params, self.paths), self.rank, jax.random.fold_in(key, _SALT))}
 
     @functools.cached_property
     def sharding(self) -> Table:
@@ -233,32 +233,32 @@ class Adapted:
         A factor lies as its kernel does along the axes that they share and is whole along the rank, so each device
         makes its own part of the product from what it holds.
         """
-        rules = [(re.compile(pattern), spec) for pattern, spec in self.of.sharding]
+        rules = [(re.compile(pattern), spec) for pattern, spec in self.base.sharding]
         alike: dict[tuple[str, P], list[str]] = {}
-        shapes = jax.eval_shape(self.of.init, jax.random.key(0))
-        for path, kernel in chosen(shapes, self.paths).items():
+        shapes = jax.eval_shape(self.base.init, jax.random.key(0))
+        for path, kernel in choose_kernels(shapes, self.paths).items():
             spec = next((spec for pattern, spec in rules if pattern.search(path)), P())
             layers, inputs, outputs = sides(path, (*spec, *(None,) * (len(kernel.shape) - len(spec))))
             alike.setdefault((DOWN, P(*layers, *inputs)), []).append(path)
             alike.setdefault((UP, P(*layers, None, *outputs)), []).append(path)
         factors = ((rf"^{LORA}/(?:{'|'.join(map(re.escape, p))})/{role}$", spec) for (role, spec), p in alike.items())
-        return (*factors, *self.of.sharding)
+        return (*factors, *self.base.sharding)
 
-    def merged(self, params: Params, scale: float | Array = 1.0) -> dict[str, Any]:
+    def merge(self, params: Params, scale: float | Array = 1.0) -> dict[str, Any]:
         """Parameters of the task itself that do what the adapted ones do; `scale` weakens or strengthens the LoRA."""
         base = {part: tree for part, tree in params.items() if part != LORA}
         return merge(base, params[LORA], scale * self.alpha / self.rank)
 
     def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         """The task's own loss with merged parameters."""
-        return self.of.loss(self.merged(params), batch, key)
+        return self.base.loss(self.merge(params), batch, key)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as the model that it adapts
-class AdaptedDiffusion(Adapted):
+class LoRADiffusion(LoRATask):
     """An adapted video diffusion model."""
 
-    of: VideoDiffusion
+    base: VideoDiffusion
 
     def sample_latents(
         self,
@@ -269,11 +269,11 @@ class AdaptedDiffusion(Adapted):
         on_step: Callable[[Any], None] | None = None,
     ) -> Float[Array, "B T h w C"]:
         """The model's own latents with merged parameters; merged once, before the first step."""
-        return self.of.sample_latents(self.merged(params), batch, keys, sampling, on_step)
+        return self.base.sample_latents(self.merge(params), batch, keys, sampling, on_step)
 
     def decode(self, params: Params, z0: Float[Array, "B T h w C"]) -> Iterator[UInt8[Array, "B T H W 3"]]:
         """Pixels of latents, a few frames at a time where the codec can do so."""
-        return self.of.decode(self.merged(params) if "codec" in params[LORA] else params, z0)
+        return self.base.decode(self.merge(params) if "codec" in params[LORA] else params, z0)
 
 
 def _check(rank: int, alpha: float, paths: tuple[str, ...]) -> None:

@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Any
 
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.entries import IMAGE, MOMENTS, VIDEO
 from jaxmotion.foundation.types import Array, Batch, Params, pixels_to_float
+from jaxmotion.models.codec import MomentsCodec
 
 MEMORY_FIELDS = ("tiles", "clips_at_once", "frames_at_once")
 """Fields of codecs that change no latent, only how much memory is used."""
@@ -33,15 +34,6 @@ class Precompute:
     replaces: tuple[str, ...] = ()
     label: bool = False
     sharded: bool = False
-
-
-@runtime_checkable
-class MomentsCodec(Protocol):
-    """A codec whose latents are normally distributed."""
-
-    def moments(self, params: Params, x: Array) -> Array:
-        """Returns mean and log variance [B t h w 2C] of pixels in [-1, 1]."""
-        ...
 
 
 def latent_moments(codec: MomentsCodec) -> Precompute:

@@ -12,7 +12,7 @@ from jaxmotion.foundation.entries import IMAGE, VIDEO
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.models.codec import Codec
 from jaxmotion.systems.conditioner import Conditioner, keep_rows
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 
 
 def first_frame(batch: Batch) -> UInt8[Array, "B H W 3"]:
@@ -31,6 +31,6 @@ class ReferenceLatent(Conditioner):
     def channels(self, codec: Codec) -> int:
         return codec.latent_channels
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
-        latent = keep_rows(kept, canvas.encode(params, batch[IMAGE][:, None]))
-        return Condition(channels=(repeat(latent, "B 1 h w C -> B T h w C", T=canvas.length),))
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
+        latent = keep_rows(kept, latent_shape.encode(params, batch[IMAGE][:, None]))
+        return Condition(channels=(repeat(latent, "B 1 h w C -> B T h w C", T=latent_shape.frames),))

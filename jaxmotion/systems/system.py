@@ -46,17 +46,17 @@ class System:
     size: tuple[int, int]
 
     @property
-    def captions(self) -> tuple[int, int] | None:
+    def token_spec(self) -> tuple[int, int] | None:
         """(vocabulary, length) of the token ids that it reads; None when it reads no captions."""
         return None
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def optional_entries(self) -> tuple[str, ...]:
         """Entries of a batch that it learns from beside clips and captions, where the data knows them."""
         return ()
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def required_entries(self) -> tuple[str, ...]:
         """Those of the labels without which it learns nothing."""
         return ()
 
@@ -81,7 +81,7 @@ class System:
         """
         return {}
 
-    def at(self, frames: int, size: tuple[int, int]) -> Self:
+    def resized(self, frames: int, size: tuple[int, int]) -> Self:
         """This system for clips of another length and size, which needs the same parameters.
 
         Raises:
@@ -89,7 +89,7 @@ class System:
         """
         if (frames, size) == (self.frames, self.size):
             return self
-        other = self._at(frames, size)
+        other = self._resized(frames, size)
         ours, theirs = (
             {path: leaf.shape for path, leaf in paths(jax.eval_shape(each.build().init, jax.random.key(0))).items()}
             for each in (self, other)
@@ -103,7 +103,7 @@ class System:
             )
         return other
 
-    def _at(self, frames: int, size: tuple[int, int]) -> Self:
+    def _resized(self, frames: int, size: tuple[int, int]) -> Self:
         return dataclasses.replace(self, frames=frames, size=size)  # pyright: ignore
 
     def precomputable(self) -> Mapping[str, Precompute]:
@@ -114,13 +114,13 @@ class System:
         """The task that this config describes."""
         raise NotImplementedError(f"{type(self).__name__} must say what it builds.")
 
-    def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
+    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
         """What must be measured on training clips before the first step, as JSON values; nothing by default.
 
         `clips` is read only if there is something to measure.
         """
         return {}
 
-    def calibrated(self, measured: Mapping[str, Any]) -> Self:
+    def with_calibration(self, measured: Mapping[str, Any]) -> Self:
         """This config with the measured values filled in."""
         return self

@@ -18,7 +18,7 @@ from jaxmotion.models.clip import CLIPText, CLIPTextSizes
 from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.nn.apply import apply
 from jaxmotion.systems.conditioner import Conditioner
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.precompute import Precompute
 
 
@@ -32,10 +32,10 @@ class TextTokens(Conditioner):
     encoder: CLIPTextSizes
 
     @property
-    def captions(self) -> tuple[int, int]:
+    def token_spec(self) -> tuple[int, int]:
         return self.encoder.vocabulary, self.encoder.length
 
-    def init(self, key: Array, canvas: Canvas) -> Params:
+    def init(self, key: Array, latent_shape: LatentShape) -> Params:
         ids = jnp.zeros((1, self.encoder.length), jnp.int32)
         return {"text_encoder": CLIPText(self.encoder).init(key, ids)["params"]}
 
@@ -45,7 +45,7 @@ class TextTokens(Conditioner):
     def tokens(self) -> Mapping[str, int]:
         return {"text": self.encoder.features}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
         text = jnp.where(kept[:, None], batch[TEXT], self.empty)
         hidden = apply(CLIPText(self.encoder), params["text_encoder"], text)
         return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
@@ -70,10 +70,10 @@ class T5Tokens(Conditioner):
     encoder: T5Sizes
 
     @property
-    def captions(self) -> tuple[int, int]:
+    def token_spec(self) -> tuple[int, int]:
         return self.encoder.vocabulary, self.encoder.length
 
-    def init(self, key: Array, canvas: Canvas) -> Params:
+    def init(self, key: Array, latent_shape: LatentShape) -> Params:
         ids = jnp.zeros((1, self.encoder.length), jnp.int32)
         return {"text_encoder": T5Encoder(self.encoder).init(key, ids)["params"]}
 
@@ -83,7 +83,7 @@ class T5Tokens(Conditioner):
     def tokens(self) -> Mapping[str, int]:
         return {"text": self.encoder.features}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
         if TEXT_FEATURES not in batch:
             hidden = self.encode(params, jnp.where(kept[:, None], batch[TEXT], self.empty))
         else:  # precomputed: only the empty caption is encoded here

@@ -22,10 +22,10 @@ from jaxmotion.diffusion.sampler import sample
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.entries import IMAGE, MOMENTS, VIDEO
 from jaxmotion.foundation.types import Array, Batch, Condition, Params, pixels_to_uint8
-from jaxmotion.models.codec import Codec, Streaming
+from jaxmotion.models.codec import Codec, MomentsCodec, Streaming
 from jaxmotion.nn.apply import apply
 from jaxmotion.systems.conditioner import Conditioner
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.system import Table
 
 
@@ -41,14 +41,14 @@ class VideoDiffusion:
     sampled:      whether training draws the latents of a clip as its codec says they spread, or takes their mean.
     """
 
-    canvas: Canvas
+    latent_shape: LatentShape
     conditioners: Mapping[str, Conditioner]
     denoiser: nn.Module
     process: Process
     weighting: Weighting
-    measures: Mapping[str, Callable[[Params, Batch], Array]]
+    measured_entries: Mapping[str, Callable[[Params, Batch], Array]]
     denoiser_sharding: Table
-    sampled: bool = False
+    sample_posterior: bool = False
     dropout: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -64,7 +64,7 @@ class VideoDiffusion:
     @property
     def sharding(self) -> Table:
         """One table for the whole tree: every part's rules under the part's name."""
-        tables = {"denoiser": self.denoiser_sharding, "codec": self.canvas.codec.sharding}
+        tables = {"denoiser": self.denoiser_sharding, "codec": self.latent_shape.codec.sharding}
         for conditioner in self.conditioners.values():
             tables.update(conditioner.sharding())
         return tuple(
@@ -74,17 +74,17 @@ class VideoDiffusion:
     def init(self, key: Array) -> dict[str, Any]:
         """Random parameters: `codec`, `denoiser` and the parts that the conditioners own."""
         codec_key, denoiser_key, condition_key = jax.random.split(key, 3)
-        params: dict[str, Any] = {"codec": self.canvas.codec.init(codec_key)}
+        params: dict[str, Any] = {"codec": self.latent_shape.codec.init(codec_key)}
         for index, (name, conditioner) in enumerate(self.conditioners.items()):
-            parts = conditioner.init(jax.random.fold_in(condition_key, index), self.canvas)
+            parts = conditioner.init(jax.random.fold_in(condition_key, index), self.latent_shape)
             clash = set(parts) & set(params)
             if clash:
                 raise ValueError(f"The conditioner {name!r} brings the part {sorted(clash)} that is already there.")
             params.update(parts)
-        shape = (1, self.canvas.length, self.canvas.height, self.canvas.width)
-        extra = sum(c.channels(self.canvas.codec) for c in self.conditioners.values())
+        shape = (1, self.latent_shape.frames, self.latent_shape.height, self.latent_shape.width)
+        extra = sum(c.channels(self.latent_shape.codec) for c in self.conditioners.values())
         tokens = {
-            name: (c.captions[1] if c.captions else 1, size)
+            name: (c.token_spec[1] if c.token_spec else 1, size)
             for c in self.conditioners.values()
             for name, size in c.tokens().items()
         }
@@ -92,14 +92,16 @@ class VideoDiffusion:
             channels=(jnp.zeros((*shape, extra)),) if extra else (),
             tokens={name: jnp.zeros((1, 1, *shape)) for name, shape in tokens.items()},
         )
-        latents = jnp.zeros((*shape, self.canvas.codec.latent_channels))
+        latents = jnp.zeros((*shape, self.latent_shape.codec.latent_channels))
         params["denoiser"] = self.denoiser.init(denoiser_key, latents, jnp.zeros((1,), jnp.int32), condition)["params"]
         return {part: tree for part, tree in params.items() if tree}
 
     def condition(self, params: Params, batch: Batch, kept: Mapping[str, Bool[Array, " B"]] | None = None) -> Condition:
         """Returns the sum of all conditions of a batch; `kept` has masks by conditioner, all rows by default."""
         kept = {**self._all_kept(batch), **(kept or {})}
-        conditions = (c.condition(params, batch, self.canvas, kept[name]) for name, c in self.conditioners.items())
+        conditions = (
+            c.condition(params, batch, self.latent_shape, kept[name]) for name, c in self.conditioners.items()
+        )
         return sum(conditions, Condition())
 
     def _all_kept(self, batch: Batch) -> dict[str, Bool[Array, " B"]]:
@@ -129,19 +131,19 @@ class VideoDiffusion:
     def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         """Mean weighted denoising error of a batch, and its parts at low and at high noise.
 
-        The clips of a batch may have another length and size than the canvas, as those of buckets do.
+        The clips of a batch may have another length and size than `latent_shape`, as those of buckets do.
         Source: LivePhoto Eq. 2; the target is whatever `process.prediction` names.
         """
-        return dataclasses.replace(self, canvas=self.canvas.of(batch))._loss(params, batch, key)
+        return dataclasses.replace(self, latent_shape=self.latent_shape.for_batch(batch))._loss(params, batch, key)
 
     def _loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         drop_key, time_key, noise_key = jax.random.split(key, 3)
-        measures = {name: measure for name, measure in self.measures.items() if name not in batch}
+        measures = {name: measure for name, measure in self.measured_entries.items() if name not in batch}
         batch = {**batch, **{name: measure(params, batch) for name, measure in measures.items()}}
         for index, conditioner in enumerate(self.conditioners.values()):
             batch = conditioner.augment(batch, jax.random.fold_in(drop_key, index))
-        latent_key = jax.random.fold_in(noise_key, 1) if self.sampled else None
-        z0 = self.canvas.filled(self._latents(params, batch, latent_key)).astype(jnp.float32)
+        latent_key = jax.random.fold_in(noise_key, 1) if self.sample_posterior else None
+        z0 = self.latent_shape.pad(self._latents(params, batch, latent_key)).astype(jnp.float32)
         steps = self.process.schedule.steps
         t = jax.random.randint(time_key, (z0.shape[0],), 0, steps)
         eps = jax.random.normal(noise_key, z0.shape)
@@ -156,15 +158,18 @@ class VideoDiffusion:
         return jnp.mean(losses), parts
 
     def _latents(self, params: Params, batch: Batch, key: Array | None) -> Float[Array, "B t h w C"]:
-        """Those of a batch's clips, which a prepared set has encoded already."""
+        """Returns the latents of a batch's clips, or those that a precomputed set has encoded already."""
         if MOMENTS in batch:
-            return self.canvas.codec.scaled(batch[MOMENTS].astype(jnp.float32), key)  # pyright: ignore
-        return self.canvas.encode(params, batch[VIDEO], key)
+            codec = self.latent_shape.codec
+            if not isinstance(codec, MomentsCodec):
+                raise TypeError(f"The batch has moments of latents; {type(codec).__name__} makes no latents of them.")
+            return codec.sample_moments(batch[MOMENTS].astype(jnp.float32), key)
+        return self.latent_shape.encode(params, batch[VIDEO], key)
 
     def noise(self, keys: Key[Array, " B"]) -> Float[Array, "B T h w C"]:
         """What sampling draws: one key for each clip, so that it does not depend on what else is in the batch."""
-        canvas = self.canvas
-        shape = (canvas.length, canvas.height, canvas.width, canvas.codec.latent_channels)
+        latent_shape = self.latent_shape
+        shape = (latent_shape.frames, latent_shape.height, latent_shape.width, latent_shape.codec.latent_channels)
         return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
 
     def sample(
@@ -180,12 +185,12 @@ class VideoDiffusion:
         `on_step` is called on the host after every step with its number, for a progress bar.
         """
         z0 = self.sample_latents(params, batch, keys, sampling, on_step)
-        return pixels_to_uint8(self.canvas.codec.decode(params.get("codec", {}), z0))
+        return pixels_to_uint8(self.latent_shape.codec.decode(params.get("codec", {}), z0))
 
     def decode(self, params: Params, z0: Float[Array, "B T h w C"]) -> Iterator[UInt8[Array, "B T H W 3"]]:
         """Pixels of latents, a few frames at a time where the codec can do so. Not for use inside `jax.jit`."""
-        codec, mine = self.canvas.codec, params.get("codec", {})
-        stream = codec.stream(mine, z0) if isinstance(codec, Streaming) else [_decoded(codec, mine, z0)]
+        codec, mine = self.latent_shape.codec, params.get("codec", {})
+        stream = codec.stream(mine, z0) if isinstance(codec, Streaming) else [_decode(codec, mine, z0)]
         return map(_uint8, stream)
 
     def sample_latents(
@@ -197,7 +202,7 @@ class VideoDiffusion:
         on_step: Callable[[Any], None] | None = None,
     ) -> Float[Array, "B T h w C"]:
         """The latents of these clips, without copies of the first."""
-        canvas = self.canvas
+        latent_shape = self.latent_shape
         times = sampling.sampler.timesteps(self.process)
         terms = self._terms(params, batch, sampling, times)
 
@@ -205,8 +210,8 @@ class VideoDiffusion:
             return self.predict(params, zt, t, condition)
 
         def inverted() -> Array:
-            latent = canvas.encode(params, batch[IMAGE][:, None]).astype(jnp.float32)
-            still = repeat(latent, "B 1 h w C -> B T h w C", T=canvas.length)
+            latent = latent_shape.encode(params, batch[IMAGE][:, None]).astype(jnp.float32)
+            still = repeat(latent, "B 1 h w C -> B T h w C", T=latent_shape.frames)
             same = {"spacing": sampling.sampler.spacing, "steps_offset": sampling.sampler.steps_offset}
             kept = self._all_kept(batch)
             absent = {name: ~kept[name] for name, c in self.conditioners.items() if c.absent_in_inversion}
@@ -215,7 +220,7 @@ class VideoDiffusion:
 
         start = sampling.initial_noise.start(self.noise(keys), inverted)
         z0 = sample(sampling.sampler, self.process, guide(denoise, terms), start, keys, on_step=on_step)
-        return z0[:, canvas.copies :]
+        return z0[:, latent_shape.pad_frames :]
 
     def _terms(self, params: Params, batch: Batch, sampling: Sampling, times: np.ndarray) -> list[Term]:
         """What guidance combines: first nothing of what is guided, then one condition more in each term.
@@ -225,13 +230,14 @@ class VideoDiffusion:
         """
         kept = self._all_kept(batch)
         asked = {
-            name: each.condition(params, batch, self.canvas, kept[name]) for name, each in self.conditioners.items()
+            name: each.condition(params, batch, self.latent_shape, kept[name])
+            for name, each in self.conditioners.items()
         }
         scales = sampling.scales(self.conditioners)
         told = dict(asked)
         for name in scales:
             conditioner = self.conditioners[name]
-            told[name] = conditioner.condition(params, batch, self.canvas, ~kept[name])
+            told[name] = conditioner.condition(params, batch, self.latent_shape, ~kept[name])
         terms: list[Term] = [(sum(told.values(), Condition()), 1.0)]
         names = list(scales)
         for name, following in zip(names, [*names[1:], None], strict=False):
@@ -243,7 +249,7 @@ class VideoDiffusion:
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _decoded(codec: Codec, params: Params, z: Array) -> Array:
+def _decode(codec: Codec, params: Params, z: Array) -> Array:
     return codec.decode(params, z)
 
 

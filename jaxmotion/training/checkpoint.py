@@ -47,7 +47,7 @@ class Checkpoints:
         _quiet()
         self.directory = Path(directory).absolute()
         self._writing: int | None = None  # the step that may still be on its way to the disk
-        with self._named("The folder of the checkpoints could not be made"):
+        with self._name_errors("The folder of the checkpoints could not be made"):
             self._manager = ocp.CheckpointManager(
                 self.directory / CHECKPOINTS,
                 options=ocp.CheckpointManagerOptions(
@@ -62,7 +62,10 @@ class Checkpoints:
     def save_frozen(self, state: TrainState) -> None:
         """Writes the frozen parameters, which all checkpoints of a run share. Returns when they are on disk."""
         if jax.tree.leaves(state.frozen):
-            with self._named("The frozen parameters could not be written"), ocp.StandardCheckpointer() as checkpointer:
+            with (
+                self._name_errors("The frozen parameters could not be written"),
+                ocp.StandardCheckpointer() as checkpointer,
+            ):
                 checkpointer.save(self.directory / FROZEN, state.frozen, force=True)
 
     def save(self, step: int, state: TrainState, loader: Any) -> None:
@@ -76,7 +79,7 @@ class Checkpoints:
         items["meta"] = ocp.args.JsonSave(meta)
         self.wait()  # the manager would wait too, but an error here is that of the step before
         self._writing = step
-        with self._named(f"The checkpoint of step {step} could not be written"):
+        with self._name_errors(f"The checkpoint of step {step} could not be written"):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def restore(self, step: int, abstract: TrainState, loader: Any) -> TrainState:
@@ -99,12 +102,12 @@ class Checkpoints:
 
     def check(self) -> None:
         """Raises SaveError if a write in the background has failed."""
-        with self._named(f"The checkpoint of step {self._writing} could not be written"):
+        with self._name_errors(f"The checkpoint of step {self._writing} could not be written"):
             self._manager.check_for_errors()
 
     def wait(self) -> None:
         """Returns when everything is on disk. Raises SaveError if a write failed."""
-        with self._named(f"The checkpoint of step {self._writing} could not be written"):
+        with self._name_errors(f"The checkpoint of step {self._writing} could not be written"):
             self._manager.wait_until_finished()
             self._manager.check_for_errors()
 
@@ -114,11 +117,11 @@ class Checkpoints:
 
     def close(self) -> None:
         """Finishes pending writes and stops their threads."""
-        with self._named(f"The checkpoint of step {self._writing} could not be written"):
+        with self._name_errors(f"The checkpoint of step {self._writing} could not be written"):
             self._manager.close()
 
     @contextlib.contextmanager
-    def _named(self, what: str) -> Iterator[None]:
+    def _name_errors(self, what: str) -> Iterator[None]:
         try:
             yield
         except SaveError:
@@ -148,7 +151,7 @@ def latest_step(directory: str | Path) -> int | None:
 def restore_params(
     directory: str | Path,
     step: int | None = None,
-    weights: Literal["ema", "live"] = "ema",
+    weights: Literal["ema", "raw"] = "ema",
     *,
     mesh: Mesh | None = None,
     rules: sharding.Rules = (),
@@ -158,15 +161,15 @@ def restore_params(
     Args:
       directory: the run folder.
       step: which checkpoint; the newest by default.
-      weights: "ema" is the running mean (the live weights if the run kept none), "live" the weights being trained.
+      weights: "raw" are the weights being trained, "ema" their running mean (or themselves if the run kept none).
       mesh, rules: lay the parameters out over a mesh; without them they go to the first device of this process.
 
     Raises:
       CheckpointError: there is no such checkpoint.
     """
     directory = Path(directory).absolute()
-    if weights not in ("ema", "live"):
-        raise ValueError(f"weights is {weights!r}; it can be 'ema' or 'live'.")
+    if weights not in ("ema", "raw"):
+        raise ValueError(f"weights is {weights!r}; it can be 'ema' or 'raw'.")
     newest = latest_step(directory)
     if newest is None:
         raise CheckpointError(f"{directory} holds no complete checkpoint; train first, with --run {directory}.")
@@ -176,10 +179,10 @@ def restore_params(
         raise CheckpointError(f"{directory} holds no checkpoint of step {step}; it holds {', '.join(map(str, steps))}.")
     mean = folder / "ema"
     trained = mean if weights == "ema" and mean.is_dir() else folder / "trained"
-    params = _read(trained, _described(trained, mesh, rules))
+    params = _read(trained, _describe(trained, mesh, rules))
     meta = _meta(folder)
     if meta["frozen"]:
-        params = merge(params, _read(directory / FROZEN, _described(directory / FROZEN, mesh, rules)))
+        params = merge(params, _read(directory / FROZEN, _describe(directory / FROZEN, mesh, rules)))
     for path in meta["empty"]:
         *above, name = path.split("/")
         part = params
@@ -193,7 +196,7 @@ def check_fit(folder: Path, wanted: Any) -> None:
     """Raises CheckpointError, naming paths, unless the arrays in `folder` have the paths and shapes of `wanted`."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; the run folder is not whole.")
-    saved, mine = sharding.paths(_saved(folder)), sharding.paths(wanted)
+    saved, mine = sharding.paths(_saved_shapes(folder)), sharding.paths(wanted)
     lines = [f"  {path} is not in the checkpoint" for path in mine.keys() - saved.keys()]
     lines += [f"  {path} is only in the checkpoint" for path in saved.keys() - mine.keys()]
     lines += [
@@ -241,7 +244,7 @@ class _Position:
 
 
 def _counters(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "skipped": state.skipped, "skipped_in_row": state.skipped_in_row}
+    return {"step": state.step, "skipped": state.skipped, "skipped_in_row": state.consecutive_skipped}
 
 
 def _flat(read: Any, trees: dict[str, Any]) -> dict[str, Any]:
@@ -259,16 +262,16 @@ def _check_processes(folder: Path) -> None:
     )
 
 
-def _saved(folder: Path) -> Any:
+def _saved_shapes(folder: Path) -> Any:
     """Returns shapes and types of the arrays in `folder`, as a tree of dicts."""
     _quiet()
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.metadata(folder).item_metadata.tree
 
 
-def _described(folder: Path, mesh: Mesh | None, rules: sharding.Rules) -> Any:
+def _describe(folder: Path, mesh: Mesh | None, rules: sharding.Rules) -> Any:
     """Returns shapes, types and shardings with which the arrays in `folder` are read."""
-    saved = _saved(folder)
+    saved = _saved_shapes(folder)
     if mesh is None:
         alone = SingleDeviceSharding(jax.local_devices()[0])
         layout = jax.tree.map(lambda _: alone, saved)

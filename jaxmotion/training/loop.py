@@ -64,7 +64,7 @@ def run(
       task: parameters, loss and sharding rules.
       config: settings.
       mesh: the devices; one device is a mesh too.
-      loader: batches of this process's rows (`parallel.sharding.process_share`), repeating for ever, with Grain's
+      loader: batches of this process's rows (`parallel.sharding.process_slice`), repeating for ever, with Grain's
         get_state and set_state so that the position is saved and restored.
       directory: the run folder; see `checkpoint` for what is in it, besides config.json and metrics.jsonl.
       meta: the whole configuration as JSON values. Saved as config.json, and compared when a run continues.
@@ -183,7 +183,7 @@ class _Run:
     def run(self, state: TrainState) -> Result:
         """Trains from `state` to the last step, or until asked to stop."""
         config, start = self.config, int(state.step)
-        self.rows = config.batch_size // sharding.process_share(self.mesh)[1]
+        self.rows = config.batch_size // sharding.process_slice(self.mesh)[1]
         self.saved = start if self.checkpoints.latest() == start else None
         self.log = Log(
             self.directory,
@@ -207,7 +207,7 @@ class _Run:
         batch = self._next(start)
         if batch is None:
             return Result(start, None, int(state.skipped), 0.0, 0.0, stopped=True)
-        update = self._compiled(state, batch)
+        update = self._program_for(state, batch)
         began = self.clock = time.perf_counter()
         first, waited, step = self.compile_seconds, 0.0, start
         for step in range(start + 1, self.config.steps + 1):
@@ -216,7 +216,7 @@ class _Run:
             state, numbers = update(state, batch)
             self._read()
             self.pending = (step, numbers, waited)
-            stopping = self._asked_to_stop(step)
+            stopping = self._should_stop(step)
             if step == self.config.steps or stopping or step % self.config.save_every == 0:
                 self._save(step, state)
             if self.config.sample_every and step % self.config.sample_every == 0 and not stopping:
@@ -229,7 +229,7 @@ class _Run:
                 self._save(step, state)
                 break
             waited = time.perf_counter() - before
-            update = self._compiled(state, batch)
+            update = self._program_for(state, batch)
             self.checkpoints.check()
         self._read()
         seconds = time.perf_counter() - began - (self.compile_seconds - first)
@@ -270,7 +270,7 @@ class _Run:
                 )
         return sharding.distribute(batch, self.mesh)
 
-    def _compiled(self, state: TrainState, batch: Mapping[str, jax.Array]) -> Any:
+    def _program_for(self, state: TrainState, batch: Mapping[str, jax.Array]) -> Any:
         """Returns the training step for batches of this shape, compiled when the first one comes."""
         shapes = tuple((name, array.shape) for name, array in sorted(batch.items()))
         if shapes not in self.updates:
@@ -321,7 +321,7 @@ class _Run:
         self.on_sample(state.params(), step)  # these arrays too are donated to the next update
         self.clock = time.perf_counter()
 
-    def _asked_to_stop(self, step: int) -> bool:
+    def _should_stop(self, step: int) -> bool:
         if jax.process_count() > 1:
             return self.checkpoints.preempted(step)
         return self.stop.signal_name is not None

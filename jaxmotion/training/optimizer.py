@@ -38,11 +38,11 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
         b2=config.betas[1],
         eps=config.eps,
         weight_decay=config.weight_decay,
-        mask=decayed,
+        mask=decay_mask,
     )
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm else adamw
 
 
-def decayed(params: Any) -> Any:
+def decay_mask(params: Any) -> Any:
     """Returns True for each array that weight decay applies to."""
     return jax.tree.map(lambda x: x.ndim >= 2, params)

@@ -26,14 +26,14 @@ class TrainState(flax.struct.PyTreeNode):
 
     step: Array  # int32: steps done, skipped ones included
     skipped: Array  # int32: steps whose loss or gradient was not finite
-    skipped_in_row: Array  # int32: how many of the latest steps were such
+    consecutive_skipped: Array  # int32: how many of the latest steps were such
     trained: Params
     frozen: Params
     ema: Params
     optimizer: Any
 
-    def params(self, weights: Literal["ema", "live"] = "ema") -> Params:
-        """Returns all parameters as one nested dict; the trained ones are their moving average if kept, or live.
+    def params(self, weights: Literal["ema", "raw"] = "ema") -> Params:
+        """Returns all parameters as one nested dict; the trained ones are their moving average if kept, or raw.
 
         The arrays are those of this state. The next update donates their memory, so copy what must outlive it.
         """
@@ -49,7 +49,7 @@ def new_state(
     return TrainState(
         step=jnp.zeros((), jnp.int32),
         skipped=jnp.zeros((), jnp.int32),
-        skipped_in_row=jnp.zeros((), jnp.int32),
+        consecutive_skipped=jnp.zeros((), jnp.int32),
         trained=mine,
         frozen=cast(frozen, dtype),
         ema=mine if ema else {},

@@ -67,7 +67,7 @@ def build_program(task: Task, config: TrainConfig, mesh: Mesh) -> Program:
         update=jax.jit(
             update,
             in_shardings=(layout, sharding.batch_sharding(mesh)),
-            out_shardings=(layout, sharding.replicated(mesh)),
+            out_shardings=(layout, sharding.replicate(mesh)),
             # The new state takes the memory of the old one; otherwise everything would be held twice. A state passed
             # in is gone afterwards: read or copy what is needed before.
             donate_argnums=0,
@@ -117,12 +117,12 @@ def state_shardings(
     abstract: TrainState, transform: optax.GradientTransformation, rules: sharding.Rules, mesh: Mesh | AbstractMesh
 ) -> TrainState:
     """Returns the shardings of the state: gradient moments and moving average live where their parameters live."""
-    everywhere: Any = sharding.replicated(mesh)
+    everywhere: Any = sharding.replicate(mesh)
     trained = sharding.shardings(abstract.trained, rules, mesh)
     return TrainState(
         step=everywhere,
         skipped=everywhere,
-        skipped_in_row=everywhere,
+        consecutive_skipped=everywhere,
         trained=trained,
         frozen=sharding.shardings(abstract.frozen, rules, mesh),
         ema=sharding.shardings(abstract.ema, rules, mesh),
@@ -169,7 +169,7 @@ def gradients(
 
 def micro_batches(batch: Batch, accumulate: int) -> Batch:
     """Reshapes each array [B ...] to [accumulate, B / accumulate, ...] by every accumulate-th row, so rows stay put."""
-    return jax.tree.map(lambda x: sharding.dealt(x, accumulate), batch)
+    return jax.tree.map(lambda x: sharding.interleave_rows(x, accumulate), batch)
 
 
 def apply(
@@ -196,7 +196,7 @@ def apply(
     after = state.replace(
         step=state.step + 1,
         skipped=state.skipped + jnp.where(fine, 0, 1),
-        skipped_in_row=jnp.where(fine, 0, state.skipped_in_row + 1),
+        consecutive_skipped=jnp.where(fine, 0, state.consecutive_skipped + 1),
         trained=keep(trained, state.trained),
         ema=keep(ema, state.ema),
         optimizer=keep(moments, state.optimizer),
@@ -207,7 +207,7 @@ def apply(
         raise ValueError(
             f"The task's loss returns a metric named {sorted(clash)[0]!r}, which the training step itself logs."
         )
-    return after, {**logged, **metrics, "skipped": after.skipped, "skipped_in_row": after.skipped_in_row}
+    return after, {**logged, **metrics, "skipped": after.skipped, "skipped_in_row": after.consecutive_skipped}
 
 
 def ema_decay(config: TrainConfig, done: Array) -> Float[Array, ""]:

@@ -95,10 +95,10 @@ def read(
     problems: list[ConversionError] = []
     foreign = [name for name in checkpoint if not kind.knows(name)]
     for part, rules in tables.items():
-        mine = _taken(part, rules, checkpoint, takes)
+        mine = _tensors_of_part(part, rules, checkpoint, takes)
         try:
-            expected = _expected(kind, part, mine, like, rules)
-            found = parameters(rules, mine, _joined(part, rules, mine, expected, takes))
+            expected = _expected_parameters(kind, part, mine, like, rules)
+            found = parameters(rules, mine, _join(part, rules, mine, expected, takes))
         except ConversionError as error:
             problems.append(error)
         else:
@@ -127,19 +127,19 @@ def write(params: Tensors, tables: Parts) -> dict[str, LazyArray]:
     return tensors
 
 
-def _taken(part: str, rules: Rules, tensors: Checkpoint, takes: str) -> dict[str, LazyArray]:
+def _tensors_of_part(part: str, rules: Rules, tensors: Checkpoint, takes: str) -> dict[str, LazyArray]:
     """Returns the tensors of a part from which a parameter is made whose path matches `takes`."""
     paths = {name: parameter_paths_of(rules, name) or () for name in tensors}
     return {name: tensors[name] for name in tensors if any(re.search(takes, f"{part}/{path}") for path in paths[name])}
 
 
-def _joined(part: str, rules: Rules, tensors: Tensors, expected: Mapping[str, Shaped], takes: str) -> dict[str, Shaped]:
+def _join(part: str, rules: Rules, tensors: Tensors, expected: Mapping[str, Shaped], takes: str) -> dict[str, Shaped]:
     """Returns the expected parameters that match `takes`, and those made from the same tensors as one of them."""
     joint = {path for name in tensors for path in parameter_paths_of(rules, name) or ()}
     return {path: a for path, a in expected.items() if path in joint or re.search(takes, f"{part}/{path}")}
 
 
-def _expected(
+def _expected_parameters(
     kind: Format, part: str, tensors: Tensors, like: Mapping[str, Shaped] | None, rules: Rules
 ) -> dict[str, Shaped]:
     """Returns the parameters, by path below the part, that these tensors must make: of `like`, or of their network."""

@@ -32,7 +32,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.foundation.types import Array, Params
-from jaxmotion.nn.low_rank import DOWN, UP, fresh, merge, pairs, product, stacked
+from jaxmotion.nn.low_rank import DOWN, UP, fresh, is_stacked, merge, pairs, product
 from jaxmotion.weights import formats
 from jaxmotion.weights.diffusers_folder import files_in
 from jaxmotion.weights.formats import LORA_PARTS
@@ -148,7 +148,7 @@ def from_file(
     for path, layers in by_path.items():
         for index, role in enumerate((DOWN, UP)):
             factors = {number: both[index] for number, both in layers.items()}
-            flat[f"{path}/{role}"] = _stack(factors, depths[path]) if stacked(path) else factors[0]
+            flat[f"{path}/{role}"] = _stack(factors, depths[path]) if is_stacked(path) else factors[0]
     return Factors(unflatten_dict(flat, sep="/"), rank, alpha)
 
 
@@ -236,7 +236,7 @@ def refit(factors: Factors, rank: int, alpha: float, key: Array) -> Params:
     flat = {}
     for path, down, up in pairs(fresh(_kernels_of(factors.params), rank, key)):
         old_down, old_up = held[path]
-        layers = (slice(None),) * stacked(path)
+        layers = (slice(None),) * is_stacked(path)
         flat[f"{path}/{DOWN}"] = down.at[..., : factors.rank].set(old_down)
         flat[f"{path}/{UP}"] = up.at[(*layers, slice(factors.rank))].set(left * jnp.asarray(old_up, jnp.float32))
     return unflatten_dict(flat, sep="/")
@@ -252,7 +252,7 @@ def _torch_factors(lora: Params, parts: Sequence[LoRAPart]) -> Iterator[tuple[La
         raise ConversionError(unexpected=sorted(nameless), source="The LoRA")
     for layer in layers:
         down, up = held[layer.path]
-        if stacked(layer.path):
+        if is_stacked(layer.path):
             down, up = down[layer.number], up[layer.number]
         yield layer, *layer.to_torch(down, up)
 
@@ -260,7 +260,7 @@ def _torch_factors(lora: Params, parts: Sequence[LoRAPart]) -> Iterator[tuple[La
 def _kernels_of(lora: Params) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of the kernels that the factors are of, by path."""
     return {
-        path: jax.ShapeDtypeStruct((*down.shape[:-1], *up.shape[2 if stacked(path) else 1 :]), jnp.float32)
+        path: jax.ShapeDtypeStruct((*down.shape[:-1], *up.shape[2 if is_stacked(path) else 1 :]), jnp.float32)
         for path, down, up in pairs(lora)
     }
 

@@ -11,7 +11,7 @@ from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
-from jaxmotion.nn.low_rank import DOWN, UP, sides, stacked
+from jaxmotion.nn.low_rank import DOWN, UP, is_stacked, sides
 from jaxmotion.weights.rules import ConversionError, Rules, paths_with_rules, tensors_of
 
 ALPHA = "alpha"
@@ -129,9 +129,9 @@ def layers_of(shapes: Mapping[str, tuple[int, ...]], parts: Iterable[LoRAPart]) 
     found = []
     for path, shape in shapes.items():
         head, _, rest = path.partition("/")
-        spellings = (_spellings(same, rest, shape, stacked(path)) for same in tables.get(head, {}).values())
+        spellings = (_spellings(same, rest, shape, is_stacked(path)) for same in tables.get(head, {}).values())
         part, named = next((found for found in spellings if found[1]), (None, {}))
-        ours = shape[1:] if stacked(path) else shape
+        ours = shape[1:] if is_stacked(path) else shape
         for number, names in named.items():
             theirs = next(iter(names.values()))
             if part and (len(sides("", ours)[1]) > 1 or math.prod(theirs[2:]) == 1):  # no patches: we flatten windows

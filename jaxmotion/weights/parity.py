@@ -93,7 +93,7 @@ class Report:
             raise VerificationError(f"The export differs from the trained system: {said}. See {path}.")
 
 
-def unverified(parts: Iterable[str], reason: str) -> Report:
+def unverified_report(parts: Iterable[str], reason: str) -> Report:
     """Returns the report when nothing was run."""
     return Report({name: Difference(reason=reason) for name in parts}, versions())
 
@@ -153,7 +153,7 @@ def verify(folder: Path, parts: Iterable[str], check_of: Callable[[Any], ParityC
         import torch
         from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     except ImportError as error:
-        return unverified(parts, f"{error.name} is not installed")
+        return unverified_report(parts, f"{error.name} is not installed")
     pipe: Any = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32, **loading)
     pipe.set_progress_bar_config(disable=True)
     check, found = check_of(pipe), {}

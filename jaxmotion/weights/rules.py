@@ -134,7 +134,7 @@ class Rule:
         return (self.path,) if isinstance(self.path, str) else self.path
 
     @property
-    def stacked(self) -> bool:
+    def is_stacked(self) -> bool:
         """Returns whether the parameters hold many layers on their first axis."""
         return "{stack}" in self.names[0]
 
@@ -256,7 +256,7 @@ def shapes_of(rules: Rules, tensors: Tensors) -> dict[str, tuple[int, ...]]:
             made = rule.transform.to_jax(*(_hollow(tensors[parts[i]]) for i in range(len(parts))))
         except (IndexError, ValueError):  # tensors of other axes than the rule knows
             continue
-        depth = (max(layers) + 1,) if rule.stacked else ()
+        depth = (max(layers) + 1,) if rule.is_stacked else ()
         arrays = made if isinstance(made, tuple) else (made,)
         shapes.update({path: (*depth, *array.shape) for path, array in zip(paths, arrays, strict=True)})
     return shapes
@@ -288,7 +288,7 @@ class _Place:
     def tensors(self, params: Mapping[str, Shaped]) -> dict[str, tuple[int, ...]]:
         """Returns the shapes of the tensors by name."""
         arrays = [_hollow(params[path]) for path in self.paths]
-        if self.rule.stacked:
+        if self.rule.is_stacked:
             arrays = [array[0] for array in arrays]
         shapes = [tuple(tensor.shape) for tensor in self.rule.transform.to_torch(*arrays)]
         return {name: shape for layer in self.layers for name, shape in zip(layer, shapes, strict=True)}
@@ -297,7 +297,7 @@ class _Place:
         """Returns the tensor of this name."""
         layer, part = next((i, layer.index(name)) for i, layer in enumerate(self.layers) if name in layer)
         arrays = [np.asarray(params[path]) for path in self.paths]
-        if self.rule.stacked:
+        if self.rule.is_stacked:
             arrays = [array[layer] for array in arrays]
         return self.rule.transform.to_torch(*arrays)[part]
 
@@ -307,7 +307,7 @@ class _Place:
 
         def make(part: int) -> np.ndarray:
             layers = [self._layer(tensors, names)[part] for names in self.layers]
-            return np.stack(layers) if self.rule.stacked else layers[0]
+            return np.stack(layers) if self.rule.is_stacked else layers[0]
 
         return {
             path: LazyArray(tuple(like[path].shape), dtype, functools.partial(make, part))
@@ -331,7 +331,7 @@ def _places(rules: Rules, params: Mapping[str, Shaped]) -> list[_Place]:
             continue
         rule, numbers = found[0]
         paths = tuple(pattern.format(**numbers) for pattern in rule.paths)
-        depth = range(array.shape[0]) if rule.stacked else (0,)
+        depth = range(array.shape[0]) if rule.is_stacked else (0,)
         layers = tuple(tuple(pattern.format(**numbers, stack=i) for pattern in rule.names) for i in depth)
         places[paths] = _Place(rule, paths, layers)
     lacking = [f"{path}: not among the parameters" for paths in places for path in paths if path not in params]

@@ -148,7 +148,13 @@ def test_they_train_and_the_step_is_compiled_once_for_each(scored, tmp_path, cap
     (path,) = opened.animate(request, tmp_path / "clip.mp4")[:1]
     picture.unlink()
     assert path.is_file()
-    assert opened.at(9, (64, 32)).at_settings(np.zeros((64, 32, 3), np.uint8), "", [{}]).shape == (1, 9, 64, 32, 3)
+    assert opened.resized(9, (64, 32)).generate_grid(np.zeros((64, 32, 3), np.uint8), "", [{}]).shape == (
+        1,
+        9,
+        64,
+        32,
+        3,
+    )
 
 
 @pytest.mark.slow
@@ -186,9 +192,9 @@ def test_a_bucket_that_the_system_cannot_make_is_refused_at_the_start(scored, tm
         train.train(bad, tmp_path / "run")
     full = experiment.load(f"{root}/configs/motionstone.py").system
     with pytest.raises(ValueError, match="learned the places of 480 x 720 px and knows no others"):
-        full.at(49, (720, 480))
+        full.resized(49, (720, 480))
     small = scored.system
-    assert small.at(81, (64, 64)).frames == 81
+    assert small.resized(81, (64, 64)).frames == 81
     photo = experiment.load(f"{root}/configs/quickstart.py:smoke").system
     with pytest.raises(ValueError, match=f"cannot make clips of 24 frames of {photo.size[0]} x {photo.size[1]} px"):
-        photo.at(24, photo.size)
+        photo.resized(24, photo.size)

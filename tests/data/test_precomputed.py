@@ -33,10 +33,10 @@ from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment, precompute
 from jaxmotion.runs.compatibility import check_entries, check_precomputed
-from jaxmotion.systems.motionstone.injection import Score
-from jaxmotion.systems.motionstone.intensity import Estimated, Fixed, Known, OneNumber
+from jaxmotion.systems.motionstone.injection import ScoreEmbedding
+from jaxmotion.systems.motionstone.intensity import ConstantScores, EstimatedScores, ProvidedScores, ScalarScore
 
-METER = Estimated(MotionEstimatorSizes(tadaconv.SMALL))
+METER = EstimatedScores(MotionEstimatorSizes(tadaconv.SMALL))
 CONFIG = SUPPORT / "prepare_config.py"
 SHARD = 4
 
@@ -183,7 +183,12 @@ def test_what_a_kill_leaves_in_a_fresh_folder_is_nobody_elses(tmp_path) -> None:
 
 @pytest.mark.parametrize(
     ("intensity", "listed", "expected"),
-    [(Known(), True, "listed"), (METER, True, "measured"), (METER, False, "measured"), (Fixed(), True, "none")],
+    [
+        (ProvidedScores(), True, "listed"),
+        (METER, True, "measured"),
+        (METER, False, "measured"),
+        (ConstantScores(), True, "none"),
+    ],
 )
 def test_scores_are_those_that_the_system_trains_on(asked, monkeypatch, intensity, listed, expected) -> None:
     """A measuring system measures whatever a list says, as it does in training."""
@@ -226,9 +231,9 @@ def test_data_that_a_system_cannot_learn_from_is_refused(asked) -> None:
     def check(intensity, labels, entries=(VIDEO, FPS), requested=()):
         data = Clips("clips", frames=5, size=(32, 32))
         conditioners = asked.system.conditioners
-        if isinstance(intensity, OneNumber):
+        if isinstance(intensity, ScalarScore):
             told = {name: each for name, each in conditioners.items() if name not in (OBJECT, CAMERA)}
-            conditioners = {**told, INTENSITY: Score(INTENSITY, "all", 16)}
+            conditioners = {**told, INTENSITY: ScoreEmbedding(INTENSITY, "all", 16)}
         system = dataclasses.replace(asked.system, intensity=intensity, conditioners=conditioners, dropout={})
         source = SimpleNamespace(optional_entries=labels, entries=entries, requested_entries=requested)
         check_entries(dataclasses.replace(asked, system=system, data=data), source)
@@ -236,18 +241,18 @@ def test_data_that_a_system_cannot_learn_from_is_refused(asked) -> None:
     kept = (MOMENTS, IMAGE, TEXT_FEATURES, OBJECT, CAMERA, FPS)
     both = (OBJECT, CAMERA)
     without = (MOMENTS, IMAGE, TEXT_FEATURES, FPS)
-    check(Known(), both)
+    check(ProvidedScores(), both)
     check(METER, ())
     check(METER, both, kept)
-    check(Fixed(), (), without)
+    check(ConstantScores(), (), without)
     with pytest.raises(
         ValueError, match=r"learns from the object and camera of its clips, and the data does not.*data\.scores"
     ):
-        check(Known(), ())
+        check(ProvidedScores(), ())
     with pytest.raises(ValueError, match=r"brings the object and camera of its clips, .* would not read them"):
         check(METER, both, requested=both)
     with pytest.raises(ValueError, match="measures the intensity of clips on their frames, which a prepared set"):
-        check(OneNumber("ssim"), both, kept)
+        check(ScalarScore("ssim"), both, kept)
     with pytest.raises(
         ValueError, match=r"measures the camera and object .* was not prepared for a system that measures"
     ):

@@ -50,7 +50,7 @@ def test_records_are_printed_as_lines():
     sink.add(LONG)
     assert [json.loads(line) for line in stream.getvalue().splitlines()] == [RECORD, LONG]
     assert "é" in stream.getvalue()
-    assert sink.known(RECORD["hash"]) == []
+    assert sink.records_of(RECORD["hash"]) == []
 
 
 def test_a_record_is_on_the_disk_when_it_is_added(tmp_path):
@@ -59,8 +59,8 @@ def test_a_record_is_on_the_disk_when_it_is_added(tmp_path):
     assert json.loads(file.path.read_text()) == RECORD
     newer = {**RECORD, "object": 4.0}
     file.add(newer)
-    assert file.known("00ff") == [newer, RECORD]
-    assert file.known("none") == []
+    assert file.records_of("00ff") == [newer, RECORD]
+    assert file.records_of("none") == []
     file.close()
     assert [json.loads(line) for line in file.path.read_text().splitlines()] == [newer]
 
@@ -121,11 +121,11 @@ def test_parquet_is_continued_from_its_lines_or_from_itself(tmp_path):
     assert lines.exists()
     assert not path.exists()
     with open_sink(path, None, []) as (sink, _):
-        assert sink.known("00ff") == [RECORD]
+        assert sink.records_of("00ff") == [RECORD]
         sink.add(LONG)
     assert not lines.exists()
     with open_sink(path, None, []) as (sink, _):
-        assert sink.known("11ff") == [LONG]
+        assert sink.records_of("11ff") == [LONG]
     assert read_parquet(path) == [RECORD, LONG]
 
 

@@ -21,7 +21,7 @@ def test_latents_have_the_promised_size_and_frames_do_not_see_each_other(codec):
     params = codec.init(jax.random.key(0))
     encode = jax.jit(codec.encode)
     z = encode(params, X)
-    assert z.shape == (2, 3, 16 // codec.factor, 24 // codec.factor, codec.latent_channels)
+    assert z.shape == (2, 3, 16 // codec.spatial_compression, 24 // codec.spatial_compression, codec.latent_channels)
     assert jax.eval_shape(codec.decode, params, z).shape == X.shape
     changed = encode(params, X.at[:, 1].multiply(0.5)) != z
     np.testing.assert_array_equal(changed.any((0, 2, 3, 4)), [False, True, False])
@@ -71,7 +71,9 @@ def test_a_few_frames_at_once_give_the_same(frames_at_once):
 
 @pytest.mark.parametrize("codec", CODECS)
 def test_wrong_sizes_are_refused(codec):
-    with pytest.raises(ValueError, match=f"Frames are 15 px high; the codec needs a multiple of {codec.factor}"):
+    with pytest.raises(
+        ValueError, match=f"Frames are 15 px high; the codec needs a multiple of {codec.spatial_compression}"
+    ):
         codec.encode({}, X[:, :, :15])
     with pytest.raises(ValueError, match=r"a codec needs \[B T H W 3\]"):
         codec.encode({}, X[0])

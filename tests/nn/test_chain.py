@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxmotion.nn.chain import Chain, Context, Stack, rematerialised
+from jaxmotion.nn.chain import Chain, Context, Stack, rematerialise
 from jaxmotion.nn.linear import Linear
 
 CONTEXT = Context(time=jnp.zeros((2, 4)), tokens={})
@@ -43,7 +43,7 @@ def test_an_inserted_layer_renames_nothing_and_may_change_nothing():
 @pytest.mark.parametrize("remat", ["none", "full", "dots"])
 def test_layers_are_applied_in_the_order_given(remat):
     """Also where Flax transforms the chain, which sorts the keys of dicts."""
-    chain = rematerialised(Chain, remat)({"z": lambda name: lambda x, c: 2 * x, "a": lambda name: lambda x, c: x + 1})
+    chain = rematerialise(Chain, remat)({"z": lambda name: lambda x, c: 2 * x, "a": lambda name: lambda x, c: x + 1})
     np.testing.assert_array_equal(chain.apply({}, X, CONTEXT), 2 * X + 1)
 
 
@@ -69,4 +69,4 @@ def test_a_stack_is_its_layers_one_after_another(remat):
 
 def test_unknown_remat_policies_are_refused():
     with pytest.raises(ValueError, match='"half"; known are'):
-        rematerialised(Add, "half")
+        rematerialise(Add, "half")

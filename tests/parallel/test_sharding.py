@@ -15,7 +15,7 @@ from jaxmotion.parallel.sharding import (
     distribute,
     place,
     placements,
-    process_share,
+    process_slice,
     shardings,
 )
 
@@ -84,7 +84,7 @@ def shares(mesh, count, monkeypatch):
     found = []
     for process in range(count):
         monkeypatch.setattr(jax, "process_index", lambda process=process: process)
-        found.append(process_share(mesh))
+        found.append(process_slice(mesh))
     return found
 
 
@@ -101,7 +101,7 @@ def test_processes_that_share_rows_load_the_same(monkeypatch):
 def test_processes_with_overlapping_rows_are_refused():
     mesh = mesh_of(np.asarray([0, 0, 1, 0, 1, 1]).reshape(3, 1, 1, 2))
     with pytest.raises(ValueError, match="overlapping or unequal"):
-        process_share(mesh)
+        process_slice(mesh)
 
 
 def test_a_distributed_batch_is_the_batch():

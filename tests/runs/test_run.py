@@ -82,7 +82,7 @@ def test_a_run_killed_twice_ends_as_one_never_interrupted(root: Path, trained: P
         process.communicate()
     code, out = said(root, "train", *command)
     assert code == 0, out
-    for weights in ("live", "ema"):
+    for weights in ("raw", "ema"):
         whole, again = restore_params(trained, weights=weights), restore_params(directory, weights=weights)
         assert jax.tree.structure(whole) == jax.tree.structure(again)
         for one, other in zip(jax.tree.leaves(whole), jax.tree.leaves(again), strict=True):
@@ -121,7 +121,7 @@ def test_sampling_writes_a_grid_of_levels(root: Path, trained: Path, photo: Path
 
 
 def test_the_same_seed_gives_the_same_clip_and_live_weights_another(trained: Path, photo: Path) -> None:
-    ema, live = (run.open_run(trained, weights) for weights in ("ema", "live"))
+    ema, live = (run.open_run(trained, weights) for weights in ("ema", "raw"))
     picture = np.asarray(Image.open(photo).resize((16, 16)))[None]
     first, again = (ema.generate(picture, ["x"], [{"level": 5}], seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)

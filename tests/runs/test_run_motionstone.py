@@ -45,7 +45,7 @@ def test_every_combination_of_scores_is_a_clip_of_a_grid(trained: Path, photo: P
     sampling = guided.resolve_sampling(opened.experiment.sampling)
     assert dict(sampling.guidance_scales) == {"object": 2.0, "camera": 3.0}
     with pytest.raises(ValueError, match="no control level; it has object, camera"):
-        opened.entries([{"level": 5}])
+        opened.control_entries([{"level": 5}])
 
 
 def test_a_run_is_opened_in_the_type_that_it_computes_in(trained: Path, tmp_path: Path) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import json
 from functools import partial
 from pathlib import Path
 
@@ -37,7 +36,7 @@ from jaxmotion.systems import pretrained
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
-from jaxmotion.systems.livephoto.reweighting import Reweighted
+from jaxmotion.systems.livephoto.reweighting import ReweightedText
 from jaxmotion.systems.lora import PretrainedLoRA
 from jaxmotion.systems.pretrained import Pretrained, PretrainedSource
 from jaxmotion.systems.reference import ReferenceLatent
@@ -97,7 +96,7 @@ def experiment(public) -> Experiment:
                 "frame": FrameMap(),
                 "level": LevelMap(edges=tuple(np.linspace(0.1, 0.9, 9).tolist())),
                 "content": ContentTokens(CONTENT, features=32),
-                "text": Reweighted(TextTokens(TEXT), heads=2),
+                "text": ReweightedText(TextTokens(TEXT), heads=2),
             },
             frames=FRAMES,
             size=size,
@@ -180,7 +179,7 @@ def test_training_starts_from_them_and_goes_on_without_them(experiment, tmp_path
     folder = tmp_path / "run"
     result = train.train(experiment, folder)
     assert result.step == 1
-    opened = run.open_run(folder, "live")
+    opened = run.open_run(folder, "raw")
     found = paths(opened.params)
     for path, array in initial.starting_weights(experiment, experiment.system.build()).items():
         moved = np.abs(np.asarray(found[path]) - np.asarray(array)).max()
@@ -202,7 +201,7 @@ def test_a_run_is_a_source_too(experiment, tmp_path):
     train.train(experiment, folder)
     again = dataclasses.replace(experiment, pretrained={"run": PretrainedRun(str(folder), "raw")})
     arrays = initial.starting_weights(again, again.system.build())
-    saved = paths(run.open_run(folder, "live").params)
+    saved = paths(run.open_run(folder, "raw").params)
     assert arrays.keys() == saved.keys()
     assert all(np.array_equal(arrays[path], saved[path]) for path in saved)
 
@@ -303,13 +302,3 @@ def test_an_earlier_configuration_starts_from_the_same(root):
     assert opened.pretrained == expected
     assert next(iter(opened.pretrained)) == "run"
     assert to_json(from_json(to_json(opened))) == to_json(opened)
-
-
-def test_shipped_configurations_of_the_first_version_continue(root):
-    """What is saved of them then, and brought up to date, is what they save now."""
-    frozen = root / "tests" / "runs" / "frozen"
-    assert list(frozen.glob("*.json"))
-    for file in frozen.glob("*.json"):
-        config, name = file.stem.split(".")
-        before = json.loads(file.read_text())
-        assert to_json(from_json(before)) == to_json(load(f"{root}/configs/{config}.py:{name}")), file.stem

@@ -31,7 +31,7 @@ from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
-from jaxmotion.systems.livephoto.reweighting import Reweighted
+from jaxmotion.systems.livephoto.reweighting import ReweightedText
 from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.video.images import load_photo
@@ -45,7 +45,7 @@ ALL: dict[str, Conditioner] = {
     "frame": FrameMap(),
     "level": LevelMap(edges=EDGES, scale=0.5),
     "content": ContentTokens(dataclasses.replace(dinov2.TINY, image_size=24, registers=2), features=40),
-    "text": Reweighted(TextTokens(clip.TINY), layers=2, heads=4),
+    "text": ReweightedText(TextTokens(clip.TINY), layers=2, heads=4),
 }
 FOUR_CHANNELS = LivePhoto(
     unet=UNetSizes(features=(32, 64), blocks_per_stage=1, attention_stages=(True, False), heads=4, groups=8),
@@ -91,7 +91,7 @@ class Case:
 
         def frames(params: Any) -> jax.Array:
             z0 = model.sample_latents(params, batch, self.keys, self.sampling)
-            return jnp.clip(model.canvas.codec.decode(params.get("codec", {}), z0) / 2 + 0.5, 0, 1)
+            return jnp.clip(model.latent_shape.codec.decode(params.get("codec", {}), z0) / 2 + 0.5, 0, 1)
 
         return np.asarray(jax.jit(frames)(self.params))
 

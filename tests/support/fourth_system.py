@@ -26,7 +26,7 @@ from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.systems.conditioner import Conditioner, keep_rows
 from jaxmotion.systems.control import Control
 from jaxmotion.systems.export import SAFETENSORS, Export
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.precompute import precompute_latents
 from jaxmotion.systems.reference import ReferenceLatent, first_frame
 from jaxmotion.systems.system import System
@@ -63,10 +63,12 @@ class DriftMap(Conditioner):
     def channels(self, codec):
         return 2
 
-    def condition(self, params, batch, canvas, kept):
+    def condition(self, params, batch, latent_shape, kept):
         drift = keep_rows(kept, jnp.asarray(batch[DRIFT], jnp.float32))[:, None, None, None]
         return Condition(
-            channels=(jnp.broadcast_to(drift, (len(kept), canvas.length, canvas.height, canvas.width, 2)),)
+            channels=(
+                jnp.broadcast_to(drift, (len(kept), latent_shape.frames, latent_shape.height, latent_shape.width, 2)),
+            )
         )
 
 
@@ -84,11 +86,11 @@ class CosineCodec(SpaceToDepth):
         mean = self.encode(params, x)
         return jnp.concatenate([mean, jnp.full_like(mean, -30.0)], axis=-1)
 
-    def scaled(self, moments, key=None):
+    def sample_moments(self, moments, key=None):
         return jnp.split(moments, 2, axis=-1)[0]
 
 
-CODEC, MEASURES = CosineCodec(factor=4), {IMAGE: lambda params, batch: first_frame(batch)}
+CODEC, MEASURES = CosineCodec(spatial_compression=4), {IMAGE: lambda params, batch: first_frame(batch)}
 PLACES = ((r".*", P()),)
 
 
@@ -101,9 +103,11 @@ class Drifter(System):
     labels = needs = (DRIFT,)
 
     def build(self):
-        canvas = Canvas(CODEC, self.frames, *(side // 4 for side in self.size))
+        latent_shape = LatentShape(CODEC, self.frames, *(side // 4 for side in self.size))
         parts = {"reference": ReferenceLatent(), DRIFT: DriftMap()}
-        return VideoDiffusion(canvas, parts, Denoiser(), Process(), Uniform(), MEASURES, PLACES, dropout={DRIFT: 0.1})
+        return VideoDiffusion(
+            latent_shape, parts, Denoiser(), Process(), Uniform(), MEASURES, PLACES, dropout={DRIFT: 0.1}
+        )
 
     def precomputable(self):
         return precompute_latents(CODEC, {}, MEASURES)

@@ -10,7 +10,7 @@ from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoXSizes
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.systems.motionstone.injection import FirstFrame, Score
+from jaxmotion.systems.motionstone.injection import FirstFrame, ScoreEmbedding
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.training.config import TrainConfig
@@ -36,8 +36,8 @@ full = Experiment(
         {
             "image": FirstFrame(),
             "text": T5Tokens(t5.TINY),
-            "object": Score("object", "first_half", 16),
-            "camera": Score("camera", "second_half", 16),
+            "object": ScoreEmbedding("object", "first_half", 16),
+            "camera": ScoreEmbedding("camera", "second_half", 16),
         },
         frames=FRAMES,
         size=SIZE,

@@ -17,7 +17,7 @@ def main():
     jax.distributed.initialize(f"127.0.0.1:{port}", num_processes=2, process_id=index)
 
     from jaxmotion.parallel.mesh import MeshSizes, make_mesh
-    from jaxmotion.parallel.sharding import of_first_process, process_share
+    from jaxmotion.parallel.sharding import broadcast_from_first, process_slice
     from jaxmotion.training import loop
     from tests.support import toy
 
@@ -27,11 +27,11 @@ def main():
         if step == term and index == 0:
             os.kill(os.getpid(), signal.SIGTERM)
 
-    edges = of_first_process({"edges": [0.5 + index] * (3 + index)})
+    edges = broadcast_from_first({"edges": [0.5 + index] * (3 + index)})
     assert edges == {"edges": [0.5, 0.5, 0.5]}, edges
-    assert of_first_process(index or None) is None
+    assert broadcast_from_first(index or None) is None
     mesh = make_mesh(MeshSizes(data=2, fsdp=2))
-    index_of_rows, count = process_share(mesh)
+    index_of_rows, count = process_slice(mesh)
     config = toy.settings(steps=steps, save_every=100, sample_every=1)
     data = toy.loader(rows=8 // count, share=(index_of_rows, count))
     task = toy.Toy(noise=0.0)

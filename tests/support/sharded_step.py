@@ -36,7 +36,7 @@ def livephoto():
     tiny = experiment.load(f"{ROOT}/configs/livephoto.py:tiny")
     unet = dataclasses.replace(tiny.system.unet, features=(32,), attention_stages=(True,), heads=4, groups=2)
     system = dataclasses.replace(tiny.system, unet=unet, frames=4)
-    system = system.calibrated({"level_edges": np.linspace(0.1, 0.7, 9).tolist()})
+    system = system.with_calibration({"level_edges": np.linspace(0.1, 0.7, 9).tolist()})
     return system.build(), dataclasses.replace(tiny.train, batch_size=8)
 
 

@@ -18,7 +18,7 @@ from jaxmotion.models import clip
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
 from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.livephoto.intensity import LevelMap, bin_edges, level_of, ssim_intensity
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.video_diffusion import VideoDiffusion
@@ -33,12 +33,12 @@ def load(root: Path, name: str) -> experiment.Experiment:
 @pytest.fixture(scope="module")
 def tiny(root: Path) -> VideoDiffusion:
     """The tiny LivePhoto with level edges."""
-    return load(root, "tiny").system.calibrated({"level_edges": EDGES}).build()
+    return load(root, "tiny").system.with_calibration({"level_edges": EDGES}).build()
 
 
 def latents(model: VideoDiffusion) -> tuple[int, ...]:
-    canvas = model.canvas
-    return canvas.length, canvas.height, canvas.width, canvas.codec.latent_channels
+    latent_shape = model.latent_shape
+    return latent_shape.frames, latent_shape.height, latent_shape.width, latent_shape.codec.latent_channels
 
 
 @pytest.fixture(scope="module")
@@ -50,7 +50,7 @@ def params(tiny: VideoDiffusion) -> dict:
 def batch(tiny: VideoDiffusion) -> dict:
     rng = np.random.default_rng(0)
     return {
-        VIDEO: jnp.asarray(rng.integers(0, 256, (2, tiny.canvas.length, 32, 32, 3), np.uint8)),
+        VIDEO: jnp.asarray(rng.integers(0, 256, (2, tiny.latent_shape.frames, 32, 32, 3), np.uint8)),
         IMAGE: jnp.asarray(rng.integers(0, 256, (2, 32, 32, 3), np.uint8)),
         TEXT: jnp.asarray([[1022, 5, 6, 7] + [1023] * 12, [1022, 9] + [1023] * 14], jnp.int32),
         LEVEL: jnp.asarray([1, 10], jnp.int32),
@@ -59,8 +59,8 @@ def batch(tiny: VideoDiffusion) -> dict:
 
 def test_channels_stand_in_the_order_reference_frame_level(tiny: VideoDiffusion, params: dict, batch: dict) -> None:
     channels = jnp.concatenate(tiny.condition(params, batch).channels, axis=-1)
-    latent = tiny.canvas.encode(params, batch[IMAGE][:, None])
-    np.testing.assert_array_equal(channels[..., :-2], np.repeat(latent, tiny.canvas.length, axis=1))
+    latent = tiny.latent_shape.encode(params, batch[IMAGE][:, None])
+    np.testing.assert_array_equal(channels[..., :-2], np.repeat(latent, tiny.latent_shape.frames, axis=1))
     ramp = np.arange(8) / 7  # n / (F - 1)
     np.testing.assert_allclose(channels[0, :, 3, 5, -2], ramp, rtol=1e-6)
     scale = tiny.conditioners["level"].scale
@@ -135,11 +135,11 @@ def test_fresh_text_weights_are_one_half_and_trained_ones_differ_by_frame(
     tiny: VideoDiffusion, params: dict, batch: dict
 ) -> None:
     reweighted, kept = tiny.conditioners["text"], jnp.ones(len(batch[TEXT]), bool)
-    plain = reweighted.of.condition(params, batch, tiny.canvas, kept).tokens["text"]
-    fresh = reweighted.condition(params, batch, tiny.canvas, kept).tokens["text"]
+    plain = reweighted.base.condition(params, batch, tiny.latent_shape, kept).tokens["text"]
+    fresh = reweighted.condition(params, batch, tiny.latent_shape, kept).tokens["text"]
     np.testing.assert_allclose(fresh, np.broadcast_to(0.5 * plain, fresh.shape), rtol=1e-6)
     noisy = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape), params["reweighting"])
-    weights = reweighted._network(tiny.canvas).apply({"params": noisy}, plain[:, 0])
+    weights = reweighted._network(tiny.latent_shape).apply({"params": noisy}, plain[:, 0])
     assert 0.0 < float(weights.min()) < float(weights.max()) < 1.0
     assert float(jnp.abs(weights[:, 0] - weights[:, 7]).max()) > 1e-3
 
@@ -148,9 +148,9 @@ def test_dropped_text_is_the_empty_caption(tiny, params, batch) -> None:
     empty = {**batch, TEXT: jnp.full_like(batch[TEXT], clip.TINY.end_token).at[:, 0].set(clip.TINY.start_token)}
     kept = jnp.arange(len(batch[TEXT])) > 0
     text = tiny.conditioners["text"]
-    (found,) = text.condition(params, batch, tiny.canvas, kept).tokens.values()
-    (said,) = text.condition(params, batch, tiny.canvas, jnp.ones_like(kept)).tokens.values()
-    (nothing,) = text.condition(params, empty, tiny.canvas, jnp.ones_like(kept)).tokens.values()
+    (found,) = text.condition(params, batch, tiny.latent_shape, kept).tokens.values()
+    (said,) = text.condition(params, batch, tiny.latent_shape, jnp.ones_like(kept)).tokens.values()
+    (nothing,) = text.condition(params, empty, tiny.latent_shape, jnp.ones_like(kept)).tokens.values()
     np.testing.assert_array_equal(found[0], nothing[0])
     np.testing.assert_array_equal(found[1:], said[1:])
 
@@ -165,9 +165,9 @@ def test_prior_inversion_is_the_printed_interpolation() -> None:
 
 def test_the_loss_reads_the_level_of_the_clip_itself(tiny: VideoDiffusion, batch: dict) -> None:
     still = jnp.repeat(batch[VIDEO][:, :1], 8, axis=1)
-    assert np.asarray(tiny.measures[LEVEL]({}, {VIDEO: still})).tolist() == [1, 1]
-    assert np.asarray(tiny.measures[LEVEL]({}, batch)).tolist() == [10, 10]
-    np.testing.assert_array_equal(tiny.measures[IMAGE]({}, batch), batch[VIDEO][:, 0])
+    assert np.asarray(tiny.measured_entries[LEVEL]({}, {VIDEO: still})).tolist() == [1, 1]
+    assert np.asarray(tiny.measured_entries[LEVEL]({}, batch)).tolist() == [10, 10]
+    np.testing.assert_array_equal(tiny.measured_entries[IMAGE]({}, batch), batch[VIDEO][:, 0])
 
 
 def test_a_clip_does_not_depend_on_its_neighbours_in_the_batch(
@@ -252,5 +252,5 @@ def test_tokens_of_the_same_name_cannot_be_brought_twice() -> None:
 
 
 def test_canvas_needs_no_weights_for_a_codec_without_any(tiny: VideoDiffusion, batch: dict) -> None:
-    canvas: Canvas = tiny.canvas
-    assert canvas.encode({}, batch[VIDEO]).shape == (2, *latents(tiny))
+    latent_shape: LatentShape = tiny.latent_shape
+    assert latent_shape.encode({}, batch[VIDEO]).shape == (2, *latents(tiny))

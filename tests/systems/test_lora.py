@@ -18,11 +18,11 @@ from jax.sharding import PartitionSpec as P
 from jaxmotion.foundation.entries import TEXT, VIDEO
 from jaxmotion.nn.convolution import Conv
 from jaxmotion.nn.linear import Linear
-from jaxmotion.nn.low_rank import LORA, chosen, fresh, merge, product, sides
+from jaxmotion.nn.low_rank import LORA, choose_kernels, fresh, merge, product, sides
 from jaxmotion.parallel.mesh import MeshSizes, make_abstract_mesh, make_mesh
 from jaxmotion.parallel.sharding import paths, place, placements
 from jaxmotion.runs import experiment
-from jaxmotion.systems.lora import ATTENTION, Adapted, AdaptedDiffusion, LoRA
+from jaxmotion.systems.lora import ATTENTION, LoRA, LoRADiffusion, LoRATask
 from jaxmotion.training.optimizer import optimizer
 from jaxmotion.training.state import new_state
 from jaxmotion.training.step import build_program
@@ -38,7 +38,7 @@ def small(root: Path) -> experiment.Experiment:
     parts = {name: part for name, part in tiny.system.conditioners.items() if name != "content"}
     system = dataclasses.replace(tiny.system, unet=unet, conditioners=parts, frames=4)
     lora = LoRA(
-        system.calibrated({"level_edges": EDGES}),
+        system.with_calibration({"level_edges": EDGES}),
         rank=4,
         alpha=6.0,
         paths=(*ATTENTION, r"/mlp/linear_in/kernel$", r"resnet/conv_in/kernel$"),
@@ -48,12 +48,12 @@ def small(root: Path) -> experiment.Experiment:
 
 
 @pytest.fixture(scope="module")
-def task(small: experiment.Experiment) -> Adapted:
+def task(small: experiment.Experiment) -> LoRATask:
     return small.system.build()
 
 
 @pytest.fixture(scope="module")
-def params(task: Adapted) -> dict:
+def params(task: LoRATask) -> dict:
     """A base in which nothing is hidden behind zeros, as a trained one, and a fresh LoRA."""
     rng = np.random.default_rng(0)
 
@@ -63,9 +63,9 @@ def params(task: Adapted) -> dict:
             return values / np.prod(leaf.shape[:-1]) ** 0.5
         return float(path.endswith("/scale")) + 0.1 * values
 
-    shapes = paths(jax.eval_shape(task.of.init, jax.random.key(0)))
+    shapes = paths(jax.eval_shape(task.base.init, jax.random.key(0)))
     base = unflatten_dict({path: jnp.asarray(random(path, leaf)) for path, leaf in shapes.items()}, sep="/")
-    return {**base, LORA: fresh(chosen(base, task.paths), task.rank, jax.random.key(0))}
+    return {**base, LORA: fresh(choose_kernels(base, task.paths), task.rank, jax.random.key(0))}
 
 
 def base_of(params: dict) -> dict:
@@ -85,17 +85,17 @@ def assert_same(first: dict, second: dict) -> None:
         np.testing.assert_array_equal(leaf, other[path], path)
 
 
-def test_a_fresh_lora_changes_nothing(task: Adapted, params: dict) -> None:
+def test_a_fresh_lora_changes_nothing(task: LoRATask, params: dict) -> None:
     """The weights that the loss and the sampler get are the base's own, to the bit."""
-    assert_same(task.merged(params), base_of(params))
+    assert_same(task.merge(params), base_of(params))
     for path, leaf in paths(params[LORA]).items():
         assert bool(jnp.any(leaf)) == path.endswith("/down")
 
 
-def test_only_the_chosen_kernels_change_and_none_at_scale_zero(task: Adapted, params: dict) -> None:
+def test_only_the_chosen_kernels_change_and_none_at_scale_zero(task: LoRATask, params: dict) -> None:
     adapted = noisy(params)
-    assert_same(task.merged(adapted, scale=0.0), base_of(params))
-    before, after = paths(params), paths(task.merged(adapted))
+    assert_same(task.merge(adapted, scale=0.0), base_of(params))
+    before, after = paths(params), paths(task.merge(adapted))
     changed = {path for path in after if not np.array_equal(before[path], after[path])}
     assert changed == {path.rpartition("/")[0] for path in paths(params[LORA])}
     wanted = re.compile("|".join(task.paths))
@@ -157,7 +157,7 @@ def batch() -> dict:
 
 
 def test_training_moves_the_factors_alone_and_the_loss_falls(
-    small: experiment.Experiment, task: Adapted, params: dict, batch: dict
+    small: experiment.Experiment, task: LoRATask, params: dict, batch: dict
 ) -> None:
     """The base has no gradient, no optimiser state and no running mean, and keeps its bits."""
     with jax.set_mesh(make_mesh()):
@@ -177,14 +177,14 @@ def test_training_moves_the_factors_alone_and_the_loss_falls(
     assert np.mean(losses[-10:]) < 0.9 * np.mean(losses[:3]), losses  # each step has noise of its own
 
 
-def test_the_table_lays_factors_as_their_kernels(task: Adapted, params: dict) -> None:
+def test_the_table_lays_factors_as_their_kernels(task: LoRATask, params: dict) -> None:
     """The rank is whole, the other axes are split as the kernel's; the base lies as it would alone."""
     mesh = make_abstract_mesh(MeshSizes(data=1, fsdp=2, tensor=2), 4)
     shapes = jax.eval_shape(lambda: params)
     found = placements(shapes, task.sharding, mesh)
     split = 0
     for path, leaf in paths({part: tree for part, tree in shapes.items() if part != LORA}).items():
-        alone = place(path, leaf.shape, task.of.sharding, mesh)
+        alone = place(path, leaf.shape, task.base.sharding, mesh)
         assert alone is not None
         assert found[path] == alone
         if f"{LORA}/{path}/down" in found:
@@ -197,13 +197,13 @@ def test_the_table_lays_factors_as_their_kernels(task: Adapted, params: dict) ->
 
 
 def test_a_lora_is_a_system_like_the_one_it_is_of(small: experiment.Experiment) -> None:
-    lora, of = small.system, small.system.of
-    assert (lora.frames, lora.size, lora.captions) == (of.frames, of.size, of.captions)
-    bare = dataclasses.replace(lora, of=dataclasses.replace(of, conditioners=_without_edges(of.conditioners)))
+    lora, base = small.system, small.system.base
+    assert (lora.frames, lora.size, lora.token_spec) == (base.frames, base.size, base.token_spec)
+    bare = dataclasses.replace(lora, base=dataclasses.replace(base, conditioners=_without_edges(base.conditioners)))
     clips = [np.random.default_rng(i).integers(0, 1 + 25 * i, (1, 4, 32, 32, 3)).astype(np.uint8) for i in range(1, 11)]
-    measured = bare.calibrate(iter(clips * 2))
-    assert bare.calibrated(measured).of.level.edges == tuple(measured["level_edges"])
-    assert isinstance(lora.build(), AdaptedDiffusion)
+    measured = bare.measure_calibration(iter(clips * 2))
+    assert bare.with_calibration(measured).base.level.edges == tuple(measured["level_edges"])
+    assert isinstance(lora.build(), LoRADiffusion)
 
 
 def _without_edges(conditioners: dict) -> dict:
@@ -213,9 +213,9 @@ def _without_edges(conditioners: dict) -> dict:
 
 def test_an_experiment_with_a_lora_comes_back_from_json_and_takes_overrides(small: experiment.Experiment) -> None:
     assert experiment.from_json(json.loads(json.dumps(experiment.to_json(small)))) == small
-    asked = ["--system.rank", "2", "--system.of.unet.expansion", "3", "--system.paths", "query/kernel$"]
+    asked = ["--system.rank", "2", "--system.base.unet.expansion", "3", "--system.paths", "query/kernel$"]
     changed = experiment.override(small, asked, "test", "")
-    assert (changed.system.rank, changed.system.of.unet.expansion) == (2, 3)
+    assert (changed.system.rank, changed.system.base.unet.expansion) == (2, 3)
     assert changed.system.paths == ("query/kernel$",)
 
 
@@ -233,12 +233,12 @@ class Plain:
 
 
 def test_any_task_can_be_adapted() -> None:
-    task = Adapted(Plain(), 1, 2.0, ("^net/kernel$",))
+    task = LoRATask(Plain(), 1, 2.0, ("^net/kernel$",))
     params = task.init(jax.random.key(0))
     assert_same(base_of(params), Plain().init(jax.random.key(0)))  # it starts as it would alone
     params = noisy(params)
     assert not hasattr(task, "sample")
-    assert task.merged(params)["codec"] == {}
+    assert task.merge(params)["codec"] == {}
     x = jnp.ones((1, 2))
     pair = params[LORA]["net"]["kernel"]
     want = Plain().loss(params, {"x": x}, None)[0] + 2.0 * jnp.sum(x @ pair["down"] @ pair["up"])
@@ -256,10 +256,10 @@ def test_what_makes_no_sense_is_refused() -> None:
             LoRA(None, *settings)
     key = jax.random.key(0)
     with pytest.raises(ValueError, match=r"'\^nothing' matches no kernel. Kernels look like: net/kernel"):
-        Adapted(Plain(), 1, 1.0, ("^nothing",)).init(key)
+        LoRATask(Plain(), 1, 1.0, ("^nothing",)).init(key)
     with pytest.raises(ValueError, match="rank 4 is larger than both sides of 'net/kernel', 2 and 3"):
-        Adapted(Plain(), 4, 1.0, ("kernel",)).init(key)
-    twice = Adapted(Adapted(Plain(), 1, 1.0, ("kernel",)), 1, 1.0, ("kernel",))
+        LoRATask(Plain(), 4, 1.0, ("kernel",)).init(key)
+    twice = LoRATask(LoRATask(Plain(), 1, 1.0, ("kernel",)), 1, 1.0, ("kernel",))
     with pytest.raises(ValueError, match="has LoRA factors already"):
         twice.init(key)
     pair = {"down": jnp.zeros((2, 1)), "up": jnp.zeros((1, 3))}

@@ -20,9 +20,9 @@ from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment
-from jaxmotion.systems.latent_shape import Canvas
-from jaxmotion.systems.motionstone.injection import IMAGE_NOISE, FirstFrame, Score
-from jaxmotion.systems.motionstone.intensity import Fixed, Known, OneNumber
+from jaxmotion.systems.latent_shape import LatentShape
+from jaxmotion.systems.motionstone.injection import IMAGE_NOISE, FirstFrame, ScoreEmbedding
+from jaxmotion.systems.motionstone.intensity import ConstantScores, ProvidedScores, ScalarScore
 
 
 @pytest.fixture(scope="module")
@@ -54,7 +54,7 @@ def params(model):
 @pytest.fixture
 def batch(system, model):
     rng = np.random.default_rng(0)
-    video = rng.integers(0, 256, (2, model.canvas.length, *system.size, 3), np.uint8)
+    video = rng.integers(0, 256, (2, model.latent_shape.frames, *system.size, 3), np.uint8)
     return {
         VIDEO: video,
         IMAGE: video[:, 0],
@@ -76,7 +76,9 @@ def test_a_fresh_one_is_cogvideox(model, params, batch):
     """Bit for bit, whatever the scores: their last layers are zero."""
     condition = model.condition(params, batch)
     assert len(condition.vectors) == 2
-    zt = jax.random.normal(jax.random.key(2), (2, model.canvas.length, model.canvas.height, model.canvas.width, 48))
+    zt = jax.random.normal(
+        jax.random.key(2), (2, model.latent_shape.frames, model.latent_shape.height, model.latent_shape.width, 48)
+    )
     t = jnp.array([999, 10])
     plain = Condition(condition.channels, condition.tokens)
     predict = jax.jit(model.predict)
@@ -100,7 +102,7 @@ def test_each_score_has_its_half_of_the_time_embedding(model, params, batch):
 def test_a_dropped_score_adds_nothing(model, params, batch):
     changed = stirred(params, "object_score")
     score = model.conditioners["object"]
-    (vectors,) = score.condition(changed, batch, model.canvas, jnp.array([True, False])).vectors
+    (vectors,) = score.condition(changed, batch, model.latent_shape, jnp.array([True, False])).vectors
     assert np.abs(vectors[0]).max() > 0.01
     np.testing.assert_array_equal(vectors[1], 0)
 
@@ -108,14 +110,14 @@ def test_a_dropped_score_adds_nothing(model, params, batch):
 def test_an_unknown_score_adds_nothing(model, params, batch):
     changed = stirred(params, "object_score")
     unknown = {**batch, OBJECT: np.array([3.0, np.nan], np.float32)}
-    (vectors,) = model.conditioners["object"].condition(changed, unknown, model.canvas, jnp.ones(2, bool)).vectors
+    (vectors,) = model.conditioners["object"].condition(changed, unknown, model.latent_shape, jnp.ones(2, bool)).vectors
     assert np.abs(vectors[0]).max() > 0.01
     np.testing.assert_array_equal(vectors[1], 0)
 
 
 def test_the_picture_is_the_first_latent_and_the_rest_is_zero(model, params, batch):
     channels = model.condition(params, batch).channels[0]
-    first = model.canvas.encode(params, batch[VIDEO][:, :1])
+    first = model.latent_shape.encode(params, batch[VIDEO][:, :1])
     np.testing.assert_array_equal(channels[:, :1], first)
     np.testing.assert_array_equal(channels[:, 1:], 0)
 
@@ -125,14 +127,16 @@ def test_copies_of_the_first_latent_fill_a_clip_up():
     codec = CausalCodec(Autoencoder3DSizes(4, (4, 4, 4, 4), blocks_per_stage=1, groups=2))
     params = {"codec": codec.init(jax.random.key(0))}
     video = np.random.default_rng(0).integers(0, 256, (1, 9, 8, 8, 3), np.uint8)
-    canvas = Canvas(codec, codec.latent_frames(9), 1, 1, multiple=2)
-    assert (canvas.length, canvas.copies) == (4, 1)
-    assert canvas.of({VIDEO: video[:, :5]}) == dataclasses.replace(canvas, latents=2)
-    assert canvas.of({VIDEO: video[:, :5]}).copies == 0
-    z = canvas.encode(params, video)
-    np.testing.assert_array_equal(canvas.filled(z), jnp.concatenate([z[:, :1], z], axis=1))
-    (channels,) = FirstFrame(rescale=2.0).condition(params, {IMAGE: video[:, 0]}, canvas, jnp.ones(1, bool)).channels
-    picture = 2 * canvas.encode(params, video[:, :1])
+    latent_shape = LatentShape(codec, codec.num_latent_frames(9), 1, 1, frame_multiple=2)
+    assert (latent_shape.frames, latent_shape.pad_frames) == (4, 1)
+    assert latent_shape.for_batch({VIDEO: video[:, :5]}) == dataclasses.replace(latent_shape, latents=2)
+    assert latent_shape.for_batch({VIDEO: video[:, :5]}).pad_frames == 0
+    z = latent_shape.encode(params, video)
+    np.testing.assert_array_equal(latent_shape.pad(z), jnp.concatenate([z[:, :1], z], axis=1))
+    (channels,) = (
+        FirstFrame(rescale=2.0).condition(params, {IMAGE: video[:, 0]}, latent_shape, jnp.ones(1, bool)).channels
+    )
+    picture = 2 * latent_shape.encode(params, video[:, :1])
     np.testing.assert_allclose(channels, jnp.pad(picture, ((0, 0), (0, 3), *[(0, 0)] * 3)), rtol=1e-6)
 
 
@@ -146,7 +150,7 @@ def test_training_sees_noisy_pictures(model):
 
 def test_a_dropped_picture_is_zeros(model, params, batch):
     kept = jnp.array([True, False])
-    (channels,) = model.conditioners["image"].condition(params, batch, model.canvas, kept).channels
+    (channels,) = model.conditioners["image"].condition(params, batch, model.latent_shape, kept).channels
     assert np.abs(channels[0]).max() > 0
     np.testing.assert_array_equal(channels[1], 0)
 
@@ -196,28 +200,32 @@ def test_the_dynamic_scale_is_that_of_the_time():
 
 
 def test_scores_may_be_fixed_or_a_single_number(system, model, batch):
-    fixed = dataclasses.replace(system, intensity=Fixed(5.0, 3.0)).build()
+    fixed = dataclasses.replace(system, intensity=ConstantScores(5.0, 3.0)).build()
     seen = fixed.conditioners["intensity"].augment(batch, jax.random.key(0))
     assert np.asarray(seen[OBJECT]).tolist() == [5.0, 5.0]
     assert np.asarray(seen[CAMERA]).tolist() == [3.0, 3.0]
-    one = Score(INTENSITY, "all", system.transformer.time_features)
+    one = ScoreEmbedding(INTENSITY, "all", system.transformer.time_features)
     kept = {name: each for name, each in system.conditioners.items() if name not in (OBJECT, CAMERA)}
     for kind in ("ssim", "feature_difference"):
-        single = dataclasses.replace(system, conditioners={**kept, "score": one}, intensity=OneNumber(kind), dropout={})
+        single = dataclasses.replace(
+            system, conditioners={**kept, "score": one}, intensity=ScalarScore(kind), dropout={}
+        )
         assert set(single.controls) == {INTENSITY}
         rng = np.random.default_rng(0)
-        still = np.repeat(rng.integers(0, 256, (1, 1, *system.size, 3), np.uint8), model.canvas.length, axis=1)
+        still = np.repeat(rng.integers(0, 256, (1, 1, *system.size, 3), np.uint8), model.latent_shape.frames, axis=1)
         clips = [np.concatenate([still, batch[VIDEO][:1]])]
         with pytest.raises(ValueError, match="call calibrate"):
-            single.build().measures[INTENSITY]({}, {VIDEO: clips[0]})
-        done = single.calibrated(single.calibrate(clips))
-        assert done.calibrate(clips) == {}
-        np.testing.assert_allclose(done.build().measures[INTENSITY]({}, {VIDEO: clips[0]}), [1.0, 10.0], atol=1e-3)
+            single.build().measured_entries[INTENSITY]({}, {VIDEO: clips[0]})
+        done = single.with_calibration(single.measure_calibration(clips))
+        assert done.measure_calibration(clips) == {}
+        np.testing.assert_allclose(
+            done.build().measured_entries[INTENSITY]({}, {VIDEO: clips[0]}), [1.0, 10.0], atol=1e-3
+        )
 
 
 def test_what_does_not_fit_is_said(system):
-    with pytest.raises(ValueError, match="told 'object', but OneNumber knows only intensity"):
-        dataclasses.replace(system, intensity=OneNumber("ssim"))
+    with pytest.raises(ValueError, match="told 'object', but ScalarScore knows only intensity"):
+        dataclasses.replace(system, intensity=ScalarScore("ssim"))
     narrow = dataclasses.replace(system, transformer=dataclasses.replace(system.transformer, in_channels=48))
     with pytest.raises(ValueError, match="in_channels to 96 and out_channels to 48"):
         narrow.build()
@@ -235,13 +243,13 @@ def test_what_does_not_fit_is_said(system):
     with pytest.raises(ValueError, match="24 x 32 px; this transformer takes at most 24 x 24"):
         large.build()
     with pytest.raises(ValueError, match="come without 'object'"):
-        Score(OBJECT).condition({}, {}, None, jnp.ones(2, bool))
+        ScoreEmbedding(OBJECT).condition({}, {}, None, jnp.ones(2, bool))
 
 
 def test_data_with_known_motion_brings_the_scores(system):
     source = SyntheticClips(frames=2, size=(16, 16)).open()
-    assert set(system.labels) <= set(source.optional_entries)
-    assert system.intensity == Known()
+    assert set(system.optional_entries) <= set(source.optional_entries)
+    assert system.intensity == ProvidedScores()
     assert 1 <= source.example(0)[OBJECT] <= 10
 
 
@@ -258,6 +266,6 @@ def test_the_published_size(configs):
     assert counts["text_encoder"] == 4_762_310_656
     assert counts["codec"] == 215_583_907
     assert counts["object_score"] == counts["camera_score"] == 2 * (256 * 256 + 256)
-    assert full.build().canvas.length == 13
+    assert full.build().latent_shape.frames == 13
     newer = experiment.load(f"{configs}:v1_5").system.build()
-    assert (newer.canvas.length, newer.canvas.copies) == (22, 1)
+    assert (newer.latent_shape.frames, newer.latent_shape.pad_frames) == (22, 1)

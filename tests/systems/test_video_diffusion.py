@@ -19,7 +19,7 @@ from jaxmotion.foundation.types import Batch, Condition, Params
 from jaxmotion.models.codec import Codec
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.systems.conditioner import Conditioner, keep_rows, separate_dropout
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 
 
@@ -30,9 +30,9 @@ class Brightness(Conditioner):
     def channels(self, codec: Codec) -> int:
         return 1
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
         mean = keep_rows(kept, jnp.mean(jnp.asarray(batch[IMAGE], jnp.float32), axis=(1, 2, 3)))
-        shape = (len(mean), canvas.length, canvas.height, canvas.width, 1)
+        shape = (len(mean), latent_shape.frames, latent_shape.height, latent_shape.width, 1)
         return Condition(channels=(jnp.broadcast_to(mean[:, None, None, None, None], shape),))
 
 
@@ -48,12 +48,12 @@ class Denoiser(nn.Module):
 def model(**dropout: float) -> VideoDiffusion:
     """Two conditioners that read the same entry."""
     return VideoDiffusion(
-        canvas=Canvas(SpaceToDepth(factor=4), 2, 1, 1),
+        latent_shape=LatentShape(SpaceToDepth(spatial_compression=4), 2, 1, 1),
         conditioners={"first": Brightness(), "second": Brightness()},
         denoiser=Denoiser(),
         process=Process(),
         weighting=Uniform(),
-        measures={},
+        measured_entries={},
         denoiser_sharding=(),
         dropout=dropout,
     )

@@ -49,12 +49,12 @@ def test_what_is_saved_is_the_state_when_save_was_called(saved, step):
 def test_params_for_use_are_the_running_mean_or_the_live_ones_with_all_parts(saved):
     directory, copies, _ = saved
     state = copies[2][0]
-    for weights, trained in (("ema", state.ema), ("live", state.trained)):
+    for weights, trained in (("ema", state.ema), ("raw", state.trained)):
         params = restore_params(directory, weights=weights)
         assert params["codec"] == {}
         assert_same({name: params[name] for name in trained}, trained)
         assert_same(params["encoder"], state.frozen["encoder"])
-    assert_same(restore_params(directory, step=1, weights="live")["head"], copies[1][0].trained["head"])
+    assert_same(restore_params(directory, step=1, weights="raw")["head"], copies[1][0].trained["head"])
 
 
 def test_params_can_be_laid_out_over_a_mesh(saved):
@@ -68,7 +68,7 @@ def test_asking_for_what_is_not_there_says_what_is(saved, tmp_path):
         restore_params(tmp_path)
     with pytest.raises(CheckpointError, match="no checkpoint of step 7; it holds 1, 2"):
         restore_params(saved[0], step=7)
-    with pytest.raises(ValueError, match="'ema' or 'live'"):
+    with pytest.raises(ValueError, match="'ema' or 'raw'"):
         restore_params(saved[0], weights="best")
     assert latest_step(tmp_path / "nowhere") is None
 

@@ -36,7 +36,7 @@ def test_kill_points(tmp_path):
     assert start(killed, "between checkpoints") == reached
     assert start(killed, "in checkpoint") == reached
     assert start(killed, "never") == 14
-    for weights in ("live", "ema"):
+    for weights in ("raw", "ema"):
         pair = (restore_params(whole, weights=weights), restore_params(killed, weights=weights))
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), *pair)
     rows = [[json.loads(line) for line in (d / "metrics.jsonl").read_text().splitlines()] for d in (whole, killed)]

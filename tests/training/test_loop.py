@@ -29,7 +29,7 @@ def rows(directory):
 
 
 def assert_same_weights(first, second):
-    for weights in ("ema", "live"):
+    for weights in ("ema", "raw"):
         pair = (restore_params(first, weights=weights), restore_params(second, weights=weights))
         jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b)), *pair)
 
@@ -63,7 +63,7 @@ def test_samples_get_the_running_mean_and_all_parts(whole):
     directory, _, seen = whole
     assert [(step, codec) for step, codec, _ in seen] == [(6, {}), (12, {})]
     np.testing.assert_array_equal(seen[1][2], restore_params(directory, weights="ema")["head"]["kernel"])
-    assert not np.array_equal(seen[1][2], restore_params(directory, weights="live")["head"]["kernel"])
+    assert not np.array_equal(seen[1][2], restore_params(directory, weights="raw")["head"]["kernel"])
 
 
 def test_a_run_in_two_parts_is_the_run_in_one(whole, tmp_path):
@@ -165,7 +165,7 @@ def test_a_full_disk_ends_the_run_with_one_message_and_loses_nothing(tmp_path, f
 def test_the_loop_needs_no_running_mean_and_no_samples(tmp_path):
     config = settings(ema_decay=0.0, steps=2, sample_every=1)
     assert train(config, tmp_path).step == 2
-    live, mean = restore_params(tmp_path, weights="live"), restore_params(tmp_path, weights="ema")
+    live, mean = restore_params(tmp_path, weights="raw"), restore_params(tmp_path, weights="ema")
     np.testing.assert_array_equal(live["head"]["kernel"], mean["head"]["kernel"])
 
 

@@ -66,7 +66,7 @@ def test_each_change_is_named_with_both_values(run_folder):
 
 
 def test_what_may_change_can_be_widened(run_folder):
-    check_continues(run_folder, changed(codec__factor=4), may_change=(r"^codec/",))
+    check_continues(run_folder, changed(codec__spatial_compression=4), may_change=(r"^codec/",))
 
 
 def test_before_the_first_checkpoint_anything_goes(run_folder):

@@ -94,10 +94,10 @@ def test_a_step_that_is_not_finite_changes_only_the_counters():
     after = copied(state)
     for name in ("trained", "frozen", "ema", "optimizer"):
         assert_same(getattr(before, name), getattr(after, name))
-    assert (after.step, after.skipped, after.skipped_in_row) == (2, 1, 1)
+    assert (after.step, after.skipped, after.consecutive_skipped) == (2, 1, 1)
     assert not np.isfinite(metrics["loss"])
     state, _ = program.update(state, batch())
-    assert (int(state.step), int(state.skipped), int(state.skipped_in_row)) == (3, 1, 0)
+    assert (int(state.step), int(state.skipped), int(state.consecutive_skipped)) == (3, 1, 0)
     assert not np.array_equal(before.trained["body"]["kernel"], state.trained["body"]["kernel"])
 
 

@@ -27,7 +27,7 @@ from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.motionstone import export as motionstone
 from jaxmotion.systems.motionstone import export_check as motionstone_report
 from jaxmotion.systems.motionstone.export import export_motionstone, flat_parameters, pipeline_of, score_vector
-from jaxmotion.systems.motionstone.injection import FirstFrame, Score
+from jaxmotion.systems.motionstone.injection import FirstFrame, ScoreEmbedding
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.systems.pretrained import backbone, text_encoder, vae
 from jaxmotion.systems.text import T5Tokens as T5Condition
@@ -70,8 +70,8 @@ def system_of(sizes, frames, **image) -> MotionStone:
         {
             "image": FirstFrame(**image),
             "text": T5Condition(TEXTS),
-            "object": Score("object", "first_half", 24),
-            "camera": Score("camera", "second_half", 24),
+            "object": ScoreEmbedding("object", "first_half", 24),
+            "camera": ScoreEmbedding("camera", "second_half", 24),
         },
         frames=frames,
         size=(32, 48),
@@ -149,7 +149,7 @@ def theirs(trained, batch, folder, sampling, **more):
         max_sequence_length=TEXTS.length,
         **more,
     ).frames
-    return rearrange(latents.numpy(), "B T C h w -> B T h w C")[:, model.canvas.copies :], pipe
+    return rearrange(latents.numpy(), "B T C h w -> B T h w C")[:, model.latent_shape.pad_frames :], pipe
 
 
 def export(trained, folder, sampling, tokens=None, **kwargs):

@@ -19,7 +19,7 @@ from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes
 from jaxmotion.models.stable_diffusion import FULL, stable_diffusion_unet
 from jaxmotion.models.unet import UNetSizes
-from jaxmotion.nn.low_rank import chosen, fresh, merge, pairs, product
+from jaxmotion.nn.low_rank import choose_kernels, fresh, merge, pairs, product
 from jaxmotion.weights.formats import LORA_PARTS
 from jaxmotion.weights.lora import METADATA, Factors, from_file, layout, merge_into, refit, to_kohya, to_peft
 from jaxmotion.weights.lora_names import layers_of
@@ -154,7 +154,7 @@ def params(like: Params) -> dict:
 
 def random_factors(like: Params, paths=EVERYTHING, rank: int = RANK, dtype=np.float32) -> dict:
     """Factors that are zero nowhere."""
-    start = fresh(chosen(like, paths), rank, jax.random.key(0))
+    start = fresh(choose_kernels(like, paths), rank, jax.random.key(0))
     rng = np.random.default_rng(1)
     return jax.tree.map(lambda x: (rng.normal(size=x.shape) / x.shape[0] ** 0.5).astype(dtype), start)
 

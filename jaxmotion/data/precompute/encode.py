@@ -61,20 +61,20 @@ class Encoder:
         return self.system.precomputable()
 
     @property
-    def listed(self) -> list[str]:
+    def listed_labels(self) -> list[str]:
         """Labels that the system takes from the data."""
-        return [name for name in self.system.labels if name in self.source.optional_entries]
+        return [name for name in self.system.optional_entries if name in self.source.optional_entries]
 
     @property
     def labels(self) -> list[str]:
         """Labels of a record: those from the data, then those that the system computes."""
-        return [*self.listed, *(name for name, each in self.entries.items() if each.label)]
+        return [*self.listed_labels, *(name for name, each in self.entries.items() if each.label)]
 
     @property
-    def kept(self) -> list[str]:
+    def stored_entries(self) -> list[str]:
         """Entries of a clip that are stored as they are; all but the rate, which a whole set has in common."""
         replaced = {FPS, *self.entries, *(name for each in self.entries.values() for name in each.replaces)}
-        return [*(name for name in self.source.entries if name not in replaced), *self.listed]
+        return [*(name for name in self.source.entries if name not in replaced), *self.listed_labels]
 
     def settings(self) -> dict[str, Any]:
         """Returns what decides a record beside the clip and the weights, as JSON values."""
@@ -126,10 +126,10 @@ class Encoder:
         batch = self._collate([examples[row] for row in rows])
         if at_once % sharding.batch_shards(mesh) == 0:
             batch = sharding.distribute(batch, mesh)
-        computed = jax.device_get(self._compiled(params, batch))
+        computed = jax.device_get(self._program(params, batch))
         records = []
         for row, example in enumerate(examples):
-            values: dict[str, Value] = {name: np.asarray(example[name]) for name in self.kept}
+            values: dict[str, Value] = {name: np.asarray(example[name]) for name in self.stored_entries}
             values |= {name: self._to_dtype(array[row]) for name, array in computed.items()}
             records.append({**values, **{text: example[text] for text in self.source.texts.values()}})
         return records
@@ -143,7 +143,7 @@ class Encoder:
         return Collate(self.source.entries, self.source.texts, self.tokenize)
 
     @functools.cached_property
-    def _compiled(self) -> Any:
+    def _program(self) -> Any:
         return jax.jit(self.run)
 
     def _to_dtype(self, value: np.ndarray) -> np.ndarray:

@@ -21,7 +21,7 @@ from jaxmotion.foundation.types import Array, Batch, Condition, Params, pixels_t
 from jaxmotion.models.dinov2 import DINOv2, DINOv2Sizes, normalise
 from jaxmotion.nn.apply import apply
 from jaxmotion.systems.conditioner import Conditioner, keep_rows
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 
 
 @register()
@@ -37,7 +37,7 @@ class ContentTokens(Conditioner):
     features: int
     """Width of the tokens that the cross-attention layers read."""
 
-    def init(self, key: Array, canvas: Canvas) -> Params:
+    def init(self, key: Array, latent_shape: LatentShape) -> Params:
         encoder_key, linear_key = jax.random.split(key)
         size = self.encoder.image_size
         pixels = jnp.zeros((1, size, size, 3))
@@ -52,7 +52,7 @@ class ContentTokens(Conditioner):
     def tokens(self) -> Mapping[str, int]:
         return {"content": self.features}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
         images, size = pixels_to_float(batch[IMAGE]), self.encoder.image_size
         images = jax.image.resize(images, (images.shape[0], size, size, 3), "bicubic", antialias=True)
         weights = params["content_encoder"]

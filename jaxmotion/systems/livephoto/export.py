@@ -16,7 +16,7 @@ from jaxmotion.systems.livephoto.export_comfy import export_comfy
 from jaxmotion.systems.livephoto.export_parts import adapter_of, flat_parameters, pipeline_of
 from jaxmotion.systems.livephoto.model_card import adapter_card, pipeline_card
 from jaxmotion.weights.diffusers_folder import files_in, write_json
-from jaxmotion.weights.parity import unverified
+from jaxmotion.weights.parity import unverified_report
 
 if TYPE_CHECKING:
     from jaxmotion.systems.livephoto.livephoto import LivePhoto
@@ -57,7 +57,7 @@ def export_diffusers(
         if verify:
             found = report.verify(folder, system, params, sampling)
         else:
-            found = unverified(report.parts_of(system), "it was not asked for")
+            found = unverified_report(report.parts_of(system), "it was not asked for")
         write_json(folder / REPORT, found.to_json())
         (folder / CARD).write_text(pipeline_card(system, sampling, meta, found))
     found.check(destination / REPORT)

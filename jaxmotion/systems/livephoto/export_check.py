@@ -23,7 +23,7 @@ from jaxmotion.nn.apply import apply
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.export_parts import ingredients, unet_sizes
 from jaxmotion.systems.livephoto.prior import PriorInversion
-from jaxmotion.systems.livephoto.reweighting import Reweighted, TextReweighting
+from jaxmotion.systems.livephoto.reweighting import ReweightedText, TextReweighting
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 from jaxmotion.weights.parity import Outputs, ParityCheck, Report
@@ -46,7 +46,7 @@ def verify(folder: Path, system: LivePhoto, params: Params, sampling: Sampling) 
 def parts_of(system: LivePhoto) -> list[str]:
     """What there is to verify, in the order of a clip's making."""
     found = ingredients(system)
-    reweighting = ["text_reweighting"] if Reweighted in found else []
+    reweighting = ["text_reweighting"] if ReweightedText in found else []
     content = ["content_encoder", "content_layers"] if ContentTokens in found else []
     return ["text_encoder", *reweighting, "vae_encode", *content, "unet", "scheduler", "vae_decode", "pipeline"]
 
@@ -56,7 +56,7 @@ class _Parity(ParityCheck):
 
     def __init__(self, system: LivePhoto, params: Params, sampling: Sampling, pipe: Any):
         super().__init__(params, pipe)
-        side = system.codec.factor * system.unet.stride
+        side = system.codec.spatial_compression * system.unet.stride
         self.system = dataclasses.replace(system, size=(side, side))
         self.model: VideoDiffusion = self.system.build()
         self.sampling = sampling
@@ -106,7 +106,7 @@ class _Parity(ParityCheck):
 
     def text_reweighting(self) -> Outputs:
         """Random embeddings, weighted."""
-        sizes, reweighted = self.found[TextTokens].encoder, self.found[Reweighted]
+        sizes, reweighted = self.found[TextTokens].encoder, self.found[ReweightedText]
         text = self.normal(2, sizes.length, sizes.features)
         network = TextReweighting(self.system.frames, reweighted.layers, reweighted.heads)
         weights = jax.jit(network.apply)({"params": self.params("reweighting")["reweighting"]}, text)
@@ -156,7 +156,7 @@ class _Parity(ParityCheck):
 
         def frames(params: Params) -> jax.Array:
             z0 = self.model.sample_latents(params, batch, keys, sampling)
-            return jnp.clip(self.model.canvas.codec.decode(params.get("codec", {}), z0) / 2 + 0.5, 0, 1)
+            return jnp.clip(self.model.latent_shape.codec.decode(params.get("codec", {}), z0) / 2 + 0.5, 0, 1)
 
         theirs = self.pipe(
             photo,
@@ -187,8 +187,10 @@ class _Parity(ParityCheck):
         return _channels_first(ours), theirs
 
     def _latents(self) -> jax.Array:
-        canvas = self.model.canvas
-        return self.normal(2, canvas.length, canvas.height, canvas.width, canvas.codec.latent_channels)
+        latent_shape = self.model.latent_shape
+        return self.normal(
+            2, latent_shape.frames, latent_shape.height, latent_shape.width, latent_shape.codec.latent_channels
+        )
 
 
 def _channels_first(clips: Any) -> Any:

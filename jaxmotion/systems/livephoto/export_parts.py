@@ -23,7 +23,7 @@ from jaxmotion.systems.livephoto import export_rules as rules
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
 from jaxmotion.systems.livephoto.prior import PriorInversion
-from jaxmotion.systems.livephoto.reweighting import Reweighted
+from jaxmotion.systems.livephoto.reweighting import ReweightedText
 from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.weights.checkpoint_format import with_widened_input
@@ -48,7 +48,7 @@ if TYPE_CHECKING:
 CODE = Path(__file__).parent / "pytorch"
 """Folder of PyTorch files that ship with exports of this system."""
 _CHANNELS = {ReferenceLatent: "reference", FrameMap: "frame", LevelMap: "level"}
-_TOKENS = (ContentTokens, TextTokens, Reweighted)
+_TOKENS = (ContentTokens, TextTokens, ReweightedText)
 
 
 def pipeline_of(system: LivePhoto, params: Tensors, sampling: Sampling, tokenizer: ExportableTokenizer) -> Pipeline:
@@ -73,12 +73,12 @@ def pipeline_of(system: LivePhoto, params: Tensors, sampling: Sampling, tokenize
         "vae": _codec(system, params),
         "tokenizer": tokenizer.export(),
         "text_encoder": Component(
-            "transformers", "CLIPTextModel", clip_text_config(text), tensors=taken(clip_text, params)
+            "transformers", "CLIPTextModel", clip_text_config(text), tensors=tensors_with_rules(clip_text, params)
         ),
         "scheduler": _scheduler(system, sampling),
     }
-    if Reweighted in found:
-        components["text_reweighting"] = _reweighting(system, found[Reweighted], text.features, params)
+    if ReweightedText in found:
+        components["text_reweighting"] = _reweighting(system, found[ReweightedText], text.features, params)
     if ContentTokens in found:
         components |= _content(system, found[ContentTokens], params)
     spare = set(params) - {path for table in tables(system) for path in paths_with_rules(table, params)}
@@ -91,7 +91,7 @@ def tables(system: LivePhoto) -> list[Rules]:
     """The rules of all components; together they name every parameter once."""
     found = ingredients(system)
     codec = [under("", "codec/", AUTOENCODER)] if isinstance(system.codec, KLCodec) else []
-    reweighting = [rules.TEXT_REWEIGHTING] if Reweighted in found else []
+    reweighting = [rules.TEXT_REWEIGHTING] if ReweightedText in found else []
     content = [rules.CONTENT_LAYERS, _dinov2(found[ContentTokens])] if ContentTokens in found else []
     return [_unet(system), under("", "text_encoder/", CLIP_TEXT), *codec, *reweighting, *content]
 
@@ -139,7 +139,7 @@ def unet_sizes(system: LivePhoto) -> UNetSizes:
 
 def unet_config(system: LivePhoto) -> dict[str, Any]:
     """The config.json of the denoiser as `UNetMotionModel`."""
-    height, width = (pixels // system.codec.factor for pixels in system.size)
+    height, width = (pixels // system.codec.spatial_compression for pixels in system.size)
     return unet_motion_config(
         unet_sizes(system),
         text_features=ingredients(system)[TextTokens].encoder.features,
@@ -151,7 +151,7 @@ def unet_config(system: LivePhoto) -> dict[str, Any]:
 
 def unet_tensors(system: LivePhoto, params: Tensors) -> dict[str, Any]:
     """The `state_dict` of the denoiser as `UNetMotionModel`."""
-    tensors = taken(_unet(system), params)
+    tensors = tensors_with_rules(_unet(system), params)
     return {**tensors, **positions(tensors, system.frames)}
 
 
@@ -171,15 +171,15 @@ def adapter_of(system: LivePhoto, params: Tensors) -> Component:
             "Export the whole pipeline instead."
         )
     config = motion_adapter_config(sizes, frames=system.frames, middle=False)
-    motion = taken(under("", "denoiser/", MOTION), params)
+    motion = tensors_with_rules(under("", "denoiser/", MOTION), params)
     tensors = {**motion, **positions(motion, system.frames)}
     if sizes.condition_channels:
-        unet = taken(_unet(system), params)
+        unet = tensors_with_rules(_unet(system), params)
         tensors |= {name: unet[name] for name in ("conv_in.weight", "conv_in.bias")}
     return Component("diffusers", "MotionAdapter", config, tensors=tensors)
 
 
-def taken(table: Rules, params: Tensors) -> dict[str, Any]:
+def tensors_with_rules(table: Rules, params: Tensors) -> dict[str, Any]:
     """The tensors of those parameters that the rules name."""
     return dict(tensors_of(table, {path: params[path] for path in paths_with_rules(table, params)}))
 
@@ -195,8 +195,8 @@ def positions(tensors: Tensors, frames: int) -> dict[str, np.ndarray]:
 def _stack(conditioner: Conditioner) -> Iterator[Conditioner]:
     """A conditioner and the one that it builds on."""
     yield conditioner
-    if isinstance(conditioner, Reweighted):
-        yield from _stack(conditioner.of)
+    if isinstance(conditioner, ReweightedText):
+        yield from _stack(conditioner.base)
 
 
 def _unet(system: LivePhoto) -> Rules:
@@ -213,10 +213,10 @@ def _codec(system: LivePhoto, params: Tensors) -> Component:
     match codec:
         case KLCodec():
             config = autoencoder_kl_config(codec.sizes, system.size)
-            tensors = taken(under("", "codec/", AUTOENCODER), params)
+            tensors = tensors_with_rules(under("", "codec/", AUTOENCODER), params)
             return Component("diffusers", "AutoencoderKL", config, tensors=tensors)
         case SpaceToDepth():
-            config = config_of("SpaceToDepth", factor=codec.factor, scaling_factor=codec.scale)
+            config = config_of("SpaceToDepth", factor=codec.spatial_compression, scaling_factor=codec.scale)
             return Component("space_to_depth", "SpaceToDepth", config, tensors={"basis": codec.basis()})
     raise ValueError(f"The codec {type(codec).__name__} has no form that diffusers can load.")
 
@@ -226,7 +226,7 @@ def _scheduler(system: LivePhoto, sampling: Sampling) -> Component:
     return Component("diffusers", name, config_of(name, **arguments), "scheduler_config.json")
 
 
-def _reweighting(system: LivePhoto, reweighted: Reweighted, features: int, params: Tensors) -> Component:
+def _reweighting(system: LivePhoto, reweighted: ReweightedText, features: int, params: Tensors) -> Component:
     config = config_of(
         "TextReweighting",
         dim=features,
@@ -234,13 +234,15 @@ def _reweighting(system: LivePhoto, reweighted: Reweighted, features: int, param
         num_layers=reweighted.layers,
         heads=reweighted.heads,
     )
-    tensors = taken(rules.TEXT_REWEIGHTING, params)
+    tensors = tensors_with_rules(rules.TEXT_REWEIGHTING, params)
     return Component("text_reweighting", "TextReweighting", config, tensors=tensors, code=CODE)
 
 
 def _content(system: LivePhoto, content: ContentTokens, params: Tensors) -> dict[str, Component]:
     config = dinov2_config(content.encoder)
-    encoder = Component("transformers", config["architectures"][0], config, tensors=taken(_dinov2(content), params))
+    encoder = Component(
+        "transformers", config["architectures"][0], config, tensors=tensors_with_rules(_dinov2(content), params)
+    )
     config = config_of(
         "ContentLayers",
         input_dim=content.encoder.features,
@@ -249,7 +251,7 @@ def _content(system: LivePhoto, content: ContentTokens, params: Tensors) -> dict
         image_size=content.encoder.image_size,
         blocks=_attending(system.unet),
     )
-    tensors = taken(rules.CONTENT_LAYERS, params)
+    tensors = tensors_with_rules(rules.CONTENT_LAYERS, params)
     layers = Component("content_layers", "ContentLayers", config, tensors=tensors, code=CODE)
     return {"content_encoder": encoder, "content_layers": layers}
 
@@ -289,7 +291,7 @@ def _arguments(system: LivePhoto, sampling: Sampling) -> dict[str, Any]:
             "num_frames": system.frames,
             "height": system.size[0],
             "width": system.size[1],
-            "vae_scale_factor": system.codec.factor,
+            "vae_scale_factor": system.codec.spatial_compression,
         },
         "channels": ",".join(order),
         "level_scale": system.level.scale if system.level else 1.0,

@@ -19,7 +19,7 @@ from jaxmotion.foundation.entries import LEVEL
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.models.codec import Codec
 from jaxmotion.systems.conditioner import Conditioner, keep_rows
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.video.ssim import ssim
 
 LEVELS = 10
@@ -77,9 +77,9 @@ class FrameMap(Conditioner):
     def channels(self, codec: Codec) -> int:
         return 1
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
-        ramp = jnp.linspace(0.0, 1.0, canvas.length)
-        ramps = repeat(ramp, "T -> B T h w 1", B=kept.shape[0], h=canvas.height, w=canvas.width)
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
+        ramp = jnp.linspace(0.0, 1.0, latent_shape.frames)
+        ramps = repeat(ramp, "T -> B T h w 1", B=kept.shape[0], h=latent_shape.height, w=latent_shape.width)
         return Condition(channels=(keep_rows(kept, ramps),))
 
 
@@ -104,12 +104,12 @@ class LevelMap(Conditioner):
     def channels(self, codec: Codec) -> int:
         return 1
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
         level = keep_rows(kept, batch[LEVEL].astype(jnp.float32) * self.scale)
-        shape = {"T": canvas.length, "h": canvas.height, "w": canvas.width}
+        shape = {"T": latent_shape.frames, "h": latent_shape.height, "w": latent_shape.width}
         return Condition(channels=(repeat(level, "B -> B T h w 1", **shape),))
 
-    def measured(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> tuple[float, ...]:
+    def measure_edges(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> tuple[float, ...]:
         """The edges measured on batches of training clips (as many as there are, up to `clips`)."""
         intensities: list[float] = []
         for batch in clips:

@@ -30,7 +30,7 @@ from jaxmotion.systems import pretrained
 from jaxmotion.systems.conditioner import Conditioner, separate_dropout
 from jaxmotion.systems.control import Controls, Scalar
 from jaxmotion.systems.export import Exporter
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.livephoto.export import EXPORTS
 from jaxmotion.systems.livephoto.intensity import LevelMap, level_of, ssim_intensity
 from jaxmotion.systems.lora import PretrainedLoRA
@@ -60,7 +60,7 @@ class LivePhoto(System):
 
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec."""
-        canvas = Canvas.of_clips(self.codec, self.frames, self.size, stride=self.unet.stride)
+        latent_shape = LatentShape.for_clips(self.codec, self.frames, self.size, stride=self.unet.stride)
         channels = sum(c.channels(self.codec) for c in self.conditioners.values())
         tokens = [name for c in self.conditioners.values() for name in c.tokens()]
         unet = livephoto_unet(dataclasses.replace(self.unet, condition_channels=channels), tokens, self.frames)
@@ -68,12 +68,12 @@ class LivePhoto(System):
         if level is not None:
             measures[LEVEL] = partial(_level_of_clip, level.edges)
         return VideoDiffusion(
-            canvas=canvas,
+            latent_shape=latent_shape,
             conditioners=self.conditioners,
             denoiser=unet,
             process=self.process,
             weighting=self.weighting,
-            measures=measures,
+            measured_entries=measures,
             dropout=self.dropout,
             denoiser_sharding=SHARDING,
         )
@@ -84,9 +84,9 @@ class LivePhoto(System):
         return next((c for c in self.conditioners.values() if isinstance(c, LevelMap)), None)
 
     @property
-    def captions(self) -> tuple[int, int] | None:
+    def token_spec(self) -> tuple[int, int] | None:
         """(vocabulary, length) of the text encoder's token ids."""
-        return next((c.captions for c in self.conditioners.values() if c.captions), None)
+        return next((c.token_spec for c in self.conditioners.values() if c.token_spec), None)
 
     @property
     def controls(self) -> Controls:
@@ -106,12 +106,12 @@ class LivePhoto(System):
             "lora": PretrainedLoRA(),
         }
 
-    def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
+    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
         """The edges between the levels, measured on training clips."""
         level = self.level
-        return {} if level is None or level.edges else {"level_edges": level.measured(clips)}
+        return {} if level is None or level.edges else {"level_edges": level.measure_edges(clips)}
 
-    def calibrated(self, measured: Mapping[str, Any]) -> Self:
+    def with_calibration(self, measured: Mapping[str, Any]) -> Self:
         """This model with the measured edges in its level map."""
         level = self.level
         if level is None or "level_edges" not in measured:

@@ -24,7 +24,7 @@ from jaxmotion.nn.apply import apply
 from jaxmotion.nn.chain import Chain, Context
 from jaxmotion.nn.transformer import FeedForward, LayerNorm, SelfAttention
 from jaxmotion.systems.conditioner import Conditioner
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 
 SHARDING = (
     (r"(query|key|value)/kernel$", P("fsdp", "tensor")),
@@ -58,36 +58,39 @@ class TextReweighting(nn.Module):
         return rearrange(nn.sigmoid(logits), "B 1 L T -> B T L")
 
 
-@register()
+@register("Reweighted", fields={"of": "base"})
 @dataclasses.dataclass(frozen=True)
-class Reweighted(Conditioner):
+class ReweightedText(Conditioner):
     """Another conditioner's text tokens, each multiplied by a weight of its own on every frame."""
 
     absent_in_inversion: ClassVar[bool] = True
 
-    of: Conditioner
+    base: Conditioner
     layers: int = 3
     heads: int = 8
 
     @property
-    def captions(self) -> tuple[int, int] | None:
-        return self.of.captions
+    def token_spec(self) -> tuple[int, int] | None:
+        return self.base.token_spec
 
-    def _network(self, canvas: Canvas) -> TextReweighting:
-        return TextReweighting(frames=canvas.length, layers=self.layers, heads=self.heads)
+    def _network(self, latent_shape: LatentShape) -> TextReweighting:
+        return TextReweighting(frames=latent_shape.frames, layers=self.layers, heads=self.heads)
 
-    def init(self, key: Array, canvas: Canvas) -> Params:
+    def init(self, key: Array, latent_shape: LatentShape) -> Params:
         of_key, own_key = jax.random.split(key)
-        text = jnp.zeros((1, 1, self.of.tokens()["text"]))
-        return {**self.of.init(of_key, canvas), "reweighting": self._network(canvas).init(own_key, text)["params"]}
+        text = jnp.zeros((1, 1, self.base.tokens()["text"]))
+        return {
+            **self.base.init(of_key, latent_shape),
+            "reweighting": self._network(latent_shape).init(own_key, text)["params"],
+        }
 
     def sharding(self) -> Mapping[str, tuple]:
-        return {**self.of.sharding(), "reweighting": SHARDING}
+        return {**self.base.sharding(), "reweighting": SHARDING}
 
     def tokens(self) -> Mapping[str, int]:
-        return self.of.tokens()
+        return self.base.tokens()
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
-        text = self.of.condition(params, batch, canvas, kept).tokens["text"]
-        weights = apply(self._network(canvas), params["reweighting"], rearrange(text, "B 1 L D -> B L D"))
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
+        text = self.base.condition(params, batch, latent_shape, kept).tokens["text"]
+        weights = apply(self._network(latent_shape), params["reweighting"], rearrange(text, "B 1 L D -> B L D"))
         return Condition(tokens={"text": weights[..., None].astype(text.dtype) * text})

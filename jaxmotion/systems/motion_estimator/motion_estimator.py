@@ -60,7 +60,7 @@ class MotionEstimator(System):
     """(height, width) of a training clip; it can be used on others with about as many pixels."""
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def optional_entries(self) -> tuple[str, ...]:
         """Names of the batch entries that it learns from, where the data has them."""
         return (*AXES, *STRONGER, "moves", "own_area", "own_speed")
 

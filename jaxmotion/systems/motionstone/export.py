@@ -25,13 +25,13 @@ from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.systems.control import ControlValues, combinations, filename_suffix, sweeps
 from jaxmotion.systems.export import SAFETENSORS, Export, ExportableTokenizer, Exporter, ExportJob
 from jaxmotion.systems.motionstone import export_check as report
-from jaxmotion.systems.motionstone.injection import FirstFrame, Score
+from jaxmotion.systems.motionstone.injection import FirstFrame, ScoreEmbedding
 from jaxmotion.systems.motionstone.intensity import METER
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.diffusers_folder import Component, Pipeline, files_in, write_json
 from jaxmotion.weights.diffusers_scheduler import scheduler_of
-from jaxmotion.weights.parity import unverified
+from jaxmotion.weights.parity import unverified_report
 from jaxmotion.weights.rules import ConversionError, Rules, linear, paths_with_rules, tensors_of, under
 from jaxmotion.weights.tables.autoencoder3d import AUTOENCODER3D, autoencoder_cogvideox_config
 from jaxmotion.weights.tables.cogvideox import COGVIDEOX, COGVIDEOX_1_5, cogvideox_config
@@ -98,7 +98,7 @@ def export_motionstone(
         if verify:
             found = report.verify(folder, system, params, vector)
         else:
-            found = unverified(report.parts_of(system, baked=baked is not None), "it was not asked for")
+            found = unverified_report(report.parts_of(system, baked=baked is not None), "it was not asked for")
         write_json(folder / REPORT, found.to_json())
         (folder / "README.md").write_text(_card(system, sampling, meta, baked, fps))
     found.check(destination / REPORT)
@@ -145,31 +145,36 @@ def pipeline_of(
     components = {
         "tokenizer": tokenizer.export(),
         "text_encoder": Component(
-            "transformers", "T5EncoderModel", t5_config(text.encoder), tensors=_taken("text_encoder", T5, flat)
+            "transformers",
+            "T5EncoderModel",
+            t5_config(text.encoder),
+            tensors=_tensors_of_part("text_encoder", T5, flat),
         ),
         "vae": Component(
             "diffusers",
             "AutoencoderKLCogVideoX",
             autoencoder_cogvideox_config(codec.sizes, system.size, inverted=inverted),
-            tensors=_taken("codec", AUTOENCODER3D, flat),
+            tensors=_tensors_of_part("codec", AUTOENCODER3D, flat),
         ),
         "transformer": Component(
             "diffusers",
             "CogVideoXTransformer3DModel",
             cogvideox_config(system.transformer),
-            tensors=_taken("denoiser", COGVIDEOX if system.transformer.patch[0] == 1 else COGVIDEOX_1_5, flat),
+            tensors=_tensors_of_part(
+                "denoiser", COGVIDEOX if system.transformer.patch[0] == 1 else COGVIDEOX_1_5, flat
+            ),
         ),
         "scheduler": Component("diffusers", name, config_of(name, **arguments), "scheduler_config.json"),
     }
     if baked:
         return Pipeline("diffusers", "CogVideoXImageToVideoPipeline", components, {})
     scores = {
-        score.entry: {"width": score.width, "share": score.share, "default": system.controls[score.entry].default}
+        score.entry: {"width": score.width, "share": score.channels, "default": system.controls[score.entry].default}
         for score in system.scores
     }
     tensors = {}
     for score in system.scores:
-        tensors |= _taken(score.part, _score_rules(score), flat)
+        tensors |= _tensors_of_part(score.part, _score_rules(score), flat)
     config = config_of("MotionScores", features=system.transformer.time_features, scores=scores)
     components["motion_scores"] = Component("motion_scores", "MotionScores", config, tensors=tensors, code=CODE)
     return Pipeline("motionstone_pipeline", "MotionStonePipeline", components, {}, CODE)
@@ -194,11 +199,11 @@ def flat_parameters(system: MotionStone, params: Params) -> dict[str, Any]:
     return {path: array for path, array in flat.items() if not path.startswith(f"{METER}/")}
 
 
-def _score_rules(score: Score) -> Rules:
+def _score_rules(score: ScoreEmbedding) -> Rules:
     return (*linear(f"{score.entry}.linear_1", "linear_in"), *linear(f"{score.entry}.linear_2", "linear_out"))
 
 
-def _taken(part: str, rules: Rules, flat: Mapping[str, Any]) -> dict[str, Any]:
+def _tensors_of_part(part: str, rules: Rules, flat: Mapping[str, Any]) -> dict[str, Any]:
     """The tensors of a part; every parameter of it must have its rule."""
     table = under("", f"{part}/", rules)
     mine = {path: array for path, array in flat.items() if path.startswith(f"{part}/")}

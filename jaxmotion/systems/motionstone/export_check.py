@@ -100,7 +100,7 @@ class _Parity(ParityCheck):
         vectors = () if self.vector is None else (jnp.asarray(self.vector)[None],)
         condition = Condition((channels,), {"text": text[:, None]}, vectors)
         ours = jax.jit(self.model.predict)(self.params("denoiser"), z, jnp.full(1, t), condition)
-        pixels = (height * codec.factor, width * codec.factor)
+        pixels = (height * codec.spatial_compression, width * codec.spatial_compression)
         device = self.pipe.transformer.device
         rotary = None
         if self.pipe.transformer.config.use_rotary_positional_embeddings:

@@ -23,7 +23,7 @@ from jaxmotion.nn.apply import apply
 from jaxmotion.nn.embedding import TimeEmbedding
 from jaxmotion.nn.linear import ZEROS
 from jaxmotion.systems.conditioner import Conditioner, keep_rows
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 
 IMAGE_NOISE = "image_noise"  # float32 [B H W 3]: what training adds to the picture in [-1, 1]
 
@@ -49,13 +49,13 @@ class FirstFrame(Conditioner):
     def channels(self, codec: Codec) -> int:
         return codec.latent_channels
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
         pixels = pixels_to_float(batch[IMAGE]) + batch.get(IMAGE_NOISE, 0.0)
-        latent = canvas.codec.encode(params.get("codec", {}), pixels[:, None]) * self.rescale
+        latent = latent_shape.codec.encode(params.get("codec", {}), pixels[:, None]) * self.rescale
         latent = keep_rows(kept, latent)
-        # Where the canvas has a copy of the first latent, the picture stands beside the copy only: so does diffusers'
+        # Where a copy of the first latent is padded, the picture stands beside the copy only: so does diffusers'
         # pipeline for CogVideoX1.5, whose padding by further copies is never reached.
-        return Condition(channels=(jnp.pad(latent, ((0, 0), (0, canvas.length - 1), (0, 0), (0, 0), (0, 0))),))
+        return Condition(channels=(jnp.pad(latent, ((0, 0), (0, latent_shape.frames - 1), (0, 0), (0, 0), (0, 0))),))
 
     def augment(self, batch: Batch, key: Array) -> Batch:
         size_key, noise_key, _ = jax.random.split(key, 3)  # three, so that the noise of earlier runs goes on
@@ -66,9 +66,9 @@ class FirstFrame(Conditioner):
         return {**batch, IMAGE_NOISE: noise}
 
 
-@register()
+@register("Score", fields={"share": "channels"})
 @dataclasses.dataclass(frozen=True)
-class Score(Conditioner):
+class ScoreEmbedding(Conditioner):
     """A score, through the sinusoid of the diffusion time and an MLP of its own, added to the time embedding.
 
         e_o = MLP_o(phi(s_o)),  e_c = MLP_c(phi(s_c)),  emb = t_emb + concat([e_o, e_c])
@@ -87,7 +87,7 @@ class Score(Conditioner):
 
     entry: str
     """The batch entry that it reads, 1..10, such as `object` or `camera`."""
-    share: Share = "all"
+    channels: Share = "all"
     """Which channels of the time embedding it is added to."""
     features: int = 512
     """Width of the time embedding; each half of it is as wide as its MLP."""
@@ -95,20 +95,20 @@ class Score(Conditioner):
     @property
     def width(self) -> int:
         """Width of the MLP and its result."""
-        return self.features if self.share == "all" else self.features // 2
+        return self.features if self.channels == "all" else self.features // 2
 
     @property
     def part(self) -> str:
         """The name of its parameters."""
         return f"{self.entry}_score"
 
-    def init(self, key: Array, canvas: Canvas) -> Params:
+    def init(self, key: Array, latent_shape: LatentShape) -> Params:
         return {self.part: self._network.init(key, jnp.zeros((1,)))["params"]}
 
     def sharding(self) -> Mapping[str, tuple]:
         return {self.part: ((r".*", P()),)}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
         if self.entry not in batch:
             raise ValueError(
                 f"The clips come without {self.entry!r}, which this system is told: take data that knows it, or a "
@@ -121,7 +121,7 @@ class Score(Conditioner):
         known = jnp.isfinite(score)
         said: Array = apply(self._network, params[self.part], jnp.where(known, score, 0.0))
         said = jnp.where(known[:, None], said, 0.0)
-        before, after = {"first_half": (0, self.width), "second_half": (self.width, 0), "all": (0, 0)}[self.share]
+        before, after = {"first_half": (0, self.width), "second_half": (self.width, 0), "all": (0, 0)}[self.channels]
         return jnp.pad(said, ((0, 0), (before, after)))
 
     @property

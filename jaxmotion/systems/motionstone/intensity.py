@@ -18,7 +18,7 @@ from jaxmotion.foundation.entries import CAMERA, FPS, INTENSITY, OBJECT, VIDEO
 from jaxmotion.foundation.types import Batch, Condition, Params
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes, upgrade_sizes
 from jaxmotion.systems.conditioner import Conditioner
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.motionstone.pretrained_meter import METER, PretrainedMeter
 from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.pretrained import PretrainedSource
@@ -43,15 +43,15 @@ class Intensity(Conditioner):
         return (OBJECT, CAMERA)
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def optional_entries(self) -> tuple[str, ...]:
         """The batch entries that the data must bring."""
         return ()
 
-    def measures(self) -> Measures:
+    def measured_entries(self) -> Measures:
         """How the entries are measured on a training clip."""
         return {}
 
-    def calibrated(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Self:
+    def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Self:
         """The same, with what must be known about the training clips."""
         return self
 
@@ -59,17 +59,17 @@ class Intensity(Conditioner):
         """Returns the sources of its own weights, by name."""
         return {}
 
-    def condition(self, params: Params, batch: Batch, canvas: Canvas, kept: Bool[Array, " B"]) -> Condition:
+    def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
         return Condition()
 
 
-@register()
+@register("Known")
 @dataclasses.dataclass(frozen=True)
-class Known(Intensity):
+class ProvidedScores(Intensity):
     """The data brings the scores: a list that the motion meter wrote, or clips whose motion is known."""
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def optional_entries(self) -> tuple[str, ...]:
         return (OBJECT, CAMERA)
 
 
@@ -78,9 +78,9 @@ def _upgrade_estimator(values: Json) -> Json:
     return {**values, "estimator": upgrade_sizes(values["estimator"])}
 
 
-@register(upgrade=_upgrade_estimator)
+@register("Estimated", upgrade=_upgrade_estimator)
 @dataclasses.dataclass(frozen=True)
-class Estimated(Intensity):
+class EstimatedScores(Intensity):
     """A frozen motion estimator reads every training clip, in windows of so many frames.
 
     Source: MotionStone, Overall Pipeline: the estimator is frozen and its prediction is the condition.
@@ -92,7 +92,7 @@ class Estimated(Intensity):
     frames: int = 16
     """Frames of a window; a shorter clip is one window."""
 
-    def init(self, key: Array, canvas: Canvas) -> Params:
+    def init(self, key: Array, latent_shape: LatentShape) -> Params:
         return {METER: self.estimator.build().init(key)}
 
     def pretrained(self) -> Mapping[str, PretrainedSource]:
@@ -101,12 +101,14 @@ class Estimated(Intensity):
     def sharding(self) -> Mapping[str, tuple]:
         return {METER: ((r".*", P()),)}
 
-    def measures(self) -> Measures:
+    def measured_entries(self) -> Measures:
         return {axis: lambda params, batch, axis=axis: self.read(params, batch)[axis] for axis in (OBJECT, CAMERA)}
 
     def precomputable(self) -> Mapping[str, Precompute]:
         settings = {"intensity": config_json.to_json(self)}
-        return {name: Precompute(each, (METER,), settings, label=True) for name, each in self.measures().items()}
+        return {
+            name: Precompute(each, (METER,), settings, label=True) for name, each in self.measured_entries().items()
+        }
 
     def read(self, params: Params, batch: Batch) -> dict[str, Float[Array, " B"]]:
         """Returns both scores: those of the mean speed over the windows that the motion meter measures, too."""
@@ -126,9 +128,9 @@ class Estimated(Intensity):
         return {OBJECT: unit.score(objects), CAMERA: unit.score(cameras)}
 
 
-@register()
+@register("Fixed")
 @dataclasses.dataclass(frozen=True)
-class Fixed(Intensity):
+class ConstantScores(Intensity):
     """The same scores for every clip. Source: Table 2, "w/o M", both at 5."""
 
     object: float = 5.0
@@ -139,9 +141,9 @@ class Fixed(Intensity):
         return {**batch, OBJECT: jnp.full(rows, self.object), CAMERA: jnp.full(rows, self.camera)}
 
 
-@register()
+@register("OneNumber")
 @dataclasses.dataclass(frozen=True)
-class OneNumber(Intensity):
+class ScalarScore(Intensity):
     """A single intensity that cannot tell objects from camera. Source: Table 2, "SSIM" and "S".
 
     Unsaid there, chosen here: the number is brought to 1..10 by its rank among the training clips; `S` is the change of
@@ -157,7 +159,7 @@ class OneNumber(Intensity):
     def scores(self) -> tuple[str, ...]:
         return (INTENSITY,)
 
-    def measures(self) -> Measures:
+    def measured_entries(self) -> Measures:
         def measure(params: Params, batch: Batch) -> Array:
             if not self.edges:
                 raise ValueError("What the intensities of the training clips are is not measured yet; call calibrate.")
@@ -166,7 +168,7 @@ class OneNumber(Intensity):
 
         return {INTENSITY: measure}
 
-    def calibrated(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Self:
+    def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Self:
         if self.edges:
             return self
         number, found = jax.jit(self._number), []

@@ -1,7 +1,7 @@
 """MotionStone: a photo, a caption and two scores, one for the objects and one for the camera, become a clip.
 
 Source: MotionStone (arXiv:2412.05848). CogVideoX-I2V, whose time embedding is told both scores. Table 2's rows are this
-system with another source of scores (`intensity`) or other shares of the time embedding (`injection.Score`).
+system with another source of scores (`intensity`) or other shares of the time embedding (`injection.ScoreEmbedding`).
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ from jaxmotion.systems import pretrained
 from jaxmotion.systems.conditioner import Conditioner, separate_dropout
 from jaxmotion.systems.control import Controls, Scalar
 from jaxmotion.systems.export import Exporter
-from jaxmotion.systems.latent_shape import Canvas
+from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.lora import PretrainedLoRA
 from jaxmotion.systems.motionstone.export import EXPORTS
-from jaxmotion.systems.motionstone.injection import Score
-from jaxmotion.systems.motionstone.intensity import Intensity, Known
+from jaxmotion.systems.motionstone.injection import ScoreEmbedding
+from jaxmotion.systems.motionstone.intensity import Intensity, ProvidedScores
 from jaxmotion.systems.precompute import Precompute, precompute_latents
 from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.reference import first_frame
@@ -70,7 +70,7 @@ class MotionStone(System):
     codec: CausalCodec | SpaceToDepth
     conditioners: dict[str, Conditioner]
     """What the denoiser is told, by name; guidance scales go by these names."""
-    intensity: Intensity = Known()
+    intensity: Intensity = ProvidedScores()
     """Where the scores of training clips come from."""
     process: Process = Process(zero_terminal_snr(scaled_linear()), "v")
     weighting: Uniform | MinSNR = Uniform()
@@ -94,9 +94,9 @@ class MotionStone(System):
                 )
 
     @property
-    def scores(self) -> list[Score]:
+    def scores(self) -> list[ScoreEmbedding]:
         """The scores that the transformer is told."""
-        return [each for each in self.conditioners.values() if isinstance(each, Score)]
+        return [each for each in self.conditioners.values() if isinstance(each, ScoreEmbedding)]
 
     @property
     def controls(self) -> Controls:
@@ -109,7 +109,7 @@ class MotionStone(System):
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec, or the channels not the conditioners."""
         stride, multiple = self.transformer.stride, self.transformer.patch[0]
-        canvas = Canvas.of_clips(self.codec, self.frames, self.size, stride=stride, multiple=multiple)
+        latent_shape = LatentShape.for_clips(self.codec, self.frames, self.size, stride=stride, frame_multiple=multiple)
         brought = self.codec.latent_channels + sum(c.channels(self.codec) for c in self.conditioners.values())
         if brought != self.transformer.in_channels or self.codec.latent_channels != self.transformer.out_channels:
             raise ValueError(
@@ -117,16 +117,16 @@ class MotionStone(System):
                 f"{self.transformer.out_channels}; the codec has {self.codec.latent_channels}, with the conditions "
                 f"{brought}. Set transformer.in_channels to {brought} and out_channels to {self.codec.latent_channels}."
             )
-        self._check_places(canvas.height, canvas.width)
+        self._check_places(latent_shape.height, latent_shape.width)
         return VideoDiffusion(
-            canvas=canvas,
+            latent_shape=latent_shape,
             conditioners={"intensity": self.intensity, **self.conditioners},
             denoiser=CogVideoX(self.transformer),
             process=self.process,
             weighting=self.weighting,
-            measures={IMAGE: lambda params, batch: first_frame(batch), **self.intensity.measures()},
+            measured_entries={IMAGE: lambda params, batch: first_frame(batch), **self.intensity.measured_entries()},
             denoiser_sharding=CogVideoX.SHARDING,
-            sampled=True,
+            sample_posterior=True,
             dropout=self.dropout,
         )
 
@@ -139,7 +139,7 @@ class MotionStone(System):
     def _check_places(self, height: int, width: int) -> None:
         """Refuses sizes that the transformer has no places for."""
         grid, stride = self.transformer.grid, self.transformer.stride
-        known = tuple(side * stride * self.codec.factor for side in grid[1:])
+        known = tuple(side * stride * self.codec.spatial_compression for side in grid[1:])
         tokens = (height // stride, width // stride)
         if self.transformer.has_places(*tokens):
             return
@@ -153,9 +153,9 @@ class MotionStone(System):
         )
 
     @property
-    def captions(self) -> tuple[int, int] | None:
+    def token_spec(self) -> tuple[int, int] | None:
         """(vocabulary, length) of the text encoder's token ids."""
-        return next((c.captions for c in self.conditioners.values() if c.captions), None)
+        return next((c.token_spec for c in self.conditioners.values() if c.token_spec), None)
 
     def exports(self) -> Mapping[str, Exporter]:
         return EXPORTS
@@ -170,21 +170,21 @@ class MotionStone(System):
         }
 
     @property
-    def labels(self) -> tuple[str, ...]:
+    def optional_entries(self) -> tuple[str, ...]:
         """The scores, where the data must bring them."""
-        return self.intensity.labels
+        return self.intensity.optional_entries
 
     @property
-    def needs(self) -> tuple[str, ...]:
+    def required_entries(self) -> tuple[str, ...]:
         """The same: there is nothing else to learn them from."""
-        return self.labels
+        return self.optional_entries
 
-    def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
+    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
         """What the source of scores must know about the training clips."""
-        edges = getattr(self.intensity.calibrated(clips), "edges", ())
+        edges = getattr(self.intensity.calibrate(clips), "edges", ())
         return {} if edges == getattr(self.intensity, "edges", ()) else {"intensity_edges": list(edges)}
 
-    def calibrated(self, measured: Mapping[str, Any]) -> Self:
+    def with_calibration(self, measured: Mapping[str, Any]) -> Self:
         """This model with it filled in."""
         if "intensity_edges" not in measured:
             return self

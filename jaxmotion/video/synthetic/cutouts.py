@@ -160,7 +160,7 @@ def draw_cutout(
     )
 
 
-def moved_to(cutout: Cutout, start: Float[np.ndarray, 2]) -> Cutout:
+def move_to(cutout: Cutout, start: Float[np.ndarray, 2]) -> Cutout:
     """The cut-out with its middle at that place of the scene in the first frame."""
     placement = cutout.placement.copy()
     placement[..., 2] += start - placement[0, :, 2]
@@ -183,7 +183,7 @@ def spread_points(outline: Float[np.ndarray, " D"]) -> Float[np.ndarray, "N 2"]:
     return _spread(outline, golden, (np.arange(POINTS) + 0.5) / POINTS)
 
 
-def hidden_by(cutout: Cutout, scene: Float[np.ndarray, "T N 2"]) -> Bool[np.ndarray, "T N"]:
+def hides(cutout: Cutout, scene: Float[np.ndarray, "T N 2"]) -> Bool[np.ndarray, "T N"]:
     """Returns whether places of the scene lie behind the cut-out."""
     u, v = cutout.from_scene(scene[..., 0].astype(np.float32), scene[..., 1].astype(np.float32))
     return cutout.alpha(u, v) > 0.5

@@ -89,7 +89,7 @@ def _mark(pictures: Pictures, rng: np.random.Generator) -> Pictures:
     return pictures
 
 
-def _held(pictures: Pictures, rng: np.random.Generator) -> Pictures:
+def _repeat_frames(pictures: Pictures, rng: np.random.Generator) -> Pictures:
     """A frame or two shown twice, in place of the one after."""
     pictures = pictures.copy()
     for t in rng.integers(1, len(pictures), max(1, len(pictures) // 6)):
@@ -103,7 +103,7 @@ DEGRADATIONS: Mapping[str, Callable[[Pictures, np.random.Generator], Pictures]] 
     "focus": _focus,
     "shutter": _shutter,
     "grain": _grain,
-    "held": _held,
+    "held": _repeat_frames,
     "bars": _bars,
     "mark": _mark,
     "compression": _compression,

@@ -127,8 +127,8 @@ def render(scene: LayeredScene) -> Rendering:
             share = _look_up(region.region, _to_mask(places, height, width))
             if t < frames - 1:
                 at = _cells_of(share, COARSE)
-                area[t], speed[t] = _covered(area[t], speed[t], at, np.full_like(at, drift[t]))
-            places = places - share * _moved(region, places, t)
+                area[t], speed[t] = _cover(area[t], speed[t], at, np.full_like(at, drift[t]))
+            places = places - share * _displacement(region, places, t)
         at = grid.widen(_put(scene.view, places))
         picture = _look_up(scene.backdrop, at)
         for sprite in scene.sprites:
@@ -185,7 +185,7 @@ def _draw(
     moved = _own_motion(sprite, scene.steps[t], t, own)
     weight = _cells_of(alpha, CELL) + 1e-6
     mean = _cells_of(alpha * moved, CELL) / weight
-    area[t][cells], speed[t][cells] = _covered(area[t][cells], speed[t][cells], share, mean)
+    area[t][cells], speed[t][cells] = _cover(area[t][cells], speed[t][cells], share, mean)
 
 
 def _own_motion(sprite: Sprite, step: np.ndarray, t: int, own: np.ndarray) -> np.ndarray:
@@ -206,7 +206,7 @@ def _bent(sprite: Sprite, own: np.ndarray, t: int) -> np.ndarray:
     return np.stack([sprite.bend * np.sin(_along(waves[i], own) + phase + i) for i in range(2)])
 
 
-def _moved(region: FlowRegion, places: np.ndarray, t: int) -> np.ndarray:
+def _displacement(region: FlowRegion, places: np.ndarray, t: int) -> np.ndarray:
     """Returns the displacement of the surface at these places of the scene since the first frame."""
     sway = [np.sin(_along(region.waves[i], places) + region.phase[t] + 2 * i) for i in range(2)]
     return region.ripple * np.stack(sway) + region.drift[t][:, None, None]
@@ -278,9 +278,7 @@ def _cells_of(values: np.ndarray, size: int) -> np.ndarray:
     return values[: rows * size, : columns * size].reshape(rows, size, columns, size).mean((1, 3))
 
 
-def _covered(
-    area: np.ndarray, speed: np.ndarray, share: np.ndarray, moved: np.ndarray
-) -> tuple[np.ndarray, np.ndarray]:
+def _cover(area: np.ndarray, speed: np.ndarray, share: np.ndarray, moved: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Area and mean speed of cells after something of that share and motion has come before them."""
     left = area * (1 - share)
     total = left + share

@@ -12,7 +12,7 @@ from jaxtyping import Bool, Float, UInt8
 
 from jaxmotion.video.geometry import Placement, apply, camera_speeds, compose, corners, invert, object_speed, rotation
 from jaxmotion.video.luma import LUMA
-from jaxmotion.video.synthetic.cutouts import Cutout, hidden_by, spread_points
+from jaxmotion.video.synthetic.cutouts import Cutout, hides, spread_points
 from jaxmotion.video.synthetic.photos import Photo, sample_photo
 
 LARGEST_TILT = np.radians(8)
@@ -90,7 +90,7 @@ def render(scene: Scene) -> tuple[UInt8[np.ndarray, "T H W 3"], Bool[np.ndarray,
     still = bool(np.ptp(back, axis=0).max() == 0)
     view = np.broadcast_to(scene.view, (scene.frames, 2, 3))
     x, y = _positions(compose(view, back)[: 1 if still else None], slice(0, scene.height), slice(0, scene.width))
-    picture = _tinted(sample_photo(scene.level, x, y), scene.tints[0])
+    picture = _tint(sample_photo(scene.level, x, y), scene.tints[0])
     if still:
         picture = np.broadcast_to(picture, (scene.frames, *picture.shape[1:]))
     if scene.cutouts and not picture.flags.writeable:
@@ -106,7 +106,7 @@ def render(scene: Scene) -> tuple[UInt8[np.ndarray, "T H W 3"], Bool[np.ndarray,
         frame, row, column = np.nonzero(touched)
         share = alpha[touched][:, None]
         target = (frame, row + rows.start, column + columns.start)
-        picture[target] += share * (_tinted(cutout.colour(u[touched], v[touched]), tint) - picture[target])
+        picture[target] += share * (_tint(cutout.colour(u[touched], v[touched]), tint) - picture[target])
         covered = alpha > 0.5
         masks[:index, :, rows, columns] &= ~covered
         masks[index, :, rows, columns] = covered
@@ -139,7 +139,7 @@ def draw_tracks(
         at = apply(scene.camera, place)
         seen = ((at >= 0) & (at < frame)).all(-1)
         for nearer in scene.cutouts[index:]:
-            seen &= ~hidden_by(nearer, place)
+            seen &= ~hides(nearer, place)
         tracks.append(at / frame)
         visible.append(seen)
     absent = (most_objects - len(scene.cutouts)) * OBJECT_TRACKS
@@ -191,6 +191,6 @@ def _window(scene: Scene, cutout: Cutout) -> tuple[slice, slice]:
     return slice(start[1], stop[1]), slice(start[0], stop[0])
 
 
-def _tinted(colours: np.ndarray, tint: np.ndarray) -> np.ndarray:
+def _tint(colours: np.ndarray, tint: np.ndarray) -> np.ndarray:
     tint = tint.astype(np.float32)
     return np.clip(colours @ tint[:, :3].T + tint[:, 3], 0, 255)

@@ -61,7 +61,7 @@ STAGES = 4
 _MOST_BLOCKS = 36
 
 
-def _numbered() -> tuple[Rule, ...]:
+def _stage_rules() -> tuple[Rule, ...]:
     return tuple(
         rule
         for stage in range(STAGES)
@@ -73,7 +73,7 @@ def _numbered() -> tuple[Rule, ...]:
 TADA2D = (
     Rule("backbone.conv1.a.weight", "stem/kernel", _IMAGE),
     *_batch_norm("backbone.conv1.a_bn", "stem_bn"),
-    *_numbered(),
+    *_stage_rules(),
 )
 HEAD = ("head.*", "backbone.norm.*", "*num_batches_tracked")
 """No parameters of the backbone: the published classifier and what counts its training."""
