@@ -169,7 +169,11 @@ def pipeline_of(
     if baked:
         return Pipeline("diffusers", "CogVideoXImageToVideoPipeline", components, {})
     scores = {
-        score.entry: {"width": score.width, "share": score.channels, "default": system.controls[score.entry].default}
+        score.entry: {
+            "width": score.width,
+            "share": score.time_channels,
+            "default": system.controls[score.entry].default,
+        }
         for score in system.scores
     }
     tensors = {}

@@ -27,7 +27,7 @@ from jaxmotion.systems.latent_shape import LatentShape
 
 IMAGE_NOISE = "image_noise"  # float32 [B H W 3]: what training adds to the picture in [-1, 1]
 
-Share = Literal["first_half", "second_half", "all"]
+TimeChannels = Literal["first_half", "second_half", "all"]
 """Which channels of the time embedding a score is added to."""
 
 
@@ -66,7 +66,7 @@ class FirstFrame(Conditioner):
         return {**batch, IMAGE_NOISE: noise}
 
 
-@register("Score", fields={"share": "channels"})
+@register("Score", fields={"share": "time_channels"})
 @dataclasses.dataclass(frozen=True)
 class ScoreEmbedding(Conditioner):
     """A score, through the sinusoid of the diffusion time and an MLP of its own, added to the time embedding.
@@ -87,7 +87,7 @@ class ScoreEmbedding(Conditioner):
 
     entry: str
     """The batch entry that it reads, 1..10, such as `object` or `camera`."""
-    channels: Share = "all"
+    time_channels: TimeChannels = "all"
     """Which channels of the time embedding it is added to."""
     features: int = 512
     """Width of the time embedding; each half of it is as wide as its MLP."""
@@ -95,7 +95,7 @@ class ScoreEmbedding(Conditioner):
     @property
     def width(self) -> int:
         """Width of the MLP and its result."""
-        return self.features if self.channels == "all" else self.features // 2
+        return self.features if self.time_channels == "all" else self.features // 2
 
     @property
     def part(self) -> str:
@@ -121,7 +121,9 @@ class ScoreEmbedding(Conditioner):
         known = jnp.isfinite(score)
         said: Array = apply(self._network, params[self.part], jnp.where(known, score, 0.0))
         said = jnp.where(known[:, None], said, 0.0)
-        before, after = {"first_half": (0, self.width), "second_half": (self.width, 0), "all": (0, 0)}[self.channels]
+        before, after = {"first_half": (0, self.width), "second_half": (self.width, 0), "all": (0, 0)}[
+            self.time_channels
+        ]
         return jnp.pad(said, ((0, 0), (before, after)))
 
     @property
