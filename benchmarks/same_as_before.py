@@ -7,7 +7,8 @@
 Every job is a few command lines (train, sample, evaluate, convert, score, prepare), run first with the parent's code
 and then with this one's, each in its own folder and with its own `configs/`. Some start from what the parent made: its
 runs are opened and continued, and its prepared set is trained on. A table says what is the same bitwise, and otherwise
-by how much it differs. Which names of classes stand at "class" in configs does not count: "same, other tags".
+by how much it differs. Configurations of both sides are compared as this checkout writes them, so a renamed class or
+field does not count: "same, other names".
 
 What the parent made is kept in --out and used again; what this checkout makes is made anew. Both share a cache of
 compiled programs, so a program that did not change is compiled once (--no-cache compiles everything). On two idle cores
@@ -36,6 +37,8 @@ from PIL import Image
 from rich.console import Console
 from rich.table import Table
 
+from jaxmotion.foundation.config_json import upgrade_json
+
 HERE = Path(__file__).resolve()
 SMALL = HERE.with_name("same_as_before_configs.py")
 PARENT, OURS = "parent", "ours"
@@ -52,7 +55,6 @@ CLIPS, PHOTO = ("--data.path", "../clips"), "../photo.png"
 LEVELS, SCORES = ("--level", "2,9"), ("--object", "2,9", "--camera", "4")
 CLOCK = ("step_seconds", "data_seconds", "clips_per_second")
 """Of metrics.jsonl: what no two runs share."""
-TAG = re.compile(r'\\?"class\\?": \\?"[^"\\]*\\?",?\s*')
 SKIPPED = ("checkpoints", "frozen", "tensorboard")
 """Of a run folder: read by way of exports and of continuing."""
 
@@ -313,7 +315,7 @@ def _within(file: str, group: str) -> str:
     return file.removeprefix(f"{group}/")
 
 
-TAGS = "other tags"
+TAGS = "other names"
 
 
 def different(parent: Path, ours: Path) -> str:
@@ -355,6 +357,16 @@ def _json(parent: Path, ours: Path) -> str:
     return _values(*(json.loads(path.read_text()) for path in (parent, ours)))
 
 
+def _upgraded(value: Any) -> Any:
+    """JSON values with the configurations in them as this version of the package writes them."""
+    if isinstance(value, list):
+        return [_upgraded(item) for item in value]
+    if not isinstance(value, dict):
+        return value
+    upgraded = upgrade_json(value)
+    return upgraded if upgraded != value else {name: _upgraded(item) for name, item in value.items()}
+
+
 def _json_lines(parent: Path, ours: Path) -> str:
     """Lines in any order; the name of a meter carries a digest of its file, tags and all."""
     rows = []
@@ -366,10 +378,11 @@ def _json_lines(parent: Path, ours: Path) -> str:
 
 def _values(before: Any, now: Any) -> str:
     """Nothing, `TAGS`, or the first places where two JSON values differ."""
-    places = list(_places(before, now))
-    real = [place for place in places if place.rpartition("/")[2] != "class"]
+    if before == now:
+        return ""
+    real = list(_places(_upgraded(before), _upgraded(now)))
     if not real:
-        return TAGS if places else ""
+        return TAGS
     return f"{', '.join(real[:4])}{f' and {len(real) - 4} more' if len(real) > 4 else ''}"
 
 
@@ -389,20 +402,28 @@ def _places(before: Any, now: Any, path: str = "") -> Iterator[str]:
 
 def _text(parent: Path, ours: Path) -> str:
     """A model card has the config in it."""
-    before, now = (TAG.sub("", path.read_text()).splitlines() for path in (parent, ours))
+    before, now = (_with_upgraded_config(path.read_text()).splitlines() for path in (parent, ours))
     if before == now:
         return TAGS
     pairs = enumerate(zip(before, now, strict=False), 1)
     return f"other text from line {next((line for line, (old, new) in pairs if old != new), 'where one ends')}"
 
 
+def _with_upgraded_config(text: str) -> str:
+    """A model card whose blocks of JSON are as this version writes them."""
+    return re.sub(
+        r"(?<=```json\n).*?(?=```)",
+        lambda block: json.dumps(_upgraded(json.loads(block[0])), indent=2, sort_keys=True),
+        text,
+        flags=re.DOTALL,
+    )
+
+
 def _tensors(parent: Path, ours: Path) -> str:
     (old, numbers), (new, ours_numbers) = _read(parent), _read(ours)
     told = _values(*(_header(header) for header in (old, new)))
-    if told not in ("", TAGS):
-        return f"header {told}"
     if numbers == ours_numbers:
-        return told or "another header, the same tensors"
+        return told if told in ("", TAGS) else f"the same tensors, header {told}"
     kinds = {"F64": np.float64, "F32": np.float32, "F16": np.float16}
     gap, names = 0.0, 0
     for name in (name for name in old if name != "__metadata__"):

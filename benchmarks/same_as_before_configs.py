@@ -32,11 +32,16 @@ def _never_dropped(experiment):
     system = experiment.system
     if hasattr(system, "dropout"):
         return replace(experiment, system=replace(system, dropout=dict.fromkeys(system.dropout, 0.0)))
-    parts = {
-        name: replace(part, probability=0.0) if hasattr(part, "probability") else part
-        for name, part in system.conditioners.items()
+    return replace(experiment, system=replace(system, conditioners=_without_rates(system.conditioners)))
+
+
+def _without_rates(conditioners):
+    """Conditioners of earlier versions, at a rate of 0; later ones have none."""
+    fields = ("probability", "dropped")
+    return {
+        name: replace(part, **{field: 0.0 for field in fields if hasattr(part, field)})
+        for name, part in conditioners.items()
     }
-    return replace(experiment, system=replace(system, conditioners=parts))
 
 
 livephoto_no_drop = _never_dropped(_livephoto.tiny)
@@ -102,6 +107,7 @@ def _causal(full):
     )
     sizes = replace(full.system.codec.sizes, latent_channels=4, features=(8, 8, 8, 16), blocks_per_stage=1, groups=4)
     parts = dict(full.system.conditioners)
+    parts["image"] = _without_rates({"image": parts["image"]})["image"]
     for name in ("object", "camera"):
         part = replace(_inner(parts[name]), features=time)
         parts[name] = replace(parts[name], of=part) if hasattr(parts[name], "of") else part
@@ -110,7 +116,8 @@ def _causal(full):
         transformer=transformer,
         codec=replace(full.system.codec, sizes=sizes),
         conditioners={**parts, "text": replace(text, probability=0.5) if hasattr(text, "probability") else text},
-        **({"dropout": {**full.system.dropout, "text": 0.5}} if hasattr(full.system, "dropout") else {}),
+        # The stream of random numbers that drops the picture is another in later versions, so it is never dropped here.
+        **({"dropout": {**full.system.dropout, "image": 0.0, "text": 0.5}} if hasattr(full.system, "dropout") else {}),
         frames=frames,
         size=size,
     )

@@ -38,7 +38,7 @@ from jaxmotion.training.config import TrainConfig
 
 Conditioners = dict[str, Conditioner]
 SCORE_DROP = 0.1
-"""Unsaid in the paper, chosen here: each score is left out of as many clips as the text, so that it can be guided."""
+"""Not specified in the paper; we use: each score is left out of as many clips as the text, so that it can be guided."""
 
 METER = EstimatedScores(MotionEstimatorSizes(tadaconv.SMALL))
 """The motion meter of this package; its weights come with it."""
@@ -89,7 +89,8 @@ def full_size(scores=decoupled, intensity: Intensity = METER, transformer=cogvid
         data=Clips(path="data/clips", frames=frames, fps=8.0 if frames == 49 else 16.0, size=size),
         tokenizer=T5Tokenizer("THUDM/CogVideoX-5b-I2V"),
         train=TrainConfig(
-            # Unsaid in the paper; these are the defaults of CogVideoX's own fine-tuning, whose batch is the paper's.
+            # Not specified in the paper; these are the defaults of CogVideoX's own fine-tuning, whose batch is the
+            # paper's.
             steps=20_000,
             batch_size=16,
             learning_rate=1e-5,

@@ -9,7 +9,5 @@ IMAGE = "image"  # uint8 [B H W 3]: the reference picture (the first frame of th
 TEXT = "text"  # int32 [B L]: token ids of the caption
 MOMENTS = "moments"  # [B t h w 2C]: mean and log variance of the clip's latents, in the place of the clip
 TEXT_FEATURES = "text_features"  # [B L D]: what the text encoder made of the caption; NaN: nothing is known
-LEVEL = "level"  # int32 [B], 1..10: LivePhoto's motion level
 OBJECT, CAMERA = "object", "camera"  # float32 [B], 1..10: motion scores (`video.motion_scale`); NaN: not known
-INTENSITY = "intensity"  # float32 [B], 1..10: a motion score that does not tell objects from camera
 FPS = "fps"  # float32 [B]: frames per second at which the clip was sampled

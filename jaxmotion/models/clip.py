@@ -8,10 +8,11 @@ from __future__ import annotations
 import dataclasses
 import math
 from functools import partial
-from typing import ClassVar
+from typing import ClassVar, Literal
 
 import flax.linen as nn
 import jax.numpy as jnp
+import numpy as np
 from einops import rearrange
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Float, Int
@@ -19,7 +20,7 @@ from jaxtyping import Array, Float, Int
 from jaxmotion.foundation.config_json import register
 from jaxmotion.models.patches import patches, resized_positions, standardise
 from jaxmotion.nn.chain import Stack
-from jaxmotion.nn.feedforward import MLP, quick_gelu
+from jaxmotion.nn.feedforward import MLP, exact_gelu, quick_gelu
 from jaxmotion.nn.linear import Linear
 from jaxmotion.nn.transformer import EncoderLayer, LayerNorm
 
@@ -34,6 +35,9 @@ SHARDING = (
 )
 
 
+ACTIVATIONS = {"quick_gelu": quick_gelu, "gelu": exact_gelu}
+
+
 @register()
 @dataclasses.dataclass(frozen=True)
 class CLIPTextSizes:
@@ -42,7 +46,9 @@ class CLIPTextSizes:
     vocabulary: number of token ids.
     length: longest text, in tokens.
     features, depth, heads, hidden: width, number of layers, attention heads, width inside the feedforward layers.
-    start_token, end_token: ids before and after a text; the end token also fills the rest.
+    start_token, end_token: ids before and after a text.
+    pad_token: id that fills the rest; None: the end token, as in Stable Diffusion 1.5.
+    activation: of the feedforward layers; OpenAI's weights have the quick GELU, OpenCLIP's the exact one.
     spread: standard deviation of fresh token vectors. CLIP starts at 0.02; a small encoder that is trained with all the
         rest needs words that differ from the start.
     remat: which activations are kept for the backward pass (`nn/chain.py`), layer by layer.
@@ -58,6 +64,14 @@ class CLIPTextSizes:
     end_token: int = 49407
     spread: float = 0.02
     remat: str = "none"
+    pad_token: int | None = None
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
+
+    @property
+    def empty(self) -> Int[np.ndarray, " L"]:
+        """Token ids of the empty text: start, end, padding."""
+        padding = self.end_token if self.pad_token is None else self.pad_token
+        return np.array([self.start_token, self.end_token, *[padding] * (self.length - 2)], np.int32)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,7 +80,7 @@ class CLIPVisionSizes:
 
     image_size: side in pixels of the images to show it.
     patch: side of a patch in pixels.
-    features, depth, heads, hidden, remat: as in `CLIPTextSizes`.
+    features, depth, heads, hidden, remat, activation: as in `CLIPTextSizes`.
     """
 
     image_size: int = 224
@@ -76,6 +90,7 @@ class CLIPVisionSizes:
     heads: int = 16
     hidden: int = 4096
     remat: str = "none"
+    activation: Literal["quick_gelu", "gelu"] = "quick_gelu"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -210,5 +225,5 @@ def normalise(image: Float[Array, "B H W 3"]) -> Float[Array, "B H W 3"]:
 
 
 def _layers(sizes: CLIPTextSizes | CLIPVisionSizes) -> Stack:
-    layer = partial(EncoderLayer, sizes.heads, partial(MLP, sizes.hidden, quick_gelu))
+    layer = partial(EncoderLayer, sizes.heads, partial(MLP, sizes.hidden, ACTIVATIONS[sizes.activation]))
     return Stack(layer, sizes.depth, sizes.remat, name="stack")

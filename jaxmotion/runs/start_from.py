@@ -10,7 +10,7 @@ import dataclasses
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 from jaxmotion.foundation.config_json import Json, register, to_json
 from jaxmotion.parallel import sharding
@@ -66,7 +66,7 @@ class PretrainedRun(PretrainedSource):
             raise ValueError(f"pretrained.run is {self.source}, which holds no complete checkpoint.")
         return f"{self.source}, its {self.weights} weights of step {step}"
 
-    def calibration(self) -> dict[str, Any] | None:
+    def calibration(self) -> Json | None:
         path = Path(self.source) / CALIBRATION
         return json.loads(path.read_text()) if self.source and path.is_file() else None
 

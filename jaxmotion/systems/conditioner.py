@@ -40,7 +40,7 @@ class Conditioner:
         return {}
 
     def channels(self, codec: Codec) -> int:
-        """How many channels it puts beside z_t."""
+        """Returns the number of channels that it puts beside z_t."""
         return 0
 
     def precomputable(self) -> Mapping[str, Precompute]:

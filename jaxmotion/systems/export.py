@@ -7,16 +7,20 @@ exports there are.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
+import jax
+
 from jaxmotion.diffusion.sampling import Sampling
-from jaxmotion.foundation.types import Params
+from jaxmotion.foundation.config_json import Json
+from jaxmotion.foundation.types import Array, Params
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.control import ControlValues
 from jaxmotion.weights.diffusers_folder import Component
 from jaxmotion.weights.native_files import export_parameters
+from jaxmotion.weights.rules import ConversionError
 
 Exported = TypeVar("Exported")
 """The class of the system that is exported."""
@@ -27,7 +31,7 @@ class ExportableTokenizer(Protocol):
 
     @property
     def vocabulary(self) -> int:
-        """How many token ids there are."""
+        """Number of token ids."""
         ...
 
     @property
@@ -58,7 +62,7 @@ class ExportJob(Generic[Exported]):
     sampling: Sampling
     tokenizer: ExportableTokenizer
     fps: float
-    meta: Mapping[str, Any]
+    meta: Json
     destination: Path
     verify: bool = True
     controls: ControlValues = dataclasses.field(default_factory=dict)
@@ -74,7 +78,7 @@ class Exporter(Protocol):
 
     @property
     def fixes_controls(self) -> bool:
-        """Whether the values of controls become a part of the weights."""
+        """True if the values of controls become a part of the weights."""
         ...
 
     def __call__(self, job: ExportJob[Any]) -> list[Path]:
@@ -97,6 +101,27 @@ class Export(Generic[Exported]):
 
     def __call__(self, job: ExportJob[Exported]) -> list[Path]:
         return self.write(job)
+
+
+def flat_parameters(init: Callable[[Array], Params], params: Params) -> dict[str, Array]:
+    """Returns the parameters by path.
+
+    Args:
+        init: makes the parameters of the system to export.
+
+    Raises:
+        ConversionError: they are not those of this system.
+    """
+    flat, shapes = paths(params), paths(jax.eval_shape(init, jax.random.key(0)))
+    wrong = [
+        f"{path}: {list(flat[path].shape)} came, {list(shape.shape)} is needed"
+        for path, shape in shapes.items()
+        if path in flat and tuple(flat[path].shape) != shape.shape
+    ]
+    missing, unexpected = shapes.keys() - flat.keys(), flat.keys() - shapes.keys()
+    if missing or unexpected or wrong:
+        raise ConversionError(sorted(missing), sorted(unexpected), wrong, source="The system to export")
+    return flat
 
 
 def _write_native(job: ExportJob[Any]) -> list[Path]:

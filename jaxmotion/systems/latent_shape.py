@@ -16,7 +16,7 @@ from jaxmotion.models.codec import Codec
 class LatentShape:
     """The clip that is being denoised: how many latents it is, how large they are, and the codec between.
 
-    multiple: the number of latents is brought to a multiple of this, by copies of the first one before it.
+    frame_multiple: the number of latents is brought to a multiple of this, by copies of the first one before it.
     """
 
     codec: Codec
@@ -29,7 +29,7 @@ class LatentShape:
     def for_clips(
         cls, codec: Codec, frames: int, size: tuple[int, int], *, stride: int = 1, frame_multiple: int = 1
     ) -> LatentShape:
-        """Returns that of clips of so many frames of (height, width) pixels.
+        """Returns the latent shape of clips of so many frames of (height, width) pixels.
 
         Args:
             stride: latent positions that the denoiser takes together, in height and in width.
@@ -50,16 +50,16 @@ class LatentShape:
 
     @property
     def frames(self) -> int:
-        """How many latents are denoised together."""
+        """Number of latents that are denoised together."""
         return self.latents + self.pad_frames
 
     @property
     def pad_frames(self) -> int:
-        """How many copies of the first latent stand before it."""
+        """Number of copies of the first latent that stand before it."""
         return -self.latents % self.frame_multiple
 
     def for_batch(self, batch: Batch) -> LatentShape:
-        """That of a batch's clips, whose length and size may be others."""
+        """Returns the latent shape of a batch's clips, whose length and size may be others."""
         if MOMENTS in batch:
             latents, height, width = batch[MOMENTS].shape[1:4]
         else:

@@ -33,7 +33,7 @@ from jax.sharding import PartitionSpec as P
 from jaxtyping import Float, Key, UInt8
 
 from jaxmotion.diffusion.sampling import Sampling
-from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.nn.low_rank import DOWN, LORA, UP, choose_kernels, fresh, merge, pairs, sides
@@ -113,10 +113,10 @@ class LoRA(System):
             return LoRADiffusion(task, self.rank, self.alpha, self.paths)
         return LoRATask(task, self.rank, self.alpha, self.paths)
 
-    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
+    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Json:
         return self.base.measure_calibration(clips)
 
-    def with_calibration(self, measured: Mapping[str, Any]) -> Self:
+    def with_calibration(self, measured: Json) -> Self:
         return dataclasses.replace(self, base=self.base.with_calibration(measured))
 
 
@@ -266,7 +266,7 @@ class LoRADiffusion(LoRATask):
         batch: Batch,
         keys: Key[Array, " B"],
         sampling: Sampling,
-        on_step: Callable[[Any], None] | None = None,
+        on_step: Callable[[int], None] | None = None,
     ) -> Float[Array, "B T h w C"]:
         """The model's own latents with merged parameters; merged once, before the first step."""
         return self.base.sample_latents(self.merge(params), batch, keys, sampling, on_step)

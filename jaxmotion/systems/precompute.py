@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 from jaxmotion.foundation import config_json
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.entries import IMAGE, MOMENTS, VIDEO
 from jaxmotion.foundation.types import Array, Batch, Params, pixels_to_float
 from jaxmotion.models.codec import MomentsCodec
@@ -17,7 +18,7 @@ MEMORY_FIELDS = ("tiles", "clips_at_once", "frames_at_once")
 
 @dataclasses.dataclass(frozen=True)
 class Precompute:
-    """How one batch entry is computed from a clip.
+    """A batch entry that is computed from a clip once.
 
     compute: the entry [B ...] from the parameters of `parts` and a batch of clips. Arrays of floats are stored in the
         precision of the set, numbers in float32, pictures (uint8 [H W 3]) without loss.
@@ -30,7 +31,7 @@ class Precompute:
 
     compute: Callable[[Params, Batch], Array]
     parts: tuple[str, ...] = ()
-    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    settings: Json = dataclasses.field(default_factory=dict)
     replaces: tuple[str, ...] = ()
     label: bool = False
     sharded: bool = False

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights import formats, native_files
 from jaxmotion.weights.hub import locate, names_repository
@@ -56,7 +56,7 @@ class PretrainedSource:
         """
         return self.source
 
-    def calibration(self) -> dict[str, Any] | None:
+    def calibration(self) -> Json | None:
         """Returns what was measured on the training clips of an earlier run, which then stays valid; None: nothing."""
         return None
 

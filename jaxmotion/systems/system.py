@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 import jax
 from jaxtyping import UInt8
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.sharding import paths
@@ -57,7 +58,7 @@ class System:
 
     @property
     def required_entries(self) -> tuple[str, ...]:
-        """Those of the labels without which it learns nothing."""
+        """Optional entries without which it learns nothing."""
         return ()
 
     @property
@@ -82,7 +83,7 @@ class System:
         return {}
 
     def resized(self, frames: int, size: tuple[int, int]) -> Self:
-        """This system for clips of another length and size, which needs the same parameters.
+        """Returns this system for clips of another length and size, which needs the same parameters.
 
         Raises:
             ValueError: the size does not fit, or the parameters would be others.
@@ -114,13 +115,13 @@ class System:
         """The task that this config describes."""
         raise NotImplementedError(f"{type(self).__name__} must say what it builds.")
 
-    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
-        """What must be measured on training clips before the first step, as JSON values; nothing by default.
+    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Json:
+        """Returns what must be measured on training clips before the first step, as JSON values; nothing by default.
 
         `clips` is read only if there is something to measure.
         """
         return {}
 
-    def with_calibration(self, measured: Mapping[str, Any]) -> Self:
-        """This config with the measured values filled in."""
+    def with_calibration(self, measured: Json) -> Self:
+        """Returns this config with the measured values in their places."""
         return self

@@ -46,15 +46,9 @@ class TextTokens(Conditioner):
         return {"text": self.encoder.features}
 
     def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
-        text = jnp.where(kept[:, None], batch[TEXT], self.empty)
+        text = jnp.where(kept[:, None], batch[TEXT], self.encoder.empty)
         hidden = apply(CLIPText(self.encoder), params["text_encoder"], text)
         return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
-
-    @property
-    def empty(self) -> Int[Array, " L"]:
-        """The token ids of the empty caption."""
-        start, end = self.encoder.start_token, self.encoder.end_token
-        return jnp.full((self.encoder.length,), end, jnp.int32).at[0].set(start)
 
 
 @register()
@@ -101,7 +95,7 @@ class T5Tokens(Conditioner):
         return {TEXT_FEATURES: features}
 
     def encode(self, params: Params, text: Int[Array, "B L"]) -> Float[Array, "B L D"]:
-        """What the encoder makes of token ids."""
+        """Returns the last hidden state for token ids."""
         return apply(T5Encoder(self.encoder), params["text_encoder"], text)
 
     @property

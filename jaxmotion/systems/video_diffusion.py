@@ -26,19 +26,37 @@ from jaxmotion.models.codec import Codec, MomentsCodec, Streaming
 from jaxmotion.nn.apply import apply
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.latent_shape import LatentShape
-from jaxmotion.systems.system import Table
+from jaxmotion.systems.system import System, Table
+
+
+class VideoDiffusionSystem(System):
+    """Base of the configs that build a `VideoDiffusion` from a codec and conditioners."""
+
+    codec: Codec
+    conditioners: dict[str, Conditioner]
+    dropout: dict[str, float]
+
+    @property
+    def token_spec(self) -> tuple[int, int] | None:
+        """(vocabulary, length) of the text encoder's token ids."""
+        return next((c.token_spec for c in self.conditioners.values() if c.token_spec), None)
+
+    @property
+    def condition_channels(self) -> int:
+        """Number of channels that stand beside z_t."""
+        return sum(c.channels(self.codec) for c in self.conditioners.values())
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: a key of caches of compiled functions
 class VideoDiffusion:
-    """A video diffusion model: the one class behind all three systems.
+    """A video diffusion model: the one class behind all systems that make clips.
 
-    conditioners: by name; channel conditions enter in this order.
-    measures:     batch entries that training measures on the clip, unless the data brings them, and sampling asks a
-                  person for.
-    dropout:      share of the training clips for which a conditioner is dropped, by its name; clip by clip, and for
-                  each conditioner independently of the others.
-    sampled:      whether training draws the latents of a clip as its codec says they spread, or takes their mean.
+    conditioners:     by name; channel conditions enter in this order.
+    measured_entries: batch entries that training measures on the clip, unless the data brings them, and sampling asks
+                      a person for.
+    dropout:          share of the training clips for which a conditioner is dropped, by its name; clip by clip, and
+                      for each conditioner independently of the others.
+    sample_posterior: sample latents from the VAE posterior during training instead of using its mean.
     """
 
     latent_shape: LatentShape
@@ -71,7 +89,7 @@ class VideoDiffusion:
             (f"^{part}(?=/).*(?:{pattern})", spec) for part, table in tables.items() for pattern, spec in table
         )
 
-    def init(self, key: Array) -> dict[str, Any]:
+    def init(self, key: Array) -> Params:
         """Random parameters: `codec`, `denoiser` and the parts that the conditioners own."""
         codec_key, denoiser_key, condition_key = jax.random.split(key, 3)
         params: dict[str, Any] = {"codec": self.latent_shape.codec.init(codec_key)}
@@ -96,13 +114,23 @@ class VideoDiffusion:
         params["denoiser"] = self.denoiser.init(denoiser_key, latents, jnp.zeros((1,), jnp.int32), condition)["params"]
         return {part: tree for part, tree in params.items() if tree}
 
-    def condition(self, params: Params, batch: Batch, kept: Mapping[str, Bool[Array, " B"]] | None = None) -> Condition:
-        """Returns the sum of all conditions of a batch; `kept` has masks by conditioner, all rows by default."""
-        kept = {**self._all_kept(batch), **(kept or {})}
-        conditions = (
-            c.condition(params, batch, self.latent_shape, kept[name]) for name, c in self.conditioners.items()
+    def condition(
+        self,
+        params: Params,
+        batch: Batch,
+        kept: Mapping[str, Bool[Array, " B"]] | None = None,
+        latent_shape: LatentShape | None = None,
+    ) -> Condition:
+        """Returns the sum of all conditions of a batch.
+
+        Args:
+            kept: masks by conditioner; all rows by default.
+            latent_shape: that of the batch, where its clips have another length or size than the system's.
+        """
+        kept, shape = {**self._all_kept(batch), **(kept or {})}, latent_shape or self.latent_shape
+        return sum(
+            (c.condition(params, batch, shape, kept[name]) for name, c in self.conditioners.items()), Condition()
         )
-        return sum(conditions, Condition())
 
     def _all_kept(self, batch: Batch) -> dict[str, Bool[Array, " B"]]:
         rows = next(iter(batch.values())).shape[0]
@@ -134,20 +162,18 @@ class VideoDiffusion:
         The clips of a batch may have another length and size than `latent_shape`, as those of buckets do.
         Source: LivePhoto Eq. 2; the target is whatever `process.prediction` names.
         """
-        return dataclasses.replace(self, latent_shape=self.latent_shape.for_batch(batch))._loss(params, batch, key)
-
-    def _loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
+        latent_shape = self.latent_shape.for_batch(batch)
         drop_key, time_key, noise_key = jax.random.split(key, 3)
         measures = {name: measure for name, measure in self.measured_entries.items() if name not in batch}
         batch = {**batch, **{name: measure(params, batch) for name, measure in measures.items()}}
         for index, conditioner in enumerate(self.conditioners.values()):
             batch = conditioner.augment(batch, jax.random.fold_in(drop_key, index))
         latent_key = jax.random.fold_in(noise_key, 1) if self.sample_posterior else None
-        z0 = self.latent_shape.pad(self._latents(params, batch, latent_key)).astype(jnp.float32)
+        z0 = latent_shape.pad(self._latents(params, batch, latent_key)).astype(jnp.float32)
         steps = self.process.schedule.steps
         t = jax.random.randint(time_key, (z0.shape[0],), 0, steps)
         eps = jax.random.normal(noise_key, z0.shape)
-        condition = self.condition(params, batch, self.draw_kept(z0.shape[0], drop_key))
+        condition = self.condition(params, batch, self.draw_kept(z0.shape[0], drop_key), latent_shape)
         prediction = self.predict(params, self.process.corrupt(z0, eps, t), t, condition)
         losses = diffusion_loss(self.process, self.weighting, prediction, z0, eps, t)
         early = (t < steps // 2).astype(jnp.float32)
@@ -167,7 +193,7 @@ class VideoDiffusion:
         return self.latent_shape.encode(params, batch[VIDEO], key)
 
     def noise(self, keys: Key[Array, " B"]) -> Float[Array, "B T h w C"]:
-        """What sampling draws: one key for each clip, so that it does not depend on what else is in the batch."""
+        """Returns the noise that sampling starts from: one key per clip, so the rest of the batch has no influence."""
         latent_shape = self.latent_shape
         shape = (latent_shape.frames, latent_shape.height, latent_shape.width, latent_shape.codec.latent_channels)
         return jax.vmap(lambda key: jax.random.normal(key, shape))(keys)
@@ -178,7 +204,7 @@ class VideoDiffusion:
         batch: Batch,
         keys: Key[Array, " B"],
         sampling: Sampling,
-        on_step: Callable[[Any], None] | None = None,
+        on_step: Callable[[int], None] | None = None,
     ) -> UInt8[Array, "B T H W 3"]:
         """Clips for the pictures (and texts, levels, ...) of a batch, one key for each clip.
 
@@ -199,7 +225,7 @@ class VideoDiffusion:
         batch: Batch,
         keys: Key[Array, " B"],
         sampling: Sampling,
-        on_step: Callable[[Any], None] | None = None,
+        on_step: Callable[[int], None] | None = None,
     ) -> Float[Array, "B T h w C"]:
         """The latents of these clips, without copies of the first."""
         latent_shape = self.latent_shape
@@ -223,7 +249,7 @@ class VideoDiffusion:
         return z0[:, latent_shape.pad_frames :]
 
     def _terms(self, params: Params, batch: Batch, sampling: Sampling, times: np.ndarray) -> list[Term]:
-        """What guidance combines: first nothing of what is guided, then one condition more in each term.
+        """Returns the terms of guidance: first nothing of what is guided, then one condition more in each term.
 
         What is not guided is in all of them. Neighbours with the same scale share a term, for then their sum does not
         hold what lies between.

@@ -26,7 +26,7 @@ from jaxmotion.data.precompute import encode as encoding
 from jaxmotion.data.precompute import shards
 from jaxmotion.data.precompute.encode import parse_shard
 from jaxmotion.data.precomputed import PrecomputedLatents, datasets
-from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, INTENSITY, MOMENTS, OBJECT, TEXT, TEXT_FEATURES, VIDEO
+from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, MOMENTS, OBJECT, TEXT, TEXT_FEATURES, VIDEO
 from jaxmotion.models import tadaconv
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.mesh import make_mesh
@@ -34,7 +34,13 @@ from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment, precompute
 from jaxmotion.runs.compatibility import check_entries, check_precomputed
 from jaxmotion.systems.motionstone.injection import ScoreEmbedding
-from jaxmotion.systems.motionstone.intensity import ConstantScores, EstimatedScores, ProvidedScores, ScalarScore
+from jaxmotion.systems.motionstone.intensity import (
+    INTENSITY,
+    ConstantScores,
+    EstimatedScores,
+    ProvidedScores,
+    ScalarScore,
+)
 
 METER = EstimatedScores(MotionEstimatorSizes(tadaconv.SMALL))
 CONFIG = SUPPORT / "prepare_config.py"

@@ -63,13 +63,19 @@ def images(x):
     return torch.tensor(rearrange(x, "B H W C -> B C H W"))
 
 
-@pytest.mark.parametrize("length", [TINY.length, 9])
-def test_text_encoder(randomise, shapes, through_files, distance, length):
-    theirs = randomise(CLIPTextModel(CLIPTextConfig(**TEXT)))
-    text = texts(length)
-    params = through_files(rules.CLIP_TEXT_BARE, theirs, shapes(CLIPText(TINY), text))
-    hidden = jax.jit(CLIPText(TINY).apply)({"params": params}, text)
+@pytest.mark.parametrize(("length", "activation"), [(TINY.length, "quick_gelu"), (9, "gelu")])
+def test_text_encoder(randomise, shapes, through_files, distance, length, activation):
+    theirs = randomise(CLIPTextModel(CLIPTextConfig(**TEXT, hidden_act=activation)))
+    ours, text = CLIPText(dataclasses.replace(TINY, activation=activation)), texts(length)
+    params = through_files(rules.CLIP_TEXT_BARE, theirs, shapes(ours, text))
+    hidden = jax.jit(ours.apply)({"params": params}, text)
     assert distance(hidden, theirs(tokens(text)).last_hidden_state) < NETWORK
+
+
+def test_the_empty_text_is_filled_with_the_padding_of_the_encoder():
+    start, end = TINY.start_token, TINY.end_token
+    assert TINY.empty.tolist() == [start, *[end] * (TINY.length - 1)]
+    assert dataclasses.replace(TINY, length=4, pad_token=0).empty.tolist() == [start, end, 0, 0]
 
 
 def test_transformers_reads_the_public_names_of_a_text_encoder(randomise, shapes, through_files, tmp_path):

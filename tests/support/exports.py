@@ -22,13 +22,13 @@ from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.diffusion.schedule import linear
-from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT
+from jaxmotion.foundation.entries import IMAGE, TEXT
 from jaxmotion.models import autoencoder, clip, dinov2
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.runs.trained import open_run
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.livephoto.content import ContentTokens
-from jaxmotion.systems.livephoto.intensity import FrameMap, LevelMap
+from jaxmotion.systems.livephoto.intensity import LEVEL, FrameMap, LevelMap
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import ReweightedText

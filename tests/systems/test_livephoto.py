@@ -12,14 +12,14 @@ import numpy as np
 import pytest
 
 from jaxmotion.diffusion.sampling import Noise
-from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT, VIDEO
+from jaxmotion.foundation.entries import IMAGE, TEXT, VIDEO
 from jaxmotion.foundation.types import Condition
 from jaxmotion.models import clip
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
 from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment
 from jaxmotion.systems.latent_shape import LatentShape
-from jaxmotion.systems.livephoto.intensity import LevelMap, bin_edges, level_of, ssim_intensity
+from jaxmotion.systems.livephoto.intensity import LEVEL, LevelMap, bin_edges, level_of, ssim_intensity
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 

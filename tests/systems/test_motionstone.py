@@ -14,7 +14,7 @@ from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.diffusion.guidance import CogVideoXDynamic, Constant, CosineByStep
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
-from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, INTENSITY, OBJECT, TEXT, VIDEO
+from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, OBJECT, TEXT, VIDEO
 from jaxmotion.foundation.types import Condition
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.causal_codec import CausalCodec
@@ -22,7 +22,7 @@ from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment
 from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.motionstone.injection import IMAGE_NOISE, FirstFrame, ScoreEmbedding
-from jaxmotion.systems.motionstone.intensity import ConstantScores, ProvidedScores, ScalarScore
+from jaxmotion.systems.motionstone.intensity import INTENSITY, ConstantScores, ProvidedScores, ScalarScore
 
 
 @pytest.fixture(scope="module")

@@ -26,7 +26,7 @@ from jaxmotion.models.cogvideox import I2V_5B, I2V_5B_V1_5
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.systems.motionstone import export as motionstone
 from jaxmotion.systems.motionstone import export_check as motionstone_report
-from jaxmotion.systems.motionstone.export import export_motionstone, flat_parameters, pipeline_of, score_vector
+from jaxmotion.systems.motionstone.export import export_motionstone, pipeline_of, score_vector
 from jaxmotion.systems.motionstone.injection import FirstFrame, ScoreEmbedding
 from jaxmotion.systems.motionstone.motionstone import MotionStone
 from jaxmotion.systems.pretrained import backbone, text_encoder, vae
@@ -343,7 +343,7 @@ def test_what_has_no_form_is_said(trained, tmp_path):
         export(trained, tmp_path / "b", sampled(), baked={"object": 11.0})
     odd = dataclasses.replace(system, conditioners={**system.conditioners, "image": FirstFrame(rescale=3.0)})
     with pytest.raises(ValueError, match="rescaled by 3"):
-        pipeline_of(odd, flat_parameters(system, params), sampled(), tokens, baked=True)
+        pipeline_of(odd, paths(params), sampled(), tokens, baked=True)
     assert not list(tmp_path.iterdir())
 
 

@@ -29,8 +29,8 @@ from jaxmotion.systems.latent_shape import LatentShape
 class ContentTokens(Conditioner):
     """DINOv2 patch tokens through a linear layer, shared by all frames, as tokens `content`.
 
-    Unsaid there, chosen here: ViT-B/14 at 224 px; the picture is resized without keeping its aspect; no class token
-    ("patch tokens" only); the same tokens for all frames; never dropped.
+    Not specified in the paper; we use: ViT-B/14 at 224 px; the picture is resized without keeping its aspect; no class
+    token ("patch tokens" only); the same tokens for all frames; never dropped.
     """
 
     encoder: DINOv2Sizes

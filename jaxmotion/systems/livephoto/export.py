@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.foundation.types import Params
 from jaxmotion.parallel.sharding import paths
-from jaxmotion.systems.export import SAFETENSORS, Export, ExportableTokenizer, Exporter, ExportJob
+from jaxmotion.systems.export import SAFETENSORS, Export, ExportableTokenizer, Exporter, ExportJob, flat_parameters
 from jaxmotion.systems.livephoto import export_check as report
 from jaxmotion.systems.livephoto.export_comfy import export_comfy
-from jaxmotion.systems.livephoto.export_parts import adapter_of, flat_parameters, pipeline_of
+from jaxmotion.systems.livephoto.export_parts import adapter_of, pipeline_of
 from jaxmotion.systems.livephoto.model_card import adapter_card, pipeline_card
 from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.parity import unverified_report
@@ -31,7 +31,7 @@ def export_diffusers(
     tokenizer: ExportableTokenizer,
     destination: str | Path,
     *,
-    meta: Mapping[str, Any],
+    meta: Json,
     verify: bool = True,
 ) -> list[Path]:
     """Writes a folder for `DiffusionPipeline.from_pretrained(folder, trust_remote_code=True)`, and returns its files.
@@ -50,7 +50,7 @@ def export_diffusers(
         VerificationError: a part differs by more than it may; the folder and its report are there to look at.
     """
     destination = Path(destination)
-    pipeline = pipeline_of(system, flat_parameters(system, params), sampling, tokenizer)
+    pipeline = pipeline_of(system, flat_parameters(system.build().init, params), sampling, tokenizer)
     with atomic_folder(destination) as folder:
         pipeline.write_into(folder)
         write_json(folder / CONFIG, meta)
@@ -64,9 +64,7 @@ def export_diffusers(
     return files_in(destination)
 
 
-def export_motion_adapter(
-    system: LivePhoto, params: Params, destination: str | Path, *, meta: Mapping[str, Any]
-) -> list[Path]:
+def export_motion_adapter(system: LivePhoto, params: Params, destination: str | Path, *, meta: Json) -> list[Path]:
     """Writes the motion modules and the new input channels as a `MotionAdapter`, and returns the files.
 
     `UNetMotionModel.from_unet2d(unet, adapter)` attaches it to the U-Net of any fine-tune of the base model.
@@ -76,7 +74,7 @@ def export_motion_adapter(
         ValueError: the class cannot hold these motion modules.
     """
     destination = Path(destination)
-    adapter = adapter_of(system, flat_parameters(system, params))
+    adapter = adapter_of(system, flat_parameters(system.build().init, params))
     with atomic_folder(destination) as folder:
         adapter.write_into(folder)
         write_json(folder / CONFIG, meta)

@@ -1,4 +1,4 @@
-"""How far an exported LivePhoto is from ours, part by part and as a whole."""
+"""Differences between an exported LivePhoto and ours, part by part and as a whole."""
 
 from __future__ import annotations
 
@@ -15,13 +15,14 @@ from einops import rearrange
 from jaxmotion.diffusion.process import to_z0_and_eps
 from jaxmotion.diffusion.sampler import DDIM, DDPM, Coefficients, step
 from jaxmotion.diffusion.sampling import Sampling
-from jaxmotion.foundation.entries import IMAGE, LEVEL, TEXT
+from jaxmotion.foundation.entries import IMAGE, TEXT
 from jaxmotion.foundation.types import Condition, Params
 from jaxmotion.models.clip import CLIPText
 from jaxmotion.models.dinov2 import DINOv2
 from jaxmotion.nn.apply import apply
 from jaxmotion.systems.livephoto.content import ContentTokens
 from jaxmotion.systems.livephoto.export_parts import ingredients, unet_sizes
+from jaxmotion.systems.livephoto.intensity import LEVEL
 from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import ReweightedText, TextReweighting
 from jaxmotion.systems.text import TextTokens
@@ -44,7 +45,7 @@ def verify(folder: Path, system: LivePhoto, params: Params, sampling: Sampling) 
 
 
 def parts_of(system: LivePhoto) -> list[str]:
-    """What there is to verify, in the order of a clip's making."""
+    """Returns the names of the parts to verify, in the order in which a clip is made."""
     found = ingredients(system)
     reweighting = ["text_reweighting"] if ReweightedText in found else []
     content = ["content_encoder", "content_layers"] if ContentTokens in found else []

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.nn.embedding import position_sinusoid
 from jaxmotion.weights import formats
@@ -24,9 +25,7 @@ FILE, CONFIG = "motion_module", "jaxmotion_config.json"
 _QUERY = ".to_q.weight"
 
 
-def export_comfy(
-    system: LivePhoto, params: Mapping[str, Any], destination: str | Path, *, meta: Mapping[str, Any]
-) -> list[Path]:
+def export_comfy(system: LivePhoto, params: Mapping[str, Any], destination: str | Path, *, meta: Json) -> list[Path]:
     """Writes the motion modules for AnimateDiff nodes, and returns the files.
 
     The new input columns are left out: the nodes know no such thing, so what reads them (the reference picture, the

@@ -7,12 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from jaxmotion.diffusion.sampling import Noise, Sampling
-from jaxmotion.foundation.types import Params
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.models.autoencoder import KLCodec
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.models.unet import UNetSizes
@@ -96,26 +94,6 @@ def tables(system: LivePhoto) -> list[Rules]:
     return [_unet(system), under("", "text_encoder/", CLIP_TEXT), *codec, *reweighting, *content]
 
 
-def flat_parameters(system: LivePhoto, params: Params) -> dict[str, Any]:
-    """The parameters by path.
-
-    Raises:
-        ConversionError: they are not those of this system.
-    """
-    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
-    init = system.build().init
-    shapes: dict[str, Any] = flatten_dict(jax.eval_shape(init, jax.random.key(0)), sep="/")  # pyright: ignore[reportAssignmentType]
-    wrong = [
-        f"{path}: {list(flat[path].shape)} came, {list(shape.shape)} is needed"
-        for path, shape in shapes.items()
-        if path in flat and tuple(flat[path].shape) != shape.shape
-    ]
-    missing, unexpected = shapes.keys() - flat.keys(), flat.keys() - shapes.keys()
-    if missing or unexpected or wrong:
-        raise ConversionError(sorted(missing), sorted(unexpected), wrong, source="The system to export")
-    return flat
-
-
 def ingredients(system: LivePhoto) -> dict[type, Any]:
     """The conditioners by class.
 
@@ -137,7 +115,7 @@ def unet_sizes(system: LivePhoto) -> UNetSizes:
     return dataclasses.replace(system.unet, condition_channels=channels)
 
 
-def unet_config(system: LivePhoto) -> dict[str, Any]:
+def unet_config(system: LivePhoto) -> Json:
     """The config.json of the denoiser as `UNetMotionModel`."""
     height, width = (pixels // system.codec.spatial_compression for pixels in system.size)
     return unet_motion_config(
@@ -274,7 +252,7 @@ def _attending(sizes: UNetSizes) -> dict[str, int]:
     return {**down, "mid_block.attentions.0": sizes.features[-1], **up}
 
 
-def _arguments(system: LivePhoto, sampling: Sampling) -> dict[str, Any]:
+def _arguments(system: LivePhoto, sampling: Sampling) -> Json:
     """The pipeline's arguments that are no components."""
     match sampling.initial_noise:
         case PriorInversion(first, last):

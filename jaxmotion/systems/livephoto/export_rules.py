@@ -1,4 +1,4 @@
-"""What LivePhoto adds to Stable Diffusion and AnimateDiff, as the PyTorch files of an export name it.
+"""Rules for the layers that LivePhoto adds to Stable Diffusion and AnimateDiff, by their PyTorch names.
 
 Source: `pytorch/content_layers.py` and `pytorch/text_reweighting.py`. Paths are those of the whole
 tree, because the content layers stand inside our denoiser and beside the public one.

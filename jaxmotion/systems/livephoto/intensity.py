@@ -15,13 +15,14 @@ from einops import repeat
 from jaxtyping import Bool, Float, Int, UInt8
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.entries import LEVEL
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.models.codec import Codec
 from jaxmotion.systems.conditioner import Conditioner, keep_rows
 from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.video.ssim import ssim
 
+LEVEL = "level"
+"""Entry, int32 [B], 1..10: the motion level."""
 LEVELS = 10
 
 
@@ -30,8 +31,8 @@ def ssim_intensity(video: UInt8[Array, "B T H W 3"]) -> Float[Array, " B"]:
 
     High means still: a clip that does not move has (T-1)/T, a clip of unrelated frames is near 0.
 
-    Unsaid there, chosen here: SSIM on RGB (averaged over the channels) at the size the clip is trained at, with the
-    usual 11-pixel Gaussian window.
+    Not specified in the paper; we use: SSIM on RGB (averaged over the channels) at the size the clip is trained at,
+    with the usual 11-pixel Gaussian window.
     """
     frames = jnp.asarray(video, jnp.float32) / 255.0
     return jnp.sum(ssim(frames[:, :-1], frames[:, 1:]), axis=1) / video.shape[1]
@@ -42,8 +43,8 @@ def bin_edges(
 ) -> tuple[float, ...]:
     """The nine edges, ascending, that sort intensities into ten levels.
 
-    Unsaid there, chosen here: equal-count (each level holds a tenth of the training clips); equal-width between the
-    smallest and the largest intensity is the other value.
+    Not specified in the paper; we use: equal-count (each level holds a tenth of the training clips); equal-width
+    between the smallest and the largest intensity is the other value.
 
     Raises:
         ValueError: fewer clips than levels, or so many equal intensities that two edges would coincide.
@@ -95,7 +96,7 @@ class LevelMap(Conditioner):
     clips: int = 1000
     """How many training clips the edges are measured on."""
     scale: float = 1.0
-    """What the level number is multiplied by. Unsaid there, chosen here: 1, the raw number 1..10."""
+    """Factor of the level number. Not specified in the paper; we use 1, the raw number 1..10."""
 
     def __post_init__(self) -> None:
         if self.edges and (len(self.edges) != LEVELS - 1 or any(np.diff(self.edges) <= 0)):

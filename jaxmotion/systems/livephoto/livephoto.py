@@ -11,14 +11,14 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from functools import partial
-from typing import Any, Self
+from typing import Self
 
 from jaxtyping import Int, UInt8
 
 from jaxmotion.diffusion.loss import MinSNR, Uniform
 from jaxmotion.diffusion.process import Process
-from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.entries import IMAGE, LEVEL, VIDEO
+from jaxmotion.foundation.config_json import Json, register
+from jaxmotion.foundation.entries import IMAGE, VIDEO
 from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.autoencoder import KLCodec
@@ -32,24 +32,23 @@ from jaxmotion.systems.control import Controls, Scalar
 from jaxmotion.systems.export import Exporter
 from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.livephoto.export import EXPORTS
-from jaxmotion.systems.livephoto.intensity import LevelMap, level_of, ssim_intensity
+from jaxmotion.systems.livephoto.intensity import LEVEL, LevelMap, level_of, ssim_intensity
 from jaxmotion.systems.lora import PretrainedLoRA
 from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.reference import first_frame
-from jaxmotion.systems.system import System
-from jaxmotion.systems.video_diffusion import VideoDiffusion
+from jaxmotion.systems.video_diffusion import VideoDiffusion, VideoDiffusionSystem
 
 
 @register(upgrade=separate_dropout)
 @dataclasses.dataclass(frozen=True)
-class LivePhoto(System):
+class LivePhoto(VideoDiffusionSystem):
     """The sizes and ingredients of a LivePhoto model."""
 
     unet: UNetSizes
     """The denoiser; its condition channels and content layers follow from the conditioners."""
     codec: KLCodec | SpaceToDepth
     conditioners: dict[str, Conditioner]
-    """What the denoiser is told, by name; the ones that bring channels stand in the order of the channels."""
+    """The conditions of the denoiser, by name; the ones that bring channels stand in the order of the channels."""
     process: Process = Process()
     weighting: Uniform | MinSNR = Uniform()
     frames: int = 16
@@ -61,9 +60,10 @@ class LivePhoto(System):
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec."""
         latent_shape = LatentShape.for_clips(self.codec, self.frames, self.size, stride=self.unet.stride)
-        channels = sum(c.channels(self.codec) for c in self.conditioners.values())
         tokens = [name for c in self.conditioners.values() for name in c.tokens()]
-        unet = livephoto_unet(dataclasses.replace(self.unet, condition_channels=channels), tokens, self.frames)
+        unet = livephoto_unet(
+            dataclasses.replace(self.unet, condition_channels=self.condition_channels), tokens, self.frames
+        )
         level, measures = self.level, {IMAGE: lambda params, batch: first_frame(batch)}
         if level is not None:
             measures[LEVEL] = partial(_level_of_clip, level.edges)
@@ -84,11 +84,6 @@ class LivePhoto(System):
         return next((c for c in self.conditioners.values() if isinstance(c, LevelMap)), None)
 
     @property
-    def token_spec(self) -> tuple[int, int] | None:
-        """(vocabulary, length) of the text encoder's token ids."""
-        return next((c.token_spec for c in self.conditioners.values() if c.token_spec), None)
-
-    @property
     def controls(self) -> Controls:
         """The motion level. Source: Sec. 3.4."""
         return {LEVEL: Scalar(description="motion level, 1 (nearly still) to 10", integer=True, default=5)}
@@ -106,13 +101,13 @@ class LivePhoto(System):
             "lora": PretrainedLoRA(),
         }
 
-    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
+    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Json:
         """The edges between the levels, measured on training clips."""
         level = self.level
         return {} if level is None or level.edges else {"level_edges": level.measure_edges(clips)}
 
-    def with_calibration(self, measured: Mapping[str, Any]) -> Self:
-        """This model with the measured edges in its level map."""
+    def with_calibration(self, measured: Json) -> Self:
+        """Returns this config with the measured edges in its level map."""
         level = self.level
         if level is None or "level_edges" not in measured:
             return self
@@ -125,8 +120,8 @@ def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int) -> UNet
     """Stable Diffusion's U-Net with gated cross-attention to tokens it does not know, and motion modules in all stages.
 
     Source: Sec. 3.2 (motion modules "at each stage", aligned with AnimateDiff) and Sec. 3.3 (new cross-attention).
-    Unsaid there, chosen here: the new cross-attention stands before the one to the text and starts behind a closed
-    gate, tanh(0); motion modules follow every block of the way down and up, as in AnimateDiff's first and third
+    Not specified in the paper; we use: the new cross-attention stands before the one to the text and starts behind a
+    closed gate, tanh(0); motion modules follow every block of the way down and up, as in AnimateDiff's first and third
     weights, and not the middle.
     """
     plain = transformer_layers(sizes)
@@ -143,5 +138,5 @@ def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int) -> UNet
 def _level_of_clip(edges: tuple[float, ...], params: Params, batch: Batch) -> Int[Array, " B"]:
     """The motion level of a training clip. Source: Sec. 3.4."""
     if not edges:
-        raise ValueError("The edges between the levels are not measured yet; call calibrate on training clips.")
+        raise ValueError("The edges between the levels are not measured yet; call measure_calibration.")
     return level_of(ssim_intensity(batch[VIDEO]), edges)

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.systems.pretrained import Pretrained
 from jaxmotion.weights.parity import Report
 
@@ -19,7 +19,7 @@ _PAPER = "[LivePhoto: Real Image Animation with Text-guided Motion Control](http
 _REPOSITORY = re.compile(r"([\w-][\w.-]*/[\w.-]+)(?:[@:].*)?$")
 
 
-def pipeline_card(system: LivePhoto, sampling: Sampling, meta: Mapping[str, Any], report: Report) -> str:
+def pipeline_card(system: LivePhoto, sampling: Sampling, meta: Json, report: Report) -> str:
     """The card of a whole pipeline."""
     height, width = system.size
     example = "the camera pans left"
@@ -66,7 +66,7 @@ than its base. Frames are not guaranteed to keep faces or writing intact. Do not
 {_configuration(meta)}"""
 
 
-def adapter_card(system: LivePhoto, meta: Mapping[str, Any]) -> str:
+def adapter_card(system: LivePhoto, meta: Json) -> str:
     """The card of a motion adapter."""
     return f"""{_front_matter(meta, "MotionAdapter")}
 # LivePhoto's motion modules as an adapter
@@ -88,7 +88,7 @@ re-weighting are no part of an adapter; the pipeline of the whole export brings 
 {_configuration(meta)}"""
 
 
-def _front_matter(meta: Mapping[str, Any], kind: str) -> str:
+def _front_matter(meta: Json, kind: str) -> str:
     lines = ["---", "library_name: diffusers", "pipeline_tag: image-to-video"]
     if bases := _bases(meta):
         lines += ["base_model:", *(f"- {base}" for base in bases)]
@@ -96,7 +96,7 @@ def _front_matter(meta: Mapping[str, Any], kind: str) -> str:
     return "\n".join([*lines, "---", ""])
 
 
-def _bases(meta: Mapping[str, Any]) -> list[str]:
+def _bases(meta: Json) -> list[str]:
     """The repositories of the Hugging Face hub that training started from, each once."""
     kinds = Pretrained.__qualname__
     sources = [each["source"] for each in meta.get("pretrained", {}).values() if each["class"] == kinds]
@@ -135,7 +135,7 @@ training clips of each level:
 """
 
 
-def _configuration(meta: Mapping[str, Any]) -> str:
+def _configuration(meta: Json) -> str:
     return f"""## Training configuration
 
 <details><summary>as JSON, also in <code>jaxmotion_config.json</code></summary>

@@ -37,9 +37,9 @@ SHARDING = (
 class TextReweighting(nn.Module):
     """Weights in (0, 1), one for each frame and token.
 
-    Unsaid there, chosen here: the U-Net's own layers (pre-norm self-attention with eight heads, GEGLU feed-forward four
-    times as wide inside), no dropout; no mask, so padding is weighted like any token; the last layer starts at zero, so
-    that every weight starts at 0.5 (Fig. 3 shows 0.50 for words that do not matter).
+    Not specified in the paper; we use: the U-Net's own layers (pre-norm self-attention with eight heads, GEGLU
+    feed-forward four times as wide inside), no dropout; no mask, so padding is weighted like any token; the last layer
+    starts at zero, so that every weight starts at 0.5 (Fig. 3 shows 0.50 for words that do not matter).
     """
 
     frames: int

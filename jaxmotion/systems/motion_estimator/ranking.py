@@ -20,7 +20,7 @@ from jaxmotion.foundation.config_json import register
 
 
 class PairLoss(Protocol):
-    """What a pair costs."""
+    """Returns the loss of a pair."""
 
     def __call__(self, ahead: Float[Array, "*P"]) -> Float[Array, "*P"]:
         """The cost where the clip that moves more scores higher by `ahead`."""
@@ -63,7 +63,7 @@ def ranking_loss(
 ) -> Array:
     """Mean cost of the judged pairs of one axis; 0 without any.
 
-    Unsaid in the paper, chosen here: a tie costs what the two scores differ by beyond `tie_margin`.
+    Not specified in the paper; we use: a tie costs what the two scores differ by beyond `tie_margin`.
     """
     ahead = first - second
     apart = pair_loss(jnp.sign(order) * ahead)

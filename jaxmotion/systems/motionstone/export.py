@@ -12,18 +12,17 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
-from flax.traverse_util import flatten_dict
 
 from jaxmotion.diffusion.guidance import CogVideoXDynamic, CosineByStep
 from jaxmotion.diffusion.sampling import Sampling
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.files import atomic_folder
-from jaxmotion.foundation.types import Params
+from jaxmotion.foundation.types import Array, Params
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.systems.control import ControlValues, combinations, filename_suffix, sweeps
-from jaxmotion.systems.export import SAFETENSORS, Export, ExportableTokenizer, Exporter, ExportJob
+from jaxmotion.systems.export import SAFETENSORS, Export, ExportableTokenizer, Exporter, ExportJob, flat_parameters
 from jaxmotion.systems.motionstone import export_check as report
 from jaxmotion.systems.motionstone.injection import FirstFrame, ScoreEmbedding
 from jaxmotion.systems.motionstone.intensity import METER
@@ -56,7 +55,7 @@ def export_motionstone(
     tokenizer: ExportableTokenizer,
     destination: Path,
     *,
-    meta: Mapping[str, Any],
+    meta: Json,
     baked: Settings | None = None,
     presets: Sequence[Settings] = (),
     fps: float = 8.0,
@@ -80,7 +79,8 @@ def export_motionstone(
         ValueError: a part of the system has no form that diffusers can load, or there is no such dial.
         VerificationError: a part differs by more than it may; the folder and its report are there to look at.
     """
-    flat = flat_parameters(system, params)
+    everything = flat_parameters(system.build().init, params)
+    flat = {path: array for path, array in everything.items() if not path.startswith(f"{METER}/")}  # only for training
     vectors = {
         filename_suffix(system.controls, settings, "_").removeprefix("_"): score_vector(system, params, settings)
         for settings in presets
@@ -125,7 +125,7 @@ def score_vector(system: MotionStone, params: Params, settings: Settings) -> np.
 
 
 def pipeline_of(
-    system: MotionStone, flat: Mapping[str, Any], sampling: Sampling, tokenizer: ExportableTokenizer, *, baked: bool
+    system: MotionStone, flat: Mapping[str, Array], sampling: Sampling, tokenizer: ExportableTokenizer, *, baked: bool
 ) -> Pipeline:
     """The pipeline that makes the clips of this system.
 
@@ -184,30 +184,11 @@ def pipeline_of(
     return Pipeline("motionstone_pipeline", "MotionStonePipeline", components, {}, CODE)
 
 
-def flat_parameters(system: MotionStone, params: Params) -> dict[str, Any]:
-    """The parameters by path, without the motion meter, which only training needs.
-
-    Raises:
-        ConversionError: they are not those of this system.
-    """
-    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
-    shapes: dict[str, Any] = flatten_dict(jax.eval_shape(system.build().init, jax.random.key(0)), sep="/")  # pyright: ignore[reportAssignmentType]
-    wrong = [
-        f"{path}: {list(flat[path].shape)} came, {list(shape.shape)} is needed"
-        for path, shape in shapes.items()
-        if path in flat and tuple(flat[path].shape) != shape.shape
-    ]
-    missing, unexpected = shapes.keys() - flat.keys(), flat.keys() - shapes.keys()
-    if missing or unexpected or wrong:
-        raise ConversionError(sorted(missing), sorted(unexpected), wrong, source="The system to export")
-    return {path: array for path, array in flat.items() if not path.startswith(f"{METER}/")}
-
-
 def _score_rules(score: ScoreEmbedding) -> Rules:
     return (*linear(f"{score.entry}.linear_1", "linear_in"), *linear(f"{score.entry}.linear_2", "linear_out"))
 
 
-def _tensors_of_part(part: str, rules: Rules, flat: Mapping[str, Any]) -> dict[str, Any]:
+def _tensors_of_part(part: str, rules: Rules, flat: Mapping[str, Array]) -> dict[str, Any]:
     """The tensors of a part; every parameter of it must have its rule."""
     table = under("", f"{part}/", rules)
     mine = {path: array for path, array in flat.items() if path.startswith(f"{part}/")}
@@ -234,9 +215,8 @@ def _one(system: MotionStone, kind: type) -> Any:
     return found[0]
 
 
-def _card(system: MotionStone, sampling: Sampling, meta: Mapping[str, Any], baked: Settings | None, fps: float) -> str:
+def _card(system: MotionStone, sampling: Sampling, meta: Json, baked: Settings | None, fps: float) -> str:
     height, width = system.size
-    guided = {name: scale for name, scale in sampling.guidance_scales if scale != 1.0 and name in system.controls}
     if baked is None:
         loading = (
             "pipe = DiffusionPipeline.from_pretrained(FOLDER, trust_remote_code=True, torch_dtype=torch.bfloat16)",
@@ -245,23 +225,6 @@ def _card(system: MotionStone, sampling: Sampling, meta: Mapping[str, Any], bake
     else:
         loading = ("pipe = CogVideoXImageToVideoPipeline.from_pretrained(FOLDER, torch_dtype=torch.bfloat16)", "")
     dynamic = ", use_dynamic_cfg=True" if isinstance(sampling.guidance_schedule, CogVideoXDynamic) else ""
-    notes = ""
-    if isinstance(sampling.guidance_schedule, CosineByStep):
-        notes += """
-jaxmotion sampled this model with guidance that rises step by step; `use_dynamic_cfg` of diffusers is another schedule,
-and a plain `guidance_scale` is the nearest that its pipeline has.
-"""
-    if baked is not None:
-        notes += """
-The scores are a part of the last bias of the time embedding, so both branches of the guidance have them. That is what
-jaxmotion samples as long as the scores themselves are not guided.
-"""
-    if baked is not None and guided:
-        scales = ", ".join(f"{name} ({scale:g})" for name, scale in guided.items())
-        notes += f"""
-jaxmotion sampled this model with guidance on {scales}, which this pipeline has not: its clips follow the scores less
-closely. The export with dials has it (`motion_guidance`).
-"""
     kind = "DiffusionPipeline" if baked is None else "CogVideoXImageToVideoPipeline"
     setting = "" if baked is None else f"Baked in: {', '.join(f'{k} {v:g}' for k, v in baked.items())}.\n"
     return f"""---
@@ -287,7 +250,7 @@ clip = pipe(load_image("photo.jpg"), "a dog runs along the beach", {loading[1]}
             num_inference_steps={sampling.sampler.steps}, guidance_scale={sampling.guidance:g}{dynamic}).frames[0]
 export_to_video(clip, "clip.mp4", fps={fps:g})
 ```
-{notes}
+{_card_notes(system, sampling, baked)}
 
 <details><summary>training configuration</summary>
 
@@ -297,6 +260,29 @@ export_to_video(clip, "clip.mp4", fps={fps:g})
 
 </details>
 """
+
+
+def _card_notes(system: MotionStone, sampling: Sampling, baked: Settings | None) -> str:
+    """Returns the differences between our sampling and the exported pipeline's."""
+    guided = {name: scale for name, scale in sampling.guidance_scales if scale != 1.0 and name in system.controls}
+    notes = ""
+    if isinstance(sampling.guidance_schedule, CosineByStep):
+        notes += """
+jaxmotion sampled this model with guidance that rises step by step; `use_dynamic_cfg` of diffusers is another schedule,
+and a plain `guidance_scale` is the nearest that its pipeline has.
+"""
+    if baked is not None:
+        notes += """
+The scores are a part of the last bias of the time embedding, so both branches of the guidance have them. That is what
+jaxmotion samples as long as the scores themselves are not guided.
+"""
+    if baked is not None and guided:
+        scales = ", ".join(f"{name} ({scale:g})" for name, scale in guided.items())
+        notes += f"""
+jaxmotion sampled this model with guidance on {scales}, which this pipeline has not: its clips follow the scores less
+closely. The export with dials has it (`motion_guidance`).
+"""
+    return notes
 
 
 def _write(job: ExportJob[MotionStone], baked: Settings | None) -> list[Path]:

@@ -1,4 +1,4 @@
-"""How far an exported MotionStone is from ours: its networks are run on the same inputs, one by one."""
+"""Differences between an exported MotionStone and ours: its networks are run on the same inputs, one by one."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def verify(folder: Path, system: MotionStone, params: Params, vector: np.ndarray
 
 
 def parts_of(system: MotionStone, *, baked: bool) -> list[str]:
-    """What there is to verify."""
+    """Returns the names of the parts to verify."""
     scores = [] if baked else ["motion_scores"]
     table = ["positions"] if system.transformer.positions == "rotary_and_learned" else []
     return ["text_encoder", "vae_encode", "vae_decode", *scores, "transformer", *table]

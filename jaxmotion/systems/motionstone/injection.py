@@ -1,4 +1,4 @@
-"""How MotionStone tells CogVideoX the picture and the two scores.
+"""Conditioners of MotionStone: the picture and the two scores, as CogVideoX gets them.
 
 Source: MotionStone (arXiv:2412.05848), Overall Pipeline and Motion Condition Injection Design; what concerns the
 picture is CogVideoX's own (arXiv:2408.06072, section 2.5 and its SAT code).
@@ -79,8 +79,8 @@ class ScoreEmbedding(Conditioner):
     many there are) is trained without it, like a dropped one.
 
     Source: Motion Condition Injection Design.
-    Unsaid there, chosen here: phi is the sinusoid of the time, applied to the score as it is; the order object, camera;
-    the last layer's zeros; what a dropped score is.
+    Not specified in the paper; we use: phi is the sinusoid of the time, applied to the score as it is; the order
+    object, camera; the last layer's zeros; what a dropped score is.
     """
 
     absent_in_inversion: ClassVar[bool] = True
@@ -117,14 +117,14 @@ class ScoreEmbedding(Conditioner):
         return Condition(vectors=(keep_rows(kept, self.vector(params, batch[self.entry])),))
 
     def vector(self, params: Params, score: Float[Array, " B"]) -> Float[Array, "B E"]:
-        """What these scores add to the time embedding; zeros in the channels that are not theirs."""
+        """Returns the vectors that are added to the time embedding; zeros in the channels that are not theirs."""
         known = jnp.isfinite(score)
-        said: Array = apply(self._network, params[self.part], jnp.where(known, score, 0.0))
-        said = jnp.where(known[:, None], said, 0.0)
+        embedded: Array = apply(self._network, params[self.part], jnp.where(known, score, 0.0))
+        embedded = jnp.where(known[:, None], embedded, 0.0)
         before, after = {"first_half": (0, self.width), "second_half": (self.width, 0), "all": (0, 0)}[
             self.time_channels
         ]
-        return jnp.pad(said, ((0, 0), (before, after)))
+        return jnp.pad(embedded, ((0, 0), (before, after)))
 
     @property
     def _network(self) -> TimeEmbedding:

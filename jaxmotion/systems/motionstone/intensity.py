@@ -1,4 +1,4 @@
-"""Where the scores of a training clip come from: the paper's estimator, or one of what its Table 2 compares it with."""
+"""Sources of the scores of a training clip: the paper's estimator, or one of what its Table 2 compares it with."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from jaxtyping import Array, Bool, Float, UInt8
 
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json, register
-from jaxmotion.foundation.entries import CAMERA, FPS, INTENSITY, OBJECT, VIDEO
+from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.foundation.types import Batch, Condition, Params
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes, upgrade_sizes
 from jaxmotion.systems.conditioner import Conditioner
@@ -27,7 +27,10 @@ from jaxmotion.video.frames import tile_frames, unseen_seconds
 from jaxmotion.video.gradients import feature_difference
 from jaxmotion.video.ssim import ssim
 
+INTENSITY = "intensity"
+"""Entry, float32 [B], 1..10: a motion score that does not tell objects from camera."""
 CLIPS_TO_CALIBRATE = 1000
+"""At most so many training clips are measured before the first step."""
 
 Measures = Mapping[str, Callable[[Params, Batch], Array]]
 
@@ -48,11 +51,11 @@ class Intensity(Conditioner):
         return ()
 
     def measured_entries(self) -> Measures:
-        """How the entries are measured on a training clip."""
+        """Returns the functions that measure the entries on a training clip, by entry."""
         return {}
 
     def calibrate(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Self:
-        """The same, with what must be known about the training clips."""
+        """Returns this source with what must be known about the training clips."""
         return self
 
     def pretrained(self) -> Mapping[str, PretrainedSource]:
@@ -131,7 +134,7 @@ class EstimatedScores(Intensity):
 @register("Fixed")
 @dataclasses.dataclass(frozen=True)
 class ConstantScores(Intensity):
-    """The same scores for every clip. Source: Table 2, "w/o M", both at 5."""
+    """Constant scores, the same for every clip. Source: Table 2, "w/o M", both at 5."""
 
     object: float = 5.0
     camera: float = 5.0
@@ -146,8 +149,8 @@ class ConstantScores(Intensity):
 class ScalarScore(Intensity):
     """A single intensity that cannot tell objects from camera. Source: Table 2, "SSIM" and "S".
 
-    Unsaid there, chosen here: the number is brought to 1..10 by its rank among the training clips; `S` is the change of
-    histograms of gradients, for no pretrained network is at hand everywhere.
+    Not specified in the paper; we use: the number is brought to 1..10 by its rank among the training clips; `S` is the
+    change of histograms of gradients, for no pretrained network is at hand everywhere.
     """
 
     kind: Literal["ssim", "feature_difference"]
@@ -162,7 +165,9 @@ class ScalarScore(Intensity):
     def measured_entries(self) -> Measures:
         def measure(params: Params, batch: Batch) -> Array:
             if not self.edges:
-                raise ValueError("What the intensities of the training clips are is not measured yet; call calibrate.")
+                raise ValueError(
+                    "The intensities of the training clips are not measured yet; call measure_calibration."
+                )
             found = jax.lax.map(self._number, batch[VIDEO])
             return jnp.interp(found, jnp.asarray(self.edges), jnp.linspace(unit.LOWEST, unit.HIGHEST, len(self.edges)))
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping
-from typing import Any, Self
+from typing import Self
 
 from jaxtyping import UInt8
 
@@ -16,7 +16,7 @@ from jaxmotion.diffusion.loss import MinSNR, Uniform
 from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.schedule import scaled_linear, zero_terminal_snr
 from jaxmotion.foundation.config_json import Json, register
-from jaxmotion.foundation.entries import CAMERA, IMAGE, INTENSITY, OBJECT
+from jaxmotion.foundation.entries import CAMERA, IMAGE, OBJECT
 from jaxmotion.foundation.types import Array
 from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
@@ -29,12 +29,11 @@ from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.lora import PretrainedLoRA
 from jaxmotion.systems.motionstone.export import EXPORTS
 from jaxmotion.systems.motionstone.injection import ScoreEmbedding
-from jaxmotion.systems.motionstone.intensity import Intensity, ProvidedScores
+from jaxmotion.systems.motionstone.intensity import INTENSITY, Intensity, ProvidedScores
 from jaxmotion.systems.precompute import Precompute, precompute_latents
 from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.reference import first_frame
-from jaxmotion.systems.system import System
-from jaxmotion.systems.video_diffusion import VideoDiffusion
+from jaxmotion.systems.video_diffusion import VideoDiffusion, VideoDiffusionSystem
 
 _CONTROLS = {
     OBJECT: "how fast the objects move, 1 (still) to 10",
@@ -62,14 +61,14 @@ def _separate_dropout(values: Json) -> Json:
 
 @register(upgrade=_separate_dropout)
 @dataclasses.dataclass(frozen=True)
-class MotionStone(System):
+class MotionStone(VideoDiffusionSystem):
     """The sizes and ingredients of a MotionStone model."""
 
     transformer: CogVideoXSizes
     """The denoiser; its channels must fit the conditioners'."""
     codec: CausalCodec | SpaceToDepth
     conditioners: dict[str, Conditioner]
-    """What the denoiser is told, by name; guidance scales go by these names."""
+    """The conditions of the denoiser, by name; guidance scales go by these names."""
     intensity: Intensity = ProvidedScores()
     """Where the scores of training clips come from."""
     process: Process = Process(zero_terminal_snr(scaled_linear()), "v")
@@ -110,7 +109,7 @@ class MotionStone(System):
         """The model. Raises ValueError when the size does not fit the codec, or the channels not the conditioners."""
         stride, multiple = self.transformer.stride, self.transformer.patch[0]
         latent_shape = LatentShape.for_clips(self.codec, self.frames, self.size, stride=stride, frame_multiple=multiple)
-        brought = self.codec.latent_channels + sum(c.channels(self.codec) for c in self.conditioners.values())
+        brought = self.codec.latent_channels + self.condition_channels
         if brought != self.transformer.in_channels or self.codec.latent_channels != self.transformer.out_channels:
             raise ValueError(
                 f"The transformer takes {self.transformer.in_channels} channels and gives "
@@ -152,11 +151,6 @@ class MotionStone(System):
             f"Clips are {self.size[0]} x {self.size[1]} px; this transformer takes at most {known[0]} x {known[1]}."
         )
 
-    @property
-    def token_spec(self) -> tuple[int, int] | None:
-        """(vocabulary, length) of the text encoder's token ids."""
-        return next((c.token_spec for c in self.conditioners.values() if c.token_spec), None)
-
     def exports(self) -> Mapping[str, Exporter]:
         return EXPORTS
 
@@ -176,16 +170,16 @@ class MotionStone(System):
 
     @property
     def required_entries(self) -> tuple[str, ...]:
-        """The same: there is nothing else to learn them from."""
+        """The optional ones: there is nothing else to learn them from."""
         return self.optional_entries
 
-    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> dict[str, Any]:
-        """What the source of scores must know about the training clips."""
+    def measure_calibration(self, clips: Iterable[UInt8[Array, "B T H W 3"]]) -> Json:
+        """Returns the edges of a scalar intensity on the training clips; nothing for other sources of scores."""
         edges = getattr(self.intensity.calibrate(clips), "edges", ())
         return {} if edges == getattr(self.intensity, "edges", ()) else {"intensity_edges": list(edges)}
 
-    def with_calibration(self, measured: Mapping[str, Any]) -> Self:
-        """This model with it filled in."""
+    def with_calibration(self, measured: Json) -> Self:
+        """Returns this config with the measured edges in its source of scores."""
         if "intensity_edges" not in measured:
             return self
         filled = dataclasses.replace(self.intensity, edges=tuple(measured["intensity_edges"]))

@@ -131,10 +131,10 @@ def clip_text_config(sizes: CLIPTextSizes) -> Json:
         "num_hidden_layers": sizes.depth,
         "num_attention_heads": sizes.heads,
         "max_position_embeddings": sizes.length,
-        "hidden_act": "quick_gelu",
+        "hidden_act": sizes.activation,
         "layer_norm_eps": 1e-5,
         "attention_dropout": 0.0,
         "bos_token_id": sizes.start_token,
         "eos_token_id": sizes.end_token,
-        "pad_token_id": sizes.end_token,
+        "pad_token_id": sizes.end_token if sizes.pad_token is None else sizes.pad_token,
     }
