@@ -1,1 +1,1 @@
-"""Where clips come from, and how they become batches."""
+"""Sources of clips, and batches of them."""

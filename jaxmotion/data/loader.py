@@ -40,7 +40,7 @@ def batches(
 
     Args:
         batch_size: clips of a batch over all processes; this one gets batch_size / process_count of them.
-        workers: processes that load clips; 0 loads them in a thread of this process. Any number gives the same batches.
+        workers: processes that load clips; 0 loads them in a thread of this process. The batches do not depend on it.
         prefetch: batches that each worker keeps ready.
         also: optional entries of the source, such as `camera_speed`.
 

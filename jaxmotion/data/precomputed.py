@@ -12,8 +12,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ import numpy as np
 from jaxmotion.data.precompute.records import DIGEST, ID, Layout, read_picture, read_text
 from jaxmotion.data.precompute.settings import CLIPS, SETTINGS, labels_and_texts
 from jaxmotion.data.source import Buckets, DataConfig, DataSource, Example, Shape
-from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.entries import FPS
 
 BUCKETS = "buckets.json"
@@ -87,7 +88,7 @@ class PrecomputedSource(DataSource):
 
     config: PrecomputedLatents
 
-    def __init__(self, config: PrecomputedLatents, settings: Mapping[str, Any]):
+    def __init__(self, config: PrecomputedLatents, settings: Json):
         super().__init__(config)
         self.settings = settings
         labels, self.texts = labels_and_texts(settings)
@@ -120,16 +121,16 @@ class PrecomputedSource(DataSource):
             ID: stored[ID].decode(),
         }
 
-    def __getstate__(self) -> dict[str, Any]:
+    def __getstate__(self) -> dict[str, object]:
         """Leaves out the open files: every process opens its own."""
         return {name: value for name, value in self.__dict__.items() if name != "_records"}
 
     @functools.cached_property
-    def _records(self) -> Any:
+    def _records(self) -> Sequence[Mapping[str, Any]]:
         return datasets().builder_from_directory(self.config.path).as_data_source(split=SPLIT)
 
 
-def datasets() -> Any:
+def datasets() -> ModuleType:
     """Imports tensorflow-datasets when it is needed.
 
     Raises:

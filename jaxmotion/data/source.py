@@ -11,15 +11,14 @@ import dataclasses
 import math
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import NamedTuple, Self
 
 import numpy as np
 
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.entries import FPS, TEXT, VIDEO
+from jaxmotion.foundation.example import Example
 from jaxmotion.video.synthetic.captions import CAPTION
-
-Example = dict[str, Any]
-"""Entries of one clip: arrays by name, texts (a string, or a list of them), and `id`."""
 
 
 class Shape(NamedTuple):
@@ -86,7 +85,7 @@ class DataSource:
     texts: Mapping[str, str] = {TEXT: CAPTION}
     """Batch entries of token ids, and the texts of an example that they are made of. A text is a string, tokens [B L],
     or a list of as many strings in every example, tokens [B N L]."""
-    settings: Mapping[str, Any] | None = None
+    settings: Json | None = None
     """The settings that a precomputed set was made with (JSON values); None: nothing is precomputed."""
 
     def __init__(self, config: DataConfig):

@@ -11,13 +11,14 @@ import dataclasses
 import functools
 from collections.abc import Callable, Collection, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 
 from jaxmotion.data.source import DataConfig, DataSource, Example
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
+from jaxmotion.foundation.example import Value
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.geometry import (
     CAMERA_WAYS,
@@ -263,7 +264,7 @@ def _mean_object_speed(drawn: RenderedScene) -> np.float32:
     return np.float32(speeds.mean() if len(speeds) else 0.0)
 
 
-GROUND_TRUTHS: Mapping[str, Callable[[RenderedScene], Any]] = {
+GROUND_TRUTHS: Mapping[str, Callable[[RenderedScene], Value]] = {
     "camera_speed": lambda drawn: np.float32(drawn.scene.camera_speeds()[0]),
     "camera_rms": lambda drawn: np.float32(drawn.scene.camera_speeds()[1]),
     "camera_path": lambda drawn: drawn.scene.camera.astype(np.float32),

@@ -8,7 +8,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import numpy as np
 from jaxtyping import Int
@@ -16,6 +16,9 @@ from jaxtyping import Int
 from jaxmotion.foundation.config_json import register
 
 if TYPE_CHECKING:
+    from sentencepiece import SentencePieceProcessor
+    from transformers import CLIPTokenizer
+
     from jaxmotion.weights.diffusers_folder import Component
 
 _WORD = re.compile(r"[a-z0-9]+|[^\sa-z0-9]")
@@ -25,7 +28,7 @@ class Tokenizer:
     """Base of tokenizers: frozen dataclasses with `@register()`, which have these fields or properties."""
 
     vocabulary: int
-    """How many ids there are."""
+    """Number of ids."""
     length: int
     """Tokens of a text with its start and end; longer texts are cut."""
 
@@ -52,7 +55,7 @@ class HashTokenizer(Tokenizer):
     """
 
     vocabulary: int = 1024
-    """How many ids there are."""
+    """Number of ids."""
     length: int = 16
     """Tokens of a text with its start and end; longer texts are cut."""
 
@@ -90,7 +93,7 @@ class ClipTokenizer(Tokenizer):
 
     @property
     def vocabulary(self) -> int:
-        """How many ids there are."""
+        """Number of ids."""
         return 49408
 
     def __call__(self, captions: Sequence[str]) -> Int[np.ndarray, "B L"]:
@@ -119,7 +122,7 @@ class T5Tokenizer(Tokenizer):
 
     @property
     def vocabulary(self) -> int:
-        """How many ids there are: 32,000 pieces, and others that captions do not use."""
+        """Number of ids: 32,000 pieces, and others that captions do not use."""
         return 32128
 
     def __call__(self, captions: Sequence[str]) -> Int[np.ndarray, "B L"]:
@@ -139,7 +142,7 @@ class T5Tokenizer(Tokenizer):
 
 
 @functools.lru_cache(maxsize=4)
-def _t5_pieces(source: str) -> Any:
+def _t5_pieces(source: str) -> SentencePieceProcessor:
     try:
         from sentencepiece import SentencePieceProcessor
     except ImportError as error:
@@ -177,7 +180,7 @@ def spiece(source: str) -> Path:
 
 
 @functools.lru_cache(maxsize=4)
-def _clip_tokenizer(source: str) -> Any:
+def _clip_tokenizer(source: str) -> CLIPTokenizer:
     from transformers import CLIPTokenizer  # takes a second to import, and only this tokenizer needs it
 
     try:

@@ -8,20 +8,21 @@ the next has its own scale, as in InstructPix2Pix (arXiv:2211.09800, Eq. 3):
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from einops import rearrange
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PyTree
 
 from jaxmotion.diffusion.sampler import Denoise
 from jaxmotion.foundation.config_json import register
 
 Scale = float | Array | Callable[[Int[Array, "B"]], Float[Array, "B"]]
 """A number, one for each sample [B], or a function that gives these at time t."""
-Term = tuple[Any, Scale]
+Condition = TypeVar("Condition")
+Term = tuple[Condition, Scale]
 """A condition (a tree of arrays with the batch on the leading axis) and its scale."""
 
 
@@ -79,8 +80,8 @@ def _cosine_ramp(peak: float, share: Float[np.ndarray, "N"], exponent: float, ti
 
 
 def guide(
-    denoise: Callable[[Float[Array, "B *rest"], Int[Array, "B"], Any], Float[Array, "B *rest"]],
-    terms: Sequence[Term],
+    denoise: Callable[[Float[Array, "B *rest"], Int[Array, "B"], Condition], Float[Array, "B *rest"]],
+    terms: Sequence[Term[Condition]],
 ) -> Denoise:
     """Returns the guided denoiser: (z_t, t) -> prediction.
 
@@ -111,15 +112,17 @@ def guide(
     return guided
 
 
-def _agree(conditions: Sequence[Any]) -> bool:
-    def outline(condition: Any) -> tuple:
+def _agree(conditions: Sequence[PyTree[Array]]) -> bool:
+    def outline(condition: PyTree[Array]) -> tuple:
         leaves, structure = jax.tree.flatten(condition)
         return structure, [(leaf.shape, leaf.dtype) for leaf in leaves]
 
     return all(outline(condition) == outline(conditions[0]) for condition in conditions[1:])
 
 
-def _together(denoise: Callable, zt: Array, t: Array, conditions: Sequence[Any]) -> list[Array]:
+def _together(
+    denoise: Callable[[Array, Array, Condition], Array], zt: Array, t: Array, conditions: Sequence[Condition]
+) -> list[Array]:
     """Calls the network once, on a batch of B x K. Copies of a sample are neighbours: a sharded batch stays put."""
     count = len(conditions)
     merged = jax.tree.map(lambda *leaves: rearrange(jnp.stack(leaves, 1), "b k ... -> (b k) ..."), *conditions)
@@ -127,7 +130,9 @@ def _together(denoise: Callable, zt: Array, t: Array, conditions: Sequence[Any])
     return list(rearrange(out, "(b k) ... -> k b ...", k=count))
 
 
-def _one_by_one(denoise: Callable, zt: Array, t: Array, conditions: Sequence[Any]) -> list[Array]:
+def _one_by_one(
+    denoise: Callable[[Array, Array, Condition], Array], zt: Array, t: Array, conditions: Sequence[Condition]
+) -> list[Array]:
     return [denoise(zt, t, condition) for condition in conditions]
 
 

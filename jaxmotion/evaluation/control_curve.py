@@ -11,7 +11,6 @@ import dataclasses
 import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from jaxtyping import Float
@@ -274,7 +273,7 @@ def summarize(curves: Curves) -> Numbers:
 
 
 def _words(measure: Measure) -> Json:
-    """What drawing needs of a measure, so that numbers can be shown where it is not known."""
+    """Returns the parts of a measure that drawing needs, so that numbers can be shown where it is not known."""
     fields = ("label", "unit", "limits", "good_rho")
     return {name: getattr(measure, name) for name in fields} | {"limits": list(measure.limits)}
 
@@ -344,7 +343,7 @@ def _measure_numbers(control: str, name: str, own: str, numbers: Numbers) -> lis
     return keys
 
 
-def _range(control: Control[Any]) -> tuple[float, ...]:
+def _range(control: Control[float]) -> tuple[float, ...]:
     """Evenly spaced values from a control's lowest to its highest, in whole numbers where the range has enough."""
     values = np.linspace(min(control.sweep), max(control.sweep), POINTS)
     whole = np.unique(np.round(values))

@@ -24,6 +24,7 @@ from rich.table import Table
 from jaxmotion.evaluation import page
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json
+from jaxmotion.foundation.example import Example
 from jaxmotion.foundation.files import atomic_file
 from jaxmotion.systems.control import Control, Controls, ControlValues
 
@@ -46,7 +47,7 @@ class Scene:
     prompt: str = ""
     mask: Bool[np.ndarray, "H W"] | None = None
     """Object pixels of the picture; None: unknown."""
-    example: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    example: Example = dataclasses.field(default_factory=dict)
     """The held-out example that it was taken from (its clip, its boxes, ...); empty for a photo."""
 
 

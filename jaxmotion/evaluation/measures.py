@@ -1,4 +1,4 @@
-"""How much a generated clip moves, measured on its pixels. Larger numbers mean more motion.
+"""Measures of the motion of a generated clip, taken on its pixels. Larger numbers mean more motion.
 
 `MEASURES` has them by name. A plugin adds its own under a new name: `MEASURES["depth"] = Measure(...)`.
 """

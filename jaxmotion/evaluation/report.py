@@ -189,7 +189,7 @@ def _run(
     config: Json,
     facts: Mapping[str, str],
 ) -> str:
-    """What was run, and how to go on from here."""
+    """Returns the section on the run: folder, steps, times, scenes, and the whole configuration."""
     lines: dict[str, str] = {"folder": directory.name}
     if metrics:
         steady = metrics[len(metrics) // 4 :]

@@ -19,10 +19,13 @@ import pkgutil
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, TypeAlias, TypeVar
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import cattrs
 from cattrs.gen import make_dict_structure_fn
+
+if TYPE_CHECKING:
+    from _typeshed import DataclassInstance
 
 PACKAGE = __name__.partition(".")[0]
 PLUGINS = "JAXMOTION_PLUGINS"
@@ -72,7 +75,7 @@ def register(
     return add
 
 
-def to_json(config: Any) -> Json:
+def to_json(config: object) -> Json:
     """Returns a dataclass as JSON values; every part of it carries its tag.
 
     Raises:
@@ -114,7 +117,7 @@ def _message(error: BaseException, kind: type | None) -> str:
     return str(error) if type(error) is ValueError else cattrs.v.format_exception(error, kind)
 
 
-def _is_part(kind: Any) -> bool:
+def _is_part(kind: object) -> bool:
     return isinstance(kind, type) and dataclasses.is_dataclass(kind)
 
 
@@ -123,7 +126,7 @@ def _converter() -> cattrs.Converter:
     """Returns the converter that tags dataclasses and leaves everything else to cattrs."""
     converter = cattrs.Converter(forbid_extra_keys=True)
 
-    def unstructure(part: Any) -> Json:
+    def unstructure(part: DataclassInstance) -> Json:
         tag = type(part).__qualname__
         if tag not in _CLASSES or _CLASSES[tag].kind is not type(part):
             raise ValueError(f"{tag} cannot be saved: its class lacks the decorator @register() of {__name__}.")
@@ -134,17 +137,17 @@ def _converter() -> cattrs.Converter:
     return converter
 
 
-def _may_be_part(kind: Any) -> bool:
-    """Returns whether a field of this type can hold a tagged dataclass (a class, a base, a union of them, or Any)."""
+def _may_be_part(kind: object) -> bool:
+    """Returns whether a field of this type can hold a tagged dataclass (a class, a base, a union of them, anything)."""
     if typing.get_origin(kind) in (typing.Union, types.UnionType):
         return any(_may_be_part(option) for option in typing.get_args(kind))
     return kind is Any or _is_part(kind) or (isinstance(kind, type) and kind.__module__.startswith(f"{PACKAGE}."))
 
 
-def _structure(value: Any, kind: Any) -> Any:
+def _structure(value: JsonValue, kind: object) -> object:
     if not isinstance(value, dict) or _TAG not in value:
         raise ValueError(f"a part of type {kind} must be a JSON object with the key {_TAG!r}")
-    entry = _find(value[_TAG])
+    entry = _find(str(value[_TAG]))
     values = {entry.fields.get(key, key): item for key, item in value.items() if key != _TAG}
     if entry.upgrade is not None:
         values = entry.upgrade(values)

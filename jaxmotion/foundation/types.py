@@ -8,18 +8,34 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
-from typing import Any
+from typing import Protocol
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import PyTree
 
 Array = jax.Array
-Params = Mapping[str, Any]
+Params = Mapping[str, PyTree[Array]]
 """A nested dict of arrays. Its leaves are named by '/'-joined paths such as `denoiser/conv_in/kernel`."""
-Batch = Mapping[str, Any]
+Batch = Mapping[str, Array]
 """Arrays by name, all with the same leading batch axis. The shared names are in `foundation.entries`."""
+
+
+class Shaped(Protocol):
+    """An array or the description of one: NumPy's, JAX's, `weights.rules.LazyArray`, `jax.ShapeDtypeStruct`."""
+
+    @property
+    def shape(self) -> tuple[int, ...]: ...
+    @property
+    def dtype(self) -> np.dtype: ...
+
+
+class ArrayLike(Shaped, Protocol):
+    """An array that NumPy can read: NumPy's, JAX's, `weights.rules.LazyArray`."""
+
+    def __array__(self) -> np.ndarray: ...
 
 
 class Condition(flax.struct.PyTreeNode):

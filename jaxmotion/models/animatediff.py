@@ -20,8 +20,8 @@ class MotionModule(nn.Module):
     The last linear layer starts at zero, so a new module changes nothing.
 
     Source: AnimateDiff (arXiv:2307.04725, section 4.2) and its code.
-    Unsaid there, chosen here: the group norm averages over the whole clip, as diffusers does; AnimateDiff's own code
-    takes each frame alone (`norm_axes=(-3, -2)`).
+    Not specified in the paper; we use: the group norm averages over the whole clip, as diffusers does; AnimateDiff's
+    own code takes each frame alone (`norm_axes=(-3, -2)`).
 
     frames: longest clip, 24 in the first public weights and 32 in later ones. No parameter depends on it.
     attentions: number of self-attentions.

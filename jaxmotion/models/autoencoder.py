@@ -9,14 +9,14 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable
-from typing import Any
+from typing import TypeVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from einops import rearrange
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, PyTree
 
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.types import Params
@@ -24,6 +24,8 @@ from jaxmotion.nn.attention import Attention
 from jaxmotion.nn.axes import over_space
 from jaxmotion.nn.convolution import Conv, Downsample, GroupNorm, Upsample
 from jaxmotion.nn.linear import Linear
+
+Result = TypeVar("Result")
 
 
 @register()
@@ -176,7 +178,7 @@ class KLCodec:
 
     @property
     def sharding(self) -> tuple[tuple[str, P], ...]:
-        """Where its parameters go over a mesh."""
+        """Sharding rules of its parameters."""
         return SHARDING
 
     def init(self, key: Array) -> Params:
@@ -190,7 +192,7 @@ class KLCodec:
         """Scaled latents of pixels: their mean, or a sample when a key is given."""
         check_pixels(x, self.spatial_compression)
 
-        def moments(frames: Array) -> Any:
+        def moments(frames: Array) -> PyTree[Array]:
             return AutoencoderKL(self.sizes).apply({"params": params}, frames, method="encode_moments")
 
         z, log_variance = self._frame_by_frame(moments, x)
@@ -201,12 +203,12 @@ class KLCodec:
     def decode(self, params: Params, z: Float[Array, "B T h w C"]) -> Float[Array, "B T H W 3"]:
         """Pixels of scaled latents."""
 
-        def pixels(frames: Array) -> Any:
+        def pixels(frames: Array) -> PyTree[Array]:
             return AutoencoderKL(self.sizes).apply({"params": params}, frames, method="decode")
 
         return self._frame_by_frame(pixels, z / self.sizes.scaling)
 
-    def _frame_by_frame(self, network: Callable[[Array], Any], x: Array) -> Any:
+    def _frame_by_frame(self, network: Callable[[Array], Result], x: Array) -> Result:
         B, T = x.shape[:2]
         if self.frames_at_once == 0 or self.frames_at_once >= B * T:
             return network(x)

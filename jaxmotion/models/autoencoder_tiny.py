@@ -138,7 +138,7 @@ class TinyCodec:
 
     @property
     def sharding(self) -> tuple[tuple[str, P], ...]:
-        """Where its parameters go over a mesh."""
+        """Sharding rules of its parameters."""
         return SHARDING
 
     def init(self, key: Array) -> Params:

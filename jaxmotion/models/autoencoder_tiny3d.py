@@ -42,7 +42,7 @@ class TinyDecoder3DSizes:
 
     @property
     def spatial_compression(self) -> int:
-        """How many frames a latent becomes."""
+        """Frames that a latent becomes."""
         return 2 ** sum(self.doublings)
 
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -45,7 +44,7 @@ class Tiles:
     overlap: tuple[float, float] = (1 / 6, 1 / 5)
 
     def cut(self, height: int, width: int) -> bool:
-        """Whether frames of this size in pixels are cut."""
+        """Returns whether frames of this size in pixels are cut."""
         return height > self.height or width > self.width
 
 
@@ -73,7 +72,7 @@ class CausalCodec:
         return 2 ** (len(self.sizes.features) - 1)
 
     def num_latent_frames(self, frames: int) -> int:
-        """How many latents so many frames are.
+        """Returns the number of latents of so many frames.
 
         Raises:
             ValueError: so many frames would not come back.
@@ -86,7 +85,7 @@ class CausalCodec:
 
     @property
     def sharding(self) -> tuple[tuple[str, P], ...]:
-        """Where its parameters go over a mesh."""
+        """Sharding rules of its parameters."""
         return SHARDING
 
     def init(self, key: Array) -> Params:
@@ -171,7 +170,7 @@ class CausalCodec:
         out = [side // per_output for side in sides]
         extents = [int(side * part) for side, part in zip(out, tiles.overlap, strict=True)]
         corners = [range(0, length, step) for length, step in zip(x.shape[2:4], steps, strict=True)]
-        tails: dict[tuple[int, ...], dict[str, Any]] = {corner: {} for corner in itertools.product(*corners)}
+        tails: dict[tuple[int, ...], dict[str, Array]] = {corner: {} for corner in itertools.product(*corners)}
         for part in chunks(x.shape[1], size):
             rows: list[list[Array]] = []
             for top in corners[0]:
@@ -189,12 +188,12 @@ class CausalCodec:
 
 
 def _chunk(
-    sizes: Autoencoder3DSizes, method: str, params: Params, x: Array, tails: Mapping[str, Any]
+    sizes: Autoencoder3DSizes, method: str, params: Params, x: Array, tails: Mapping[str, Array]
 ) -> tuple[Array, dict[str, Array]]:
     return Autoencoder3D(sizes).apply({"params": params}, x, tails, method=method)  # pyright: ignore
 
 
-_compiled_chunk: Any = jax.jit(_chunk, static_argnums=(0, 1))
+_compiled_chunk = jax.jit(_chunk, static_argnums=(0, 1))
 
 
 def _blend(before: Array, tile: Array, extent: int, axis: int) -> Array:

@@ -194,7 +194,7 @@ class ImageTower(nn.Module):
 
 
 class CLIP(nn.Module):
-    """How well texts and images fit: the cosine of their embeddings times a learned factor of at most 100.
+    """Similarity of texts and images: the cosine of their embeddings times a learned factor of at most 100.
 
     Its parameters `text` and `image` are those of the two towers.
 

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
+from jax.sharding import PartitionSpec
 from jaxtyping import Float
 
 from jaxmotion.foundation.types import Array, Params
@@ -20,16 +21,16 @@ class Codec(Protocol):
 
     @property
     def spatial_compression(self) -> int:
-        """How many pixels one latent position spans, in height and in width."""
+        """Pixels that one latent position spans, in height and in width."""
         ...
 
     def num_latent_frames(self, frames: int) -> int:
-        """How many latents so many frames are."""
+        """Returns the number of latents of so many frames."""
         ...
 
     @property
-    def sharding(self) -> tuple[tuple[str, Any], ...]:
-        """(regular expression on paths of its parameters, PartitionSpec); the first match wins."""
+    def sharding(self) -> tuple[tuple[str, PartitionSpec], ...]:
+        """Sharding rules: (regular expression on paths of its parameters, PartitionSpec); the first match wins."""
         ...
 
     def init(self, key: Array) -> Params:

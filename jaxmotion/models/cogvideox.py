@@ -101,7 +101,7 @@ class CogVideoXSizes:
         return self.patch[1]
 
     def has_places(self, height: int, width: int) -> bool:
-        """Whether it knows where the tokens of such a grid are."""
+        """Returns whether there are positions for the tokens of such a grid."""
         if self.positions == "rotary_and_learned":
             return (height, width) == self.grid[1:]
         return self.positions != "rotary_grid" or (height <= self.grid[1] and width <= self.grid[2])
@@ -261,7 +261,7 @@ def sine_positions(features: int, grid: tuple[int, int, int]) -> Float[Array, "N
 def fitted_grid(
     size: tuple[int, int], base: tuple[int, int]
 ) -> tuple[Float[np.ndarray, " h"], Float[np.ndarray, " w"]]:
-    """Where the rows and columns of a grid lie on that of training: the whole grid, centred, as large as it can be.
+    """Returns the places of a grid's rows and columns on that of training: the whole grid, centred, as large as fits.
 
     Source: the code of CogVideoX (`get_resize_crop_region_for_grid`).
     """
@@ -322,7 +322,7 @@ def _sines(features: int, positions: Num[np.ndarray, " S"]) -> Float[np.ndarray,
 
 
 def _parts(linear: Linear, time: Float[Array, "B E"]) -> tuple[Float[Array, "B 1 C"], ...]:
-    """What the time says: shift, scale, ..., for all tokens."""
+    """Returns the modulation by the time, the same for all tokens: shift, scale, ..."""
     return tuple(rearrange(linear(nn.silu(time)), "B P C -> P B 1 C"))
 
 

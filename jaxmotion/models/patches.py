@@ -41,7 +41,7 @@ def resized_positions(
 
 
 def bicubic_weights(old: int, new: int, antialias: bool) -> Float[np.ndarray, "new old"]:
-    """How much each of `old` samples counts in each of `new`, sample centres at (i + 0.5) / length, rows summing to 1.
+    """Returns the weight of each of `old` samples in each of `new`: centres at (i + 0.5) / length, rows summing to 1.
 
     Source: cubic convolution (Keys, 1981), with a = -0.75 and clamped borders, or antialiased with a = -0.5, the kernel
     stretched by the scale when shrinking and cut at the borders: the two forms PyTorch has.

@@ -254,7 +254,7 @@ def correlations(first: Float[Array, "B h w D"], second: Float[Array, "B h w D"]
 
 
 def look_up(pyramid: tuple[Array, ...], flow: Float[Array, "B h w 2"], radius: int) -> Float[Array, "B h w D"]:
-    """What every level says about the places around where the flow leads, columns before rows.
+    """Returns the correlations of every level around the places to which the flow leads, columns before rows.
 
     Source: arXiv:2003.12039, section 3.2.
     """

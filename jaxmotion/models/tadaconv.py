@@ -6,7 +6,7 @@ mean over time and space and a linear head; here it ends in its features.
 
 The published batch norms are constants of the parameter tree in inference (`BatchNorm`). Networks that are trained here
 take `LayerNorm` at every position instead, which keeps no running numbers.
-Unsaid there, chosen here: that norm, and the sizes other than `R50`.
+Not specified in the paper; we use: that norm, and the sizes other than `R50`.
 """
 
 from __future__ import annotations

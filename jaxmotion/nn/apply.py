@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import flax.linen as nn
+from jaxtyping import PyTree
 
-from jaxmotion.foundation.types import Params
+from jaxmotion.foundation.types import Array, Params
 
 
-def apply(module: nn.Module, params: Params, *inputs: Any) -> Any:
+def apply(module: nn.Module, params: Params, *inputs: PyTree[Array]) -> PyTree[Array]:
     """Applies a module with the given parameters. Modules here have no other state."""
     return module.apply({"params": params}, *inputs)

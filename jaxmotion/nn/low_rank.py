@@ -9,25 +9,26 @@ import functools
 import math
 import re
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
-from jaxtyping import Float
+from jaxtyping import Float, PyTree
 
-from jaxmotion.foundation.types import Array, Params
+from jaxmotion.foundation.types import Array, Params, Shaped
 
+Axis = TypeVar("Axis")
 LORA, DOWN, UP = "lora", "down", "up"
 """The part of the parameter tree that holds the factors, and the two factors of a kernel."""
 
 
-def merge(params: Params, lora: Params, factor: float | Array) -> dict[str, Any]:
+def merge(params: Params, lora: Params, factor: float | Array) -> dict[str, PyTree[Array]]:
     """Returns `params` with factor * down up added to each kernel that `lora` has factors for.
 
     The sum is made in float32 and rounded once, to the precision of the kernel.
     """
-    flat: dict[str, Any] = flatten_dict(params, keep_empty_nodes=True, sep="/")  # pyright: ignore[reportAssignmentType]
+    flat: dict[str, Array] = flatten_dict(params, keep_empty_nodes=True, sep="/")  # pyright: ignore[reportAssignmentType]
     for path, down, up in pairs(lora):
         if path not in flat:
             raise ValueError(f"There are LoRA factors for {path!r}, but no such kernel.")
@@ -46,9 +47,9 @@ def product(path: str, down: Float[Array, "*C R"], up: Float[Array, "R *D"]) -> 
     return multiply(jnp.asarray(down, jnp.float32), jnp.asarray(up, jnp.float32))
 
 
-def pairs(lora: Params) -> list[tuple[str, Any, Any]]:
+def pairs(lora: Params) -> list[tuple[str, Array, Array]]:
     """Returns (path of a kernel, down, up) for all factors of a `lora` part."""
-    flat: dict[str, Any] = flatten_dict(lora, sep="/")  # pyright: ignore[reportAssignmentType]
+    flat: dict[str, Array] = flatten_dict(lora, sep="/")  # pyright: ignore[reportAssignmentType]
     kernels = dict.fromkeys(path.rpartition("/")[0] for path in flat)
     wanted = {f"{path}/{role}" for path in kernels for role in (DOWN, UP)}
     if wanted != flat.keys():
@@ -57,9 +58,9 @@ def pairs(lora: Params) -> list[tuple[str, Any, Any]]:
     return [(path, flat[f"{path}/{DOWN}"], flat[f"{path}/{UP}"]) for path in kernels]
 
 
-def choose_kernels(params: Params, paths: Iterable[str]) -> dict[str, Any]:
+def choose_kernels(params: Params, paths: Iterable[str]) -> dict[str, Array]:
     """Returns the kernels that the patterns match, by path. Raises ValueError for a pattern that matches none."""
-    flat: dict[str, Any] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
+    flat: dict[str, Array] = flatten_dict(params, sep="/")  # pyright: ignore[reportAssignmentType]
     kernels = {path: leaf for path, leaf in flat.items() if path.endswith("/kernel") and leaf.ndim > 1}
     for pattern in paths:
         if not any(re.search(pattern, path) for path in kernels):
@@ -68,8 +69,8 @@ def choose_kernels(params: Params, paths: Iterable[str]) -> dict[str, Any]:
     return {path: leaf for path, leaf in kernels.items() if any(re.search(pattern, path) for pattern in paths)}
 
 
-def fresh(kernels: Mapping[str, Any], rank: int, key: Array) -> dict[str, Any]:
-    """Returns fresh factors for kernels (anything with a shape) by path: down random, up zero.
+def fresh(kernels: Mapping[str, Shaped], rank: int, key: Array) -> Params:
+    """Returns fresh factors for kernels (or their shapes) by path: down random, up zero.
 
     Source: arXiv:2106.09685 has A Gaussian and B zero. Not specified in the paper; we use: down uniform in plus
     or minus 1 / sqrt(its inputs), as PEFT starts it (Kaiming's uniform initialisation with a = sqrt(5)).
@@ -88,7 +89,7 @@ def fresh(kernels: Mapping[str, Any], rank: int, key: Array) -> dict[str, Any]:
     return unflatten_dict(factors, sep="/")
 
 
-def sides(path: str, axes: Sequence[Any]) -> tuple[tuple, tuple, tuple]:
+def sides(path: str, axes: Sequence[Axis]) -> tuple[tuple[Axis, ...], tuple[Axis, ...], tuple[Axis, ...]]:
     """Returns (layers, inputs, outputs) of a kernel, from one value for each of its axes, such as its shape.
 
     `nn.chain.Stack` calls its layers `layers` and keeps them on the first axis. A linear layer has one axis of inputs

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Sequence
-from typing import Any
+from typing import Protocol
 
 import jax
 import numpy as np
@@ -19,6 +19,15 @@ from jax.sharding import AbstractMesh, AxisType, Mesh
 from jaxmotion.foundation.config_json import register
 
 AXES = ("data", "fsdp", "context", "tensor")
+
+
+class Device(Protocol):
+    """A device of JAX's, or one to be."""
+
+    @property
+    def platform(self) -> str:
+        """cpu, gpu or tpu."""
+        ...
 
 
 @register()
@@ -53,7 +62,7 @@ class MeshSizes:
         return filled
 
 
-def make_mesh(sizes: MeshSizes | None = None, devices: Sequence[Any] | None = None) -> Mesh:
+def make_mesh(sizes: MeshSizes | None = None, devices: Sequence[Device] | None = None) -> Mesh:
     """Returns the mesh of `devices` (default: all devices of all processes), with compiler-propagated (Auto) axes."""
     devices = jax.devices() if devices is None else devices
     shape = (sizes or MeshSizes()).fill(len(devices))
@@ -65,7 +74,7 @@ def make_abstract_mesh(sizes: MeshSizes, device_count: int) -> AbstractMesh:
     return AbstractMesh(sizes.fill(device_count), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def arrange(devices: Sequence[Any], shape: tuple[int, ...]) -> np.ndarray:
+def arrange(devices: Sequence[Device], shape: tuple[int, ...]) -> np.ndarray:
     """Arranges `devices` as an array of `shape`, neighbours in the mesh being neighbours in the network.
 
     Slices (groups of devices joined only by the slower data-centre network) are laid along `data`, whose traffic is

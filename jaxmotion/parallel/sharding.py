@@ -11,7 +11,7 @@ import json
 import math
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -19,10 +19,15 @@ import numpy as np
 from jax.experimental import multihost_utils
 from jax.sharding import AbstractMesh, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
+from jaxtyping import PyTree
+
+from jaxmotion.foundation.config_json import JsonValue
+from jaxmotion.foundation.types import Shaped
 
 BATCH_AXES = ("data", "fsdp")
 """The mesh axes over which the rows of a batch are split."""
 
+Json = TypeVar("Json", bound=JsonValue)
 Rules = Sequence[tuple[str, P]]
 
 
@@ -34,8 +39,11 @@ class Placement:
     dropped: tuple[str, ...] = ()
 
 
-def paths(tree: Any) -> dict[str, Any]:
-    """Returns the leaves of a tree by '/'-joined path, e.g. `denoiser/conv_in/kernel`."""
+def paths(tree: PyTree[jax.Array]) -> dict[str, jax.Array]:
+    """Returns the leaves of a tree by '/'-joined path, e.g. `denoiser/conv_in/kernel`.
+
+    Leaves are arrays, or their shapes (`jax.ShapeDtypeStruct`).
+    """
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="/"): leaf for path, leaf in leaves}
 
@@ -65,7 +73,7 @@ def place(path: str, shape: tuple[int, ...], rules: Rules, mesh: Mesh | Abstract
     return Placement(P(*entries), tuple(dropped))
 
 
-def placements(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> dict[str, Placement]:
+def placements(tree: PyTree[Shaped], rules: Rules, mesh: Mesh | AbstractMesh) -> dict[str, Placement]:
     """Returns the placement of every leaf by path. Raises ValueError naming all paths that match no rule."""
     found = {path: place(path, leaf.shape, rules, mesh) for path, leaf in paths(tree).items()}
     missing = [path for path, placement in found.items() if placement is None]
@@ -77,11 +85,11 @@ def placements(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> dict[str, 
     return {path: placement for path, placement in found.items() if placement is not None}
 
 
-def shardings(tree: Any, rules: Rules, mesh: Mesh | AbstractMesh) -> Any:
+def shardings(tree: PyTree[Shaped], rules: Rules, mesh: Mesh | AbstractMesh) -> PyTree[NamedSharding]:
     """Returns `tree` with each leaf (anything with a `.shape`) replaced by its NamedSharding."""
     found = placements(tree, rules, mesh)
 
-    def named(path: Any, _: Any) -> NamedSharding:
+    def named(path: jax.tree_util.KeyPath, _: Shaped) -> NamedSharding:
         return NamedSharding(mesh, found[jax.tree_util.keystr(path, simple=True, separator="/")].spec)
 
     return jax.tree_util.tree_map_with_path(named, tree)
@@ -155,7 +163,7 @@ def process_slice(mesh: Mesh) -> tuple[int, int]:
     return parts.index(rows[jax.process_index()]), len(parts)
 
 
-def broadcast_from_first(value: Any) -> Any:
+def broadcast_from_first(value: Json) -> Json:
     """Broadcasts a JSON value of the first process to all processes, which must all call this."""
     if jax.process_count() == 1:
         return value

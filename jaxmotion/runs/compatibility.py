@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -14,7 +13,9 @@ from jaxmotion.data.precompute.encode import weight_digests
 from jaxmotion.data.precompute.settings import ENCODERS, LABELS, WEIGHTS, upgrade
 from jaxmotion.data.source import DataSource
 from jaxmotion.foundation import config_json
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.entries import VIDEO
+from jaxmotion.foundation.types import ArrayLike
 from jaxmotion.parallel import sharding
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.systems.video_diffusion import VideoDiffusion
@@ -55,7 +56,7 @@ def check_entries(experiment: Experiment, source: DataSource) -> None:
 
 
 def check_precomputed(
-    experiment: Experiment, source: DataSource, weights: Mapping[str, Any], directory: Path, *, fresh: bool
+    experiment: Experiment, source: DataSource, weights: Mapping[str, ArrayLike], directory: Path, *, fresh: bool
 ) -> None:
     """Compares what encoded a precomputed set with the system's own encoders, and the set with the run's first one.
 
@@ -83,9 +84,7 @@ def check_precomputed(
         )
 
 
-def _differing(
-    experiment: Experiment, there: Mapping[str, Any], weights: Mapping[str, Any], *, fresh: bool
-) -> list[str]:
+def _differing(experiment: Experiment, there: Json, weights: Mapping[str, ArrayLike], *, fresh: bool) -> list[str]:
     """Returns the names of the encoders that are not those of a set. Labels are data, whoever measured them."""
     system = experiment.system
     entries = {name: each for name, each in system.precomputable().items() if name not in there[LABELS]}

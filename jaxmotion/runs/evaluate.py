@@ -259,7 +259,7 @@ def _scene(example: Example) -> Scene:
 
 
 def _heat(controls: Controls, values: ControlValues) -> float:
-    """How far the liveliest control is from its lowest to its highest value."""
+    """Returns the place of the liveliest control in its range: 0 at the lowest value, 1 at the highest."""
     shares = [0.0]
     for name, value in values.items():
         extremes = numeric_range(controls[name])

@@ -12,7 +12,6 @@ import importlib.util
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 import tyro
 
@@ -125,12 +124,12 @@ def override(experiment: Experiment, arguments: Sequence[str], program: str, des
     )
 
 
-def to_json(experiment: Experiment) -> dict[str, Any]:
+def to_json(experiment: Experiment) -> saved.Json:
     """The experiment as JSON values; see `saved`."""
     return saved.to_json(experiment)
 
 
-def from_json(values: dict[str, Any]) -> Experiment:
+def from_json(values: saved.Json) -> Experiment:
     """The experiment of `to_json`.
 
     Raises:

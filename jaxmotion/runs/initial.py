@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 from rich.console import Console
 
 from jaxmotion.foundation.errors import CheckpointFileError
+from jaxmotion.foundation.types import ArrayLike
 from jaxmotion.parallel import sharding
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.runs import experiment as experiments
@@ -16,14 +15,14 @@ from jaxmotion.systems.system import Task
 from jaxmotion.training.memory import memory_report
 
 
-def starting_weights(experiment: Experiment, task: Task) -> dict[str, Any]:
+def starting_weights(experiment: Experiment, task: Task) -> dict[str, ArrayLike]:
     """Returns array-likes by path for the parameters that do not start from random values, each read when asked for.
 
     Raises:
         ValueError: a source is missing, damaged, or does not fit the system.
     """
     shapes = sharding.paths(jax.eval_shape(task.init, jax.random.key(0)))
-    loaded: dict[str, Any] = {}
+    loaded: dict[str, ArrayLike] = {}
     for name, source in experiment.pretrained.items():
         try:
             loaded.update(source.load(experiment.system, shapes, loaded))

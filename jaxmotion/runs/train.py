@@ -72,7 +72,7 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
 
 
 def _loader(experiment: Experiment, mesh: Mesh, source: DataSource) -> Batches:
-    """This process's rows of every training batch, for ever."""
+    """Returns this process's rows of every training batch, for ever."""
     index, count = process_slice(mesh)
     return batches(
         source,

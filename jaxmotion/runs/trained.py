@@ -73,7 +73,7 @@ class TrainedRun:
         return generate(self.model, self.params, batch, keys, sampling, decode=self.decode)
 
     def control_entries(self, asked: Sequence[ControlValues]) -> dict[str, np.ndarray]:
-        """What is asked for as entries of a batch.
+        """Returns control values as entries of a batch.
 
         Raises:
             ValueError: there is no such control, or a value is none of it.
@@ -81,11 +81,11 @@ class TrainedRun:
         return control_entries(self.experiment.system.controls, asked)
 
     def with_preview_decoder(self, weights: Path) -> TrainedRun:
-        """This run, with clips decoded by the tiny decoder in a file; see `convert.preview`."""
+        """Returns this run with clips decoded by the tiny decoder in a file; see `convert.preview`."""
         return dataclasses.replace(self, decode=TinyDecoder(weights).decode)
 
     def resized(self, frames: int | None = None, size: tuple[int, int] | None = None) -> TrainedRun:
-        """This run, to make clips of another length or size with.
+        """Returns this run for clips of another length or size.
 
         Raises:
             ValueError: the system cannot make such clips with the parameters it has.

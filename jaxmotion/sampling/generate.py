@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Iterator, Mapping
-from typing import Any, Protocol, runtime_checkable
+from typing import Protocol, runtime_checkable
 
 import jax
 import numpy as np
@@ -36,7 +36,7 @@ class Generator(Protocol):
         batch: Batch,
         keys: Key[Array, " B"],
         sampling: Sampling,
-        on_step: Callable[[Any], None] | None = None,
+        on_step: Callable[[int], None] | None = None,
     ) -> Float[Array, "B T h w C"]:
         """The latents of one clip for each row of the batch; `on_step` is called on the host after every step."""
         ...
@@ -49,7 +49,7 @@ class Generator(Protocol):
 def generate(
     system: Generator,
     params: Params,
-    batch: Mapping[str, Any],
+    batch: Mapping[str, Array | np.ndarray],
     keys: Key[Array, " N"],
     sampling: Sampling,
     *,
@@ -100,7 +100,7 @@ class _Compiled:
     def __init__(self, system: Generator, sampling: Sampling):
         self.bar: tqdm | None = None
 
-        def on_step(step: Any) -> None:
+        def on_step(step: int) -> None:
             if self.bar is not None:
                 self.bar.update(1)
 

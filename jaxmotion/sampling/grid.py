@@ -114,7 +114,7 @@ def grid(
 
 
 def _columns(panels: int) -> int:
-    """How many panels stand in a row: all of up to six, else the fewest that fill the same number of rows."""
+    """Returns the number of panels in a row: all of up to six, else the fewest that fill the same number of rows."""
     rows = -(-panels // _MAX_COLUMNS)
     return -(-panels // rows)
 

@@ -17,7 +17,7 @@ from typing import Any, Generic, TypeVar
 import numpy as np
 
 from jaxmotion.foundation.config_json import register
-from jaxmotion.foundation.types import Batch
+from jaxmotion.foundation.example import Example
 
 Value = TypeVar("Value")
 ControlValues = Mapping[str, object]
@@ -75,7 +75,7 @@ class Control(Generic[Value]):
         """Returns the value as a part of file names: `object03`."""
         return f"{name}{re.sub(r'[^0-9A-Za-z.]+', '_', str(value))[:40]}"
 
-    def from_example(self, name: str, example: Batch) -> Value | None:
+    def from_example(self, name: str, example: Example) -> Value | None:
         """Returns the value at which previews of a training example hold this control.
 
         The example's own value where it has the entry, else the default. A control whose entries have another form
@@ -137,7 +137,7 @@ class Scalar(Control[float]):
         """Returns `object03`, `object2.5`."""
         return f"{name}{value:02g}"
 
-    def from_example(self, name: str, example: Batch) -> float | None:
+    def from_example(self, name: str, example: Example) -> float | None:
         """Returns the default, whatever was measured on the example, so that previews of all clips can be compared."""
         return self.default
 

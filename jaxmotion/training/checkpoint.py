@@ -22,22 +22,34 @@ import gc
 import json
 import logging
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypedDict
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 from jax.sharding import Mesh, SingleDeviceSharding
+from jaxtyping import PyTree
 
 from jaxmotion.foundation.errors import CheckpointError, SaveError
-from jaxmotion.foundation.types import Params
+from jaxmotion.foundation.types import Array, Params
 from jaxmotion.parallel import sharding
 from jaxmotion.training.state import TrainState, empty_paths, merge
 
 CHECKPOINTS = "checkpoints"
 FROZEN = "frozen"
+Loader = grain.DatasetIterator[Mapping[str, np.ndarray]]
+"""Batches of this process's rows, with a position that can be saved."""
+
+
+class _Meta(TypedDict):
+    """Content of a checkpoint's `meta`."""
+
+    step: int
+    empty: list[str]  # paths of frozen parts without parameters
+    frozen: bool  # whether the run has frozen parameters
 
 
 class Checkpoints:
@@ -68,13 +80,13 @@ class Checkpoints:
             ):
                 checkpointer.save(self.directory / FROZEN, state.frozen, force=True)
 
-    def save(self, step: int, state: TrainState, loader: Any) -> None:
+    def save(self, step: int, state: TrainState, loader: Loader) -> None:
         """Starts writing the state after `step` and the loader's position. Raises SaveError if the last failed."""
         trees = {"trained": state.trained, "ema": state.ema, "optimizer": state.optimizer, "counters": _counters(state)}
-        items: dict[str, Any] = {
+        items: dict[str, ocp.args.CheckpointArgs] = {
             name: ocp.args.StandardSave(tree) for name, tree in trees.items() if jax.tree.leaves(tree)
         }
-        meta = {"step": step, "empty": empty_paths(state.frozen), "frozen": bool(jax.tree.leaves(state.frozen))}
+        meta: _Meta = {"step": step, "empty": empty_paths(state.frozen), "frozen": bool(jax.tree.leaves(state.frozen))}
         items["data"] = grain.checkpoint.CheckpointSave(_Position(loader))
         items["meta"] = ocp.args.JsonSave(meta)
         self.wait()  # the manager would wait too, but an error here is that of the step before
@@ -82,7 +94,7 @@ class Checkpoints:
         with self._name_errors(f"The checkpoint of step {step} could not be written"):
             self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
-    def restore(self, step: int, abstract: TrainState, loader: Any) -> TrainState:
+    def restore(self, step: int, abstract: TrainState, loader: Loader) -> TrainState:
         """Returns the state saved after `step`, laid out like `abstract`; moves `loader` to the saved position."""
         folder = self.directory / CHECKPOINTS / str(step)
         _check_processes(folder / "data")
@@ -91,7 +103,9 @@ class Checkpoints:
             "counters": _counters(abstract)
         }
         check_fit(folder / "trained", abstract.trained)
-        items: dict[str, Any] = {name: ocp.args.StandardRestore(tree) for name, tree in trees.items()}
+        items: dict[str, ocp.args.CheckpointArgs] = {
+            name: ocp.args.StandardRestore(tree) for name, tree in trees.items()
+        }
         items["data"] = grain.checkpoint.CheckpointRestore(_Position(loader))
         read = self._manager.restore(step, args=ocp.args.Composite(**items))
         frozen = abstract.frozen
@@ -192,7 +206,7 @@ def restore_params(
     return params
 
 
-def check_fit(folder: Path, wanted: Any) -> None:
+def check_fit(folder: Path, wanted: Params) -> None:
     """Raises CheckpointError, naming paths, unless the arrays in `folder` have the paths and shapes of `wanted`."""
     if not folder.is_dir():
         raise CheckpointError(f"{folder} is missing; the run folder is not whole.")
@@ -227,7 +241,7 @@ def root_cause(error: BaseException) -> str:
 class _Position:
     """Adapter of a loader to Grain's checkpoint handler, which wants a state of bytes; here JSON."""
 
-    def __init__(self, loader: Any):
+    def __init__(self, loader: Loader):
         self._loader = loader
 
     def get_state(self) -> bytes:
@@ -236,19 +250,26 @@ class _Position:
 
     def set_state(self, state: bytes) -> None:
         as_bytes = isinstance(self._loader.get_state(), bytes)
-        self._loader.set_state(state if as_bytes else json.loads(state))
+        position: Any = state if as_bytes else json.loads(state)
+        self._loader.set_state(position)
 
     def start_prefetch(self) -> None:
         """Starts prefetching, in iterators that can. Grain calls it after `set_state`."""
         getattr(self._loader, "start_prefetch", lambda: None)()
 
 
-def _counters(state: TrainState) -> dict[str, Any]:
-    return {"step": state.step, "skipped": state.skipped, "skipped_in_row": state.consecutive_skipped}
+COUNTERS = {"step": "step", "skipped": "skipped", "skipped_in_row": "consecutive_skipped"}
+"""Fields of the state that count steps, by their names in checkpoints."""
 
 
-def _flat(read: Any, trees: dict[str, Any]) -> dict[str, Any]:
-    return {name: read[name] for name in trees if name != "counters"} | dict(read["counters"])
+def _counters(state: TrainState) -> dict[str, Array]:
+    return {saved: getattr(state, field) for saved, field in COUNTERS.items()}
+
+
+def _flat(read: Mapping[str, PyTree[Array]], trees: Iterable[str]) -> dict[str, PyTree[Array]]:
+    return {name: read[name] for name in trees if name != "counters"} | {
+        field: read["counters"][saved] for saved, field in COUNTERS.items()
+    }
 
 
 def _check_processes(folder: Path) -> None:
@@ -262,14 +283,14 @@ def _check_processes(folder: Path) -> None:
     )
 
 
-def _saved_shapes(folder: Path) -> Any:
+def _saved_shapes(folder: Path) -> Params:
     """Returns shapes and types of the arrays in `folder`, as a tree of dicts."""
     _quiet()
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.metadata(folder).item_metadata.tree
 
 
-def _describe(folder: Path, mesh: Mesh | None, rules: sharding.Rules) -> Any:
+def _describe(folder: Path, mesh: Mesh | None, rules: sharding.Rules) -> Params:
     """Returns shapes, types and shardings with which the arrays in `folder` are read."""
     saved = _saved_shapes(folder)
     if mesh is None:
@@ -280,13 +301,13 @@ def _describe(folder: Path, mesh: Mesh | None, rules: sharding.Rules) -> Any:
     return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(tuple(x.shape), x.dtype, sharding=s), saved, layout)
 
 
-def _read(folder: Path, abstract: Any) -> Any:
+def _read(folder: Path, abstract: Params) -> dict[str, PyTree[Array]]:
     _quiet()
     with ocp.StandardCheckpointer() as checkpointer:
         return checkpointer.restore(folder, abstract)
 
 
-def _meta(folder: Path) -> dict[str, Any]:
+def _meta(folder: Path) -> _Meta:
     _quiet()
     with ocp.Checkpointer(ocp.JsonCheckpointHandler()) as checkpointer:
         return checkpointer.restore(folder / "meta")

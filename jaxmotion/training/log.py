@@ -7,7 +7,7 @@ import math
 import sys
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TextIO
+from typing import TextIO
 
 import jax
 from tqdm import tqdm
@@ -85,7 +85,8 @@ class Log:
         if not self._window:
             return
         row = {"step": self._step, **mean(self._window)}
-        row["clips_per_second"] = self._rows / max(row["step_seconds"], 1e-9)
+        seconds = row["step_seconds"] or 0.0
+        row["clips_per_second"] = self._rows / max(seconds, 1e-9)
         self._window.clear()
         try:
             with self._path.open("a", encoding="utf-8") as file:
@@ -98,7 +99,7 @@ class Log:
                 "newest checkpoint once the folder can be written."
             ) from error
         if self._bar is None:
-            self.say(f"step {self._step}/{self._steps}: {self._text(row['loss'], row['step_seconds'])}")
+            self.say(f"step {self._step}/{self._steps}: {self._text(row['loss'], seconds)}")
 
     def close(self) -> None:
         """Closes the files and the bar."""
@@ -120,9 +121,9 @@ class Log:
 COUNTERS = ("skipped", "skipped_in_row")
 
 
-def mean(window: list[Mapping[str, float]]) -> dict[str, Any]:
+def mean(window: list[Mapping[str, float]]) -> dict[str, float | None]:
     """Returns means over a window of steps, leaving out non-finite values (None if all are); counters as they end."""
-    row: dict[str, Any] = {}
+    row: dict[str, float | None] = {}
     for name in window[-1]:
         values = [metrics[name] for metrics in window if math.isfinite(metrics[name])]
         row[name] = int(window[-1][name]) if name in COUNTERS else (sum(values) / len(values) if values else None)

@@ -15,16 +15,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import FrameType
 
 import jax
-import numpy as np
 from jax.sharding import Mesh
 
+from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.foundation.errors import NotFiniteError
-from jaxmotion.foundation.types import Params
+from jaxmotion.foundation.types import ArrayLike, Params
 from jaxmotion.parallel import sharding
-from jaxmotion.training.checkpoint import Checkpoints
+from jaxmotion.training.checkpoint import Checkpoints, Loader
 from jaxmotion.training.config import MAY_CHANGE, TrainConfig
 from jaxmotion.training.log import Log, duration, write_whole
 from jaxmotion.training.resume import CONFIG, check_continues
@@ -50,12 +50,12 @@ def run(
     task: Task,
     config: TrainConfig,
     mesh: Mesh,
-    loader: Iterator[Mapping[str, np.ndarray]],
+    loader: Loader,
     directory: str | Path,
     *,
-    meta: Mapping[str, Any],
+    meta: Mapping[str, JsonValue],
     on_sample: OnSample | None = None,
-    start: Mapping[str, Any] | None = None,
+    start: Mapping[str, ArrayLike] | None = None,
     may_change: Sequence[str] = MAY_CHANGE,
 ) -> Result:
     """Trains `task` in the run folder `directory`, from its newest checkpoint or from the start.
@@ -114,7 +114,7 @@ def stop_requests() -> Iterator[StopRequest]:
         yield stop
         return
 
-    def ask(number: int, _: Any) -> None:
+    def ask(number: int, _: FrameType | None) -> None:
         stop.signal_name = signal.Signals(number).name
         if number == signal.SIGINT:
             signal.signal(signal.SIGINT, before[signal.SIGINT])  # a second Ctrl-C stops at once
@@ -130,10 +130,10 @@ def stop_requests() -> Iterator[StopRequest]:
 def _begin(
     program: Program,
     checkpoints: Checkpoints,
-    loader: Any,
+    loader: Loader,
     directory: Path,
-    meta: Mapping[str, Any],
-    start: Mapping[str, Any],
+    meta: Mapping[str, JsonValue],
+    start: Mapping[str, ArrayLike],
     may_change: Sequence[str],
 ) -> TrainState:
     """Returns the state to start from. Raises ConfigChangedError if the run has another configuration."""
@@ -165,7 +165,7 @@ class _Run:
 
     config: TrainConfig
     mesh: Mesh
-    loader: Iterator[Mapping[str, np.ndarray]]
+    loader: Loader
     directory: Path
     program: Program
     checkpoints: Checkpoints
@@ -176,7 +176,7 @@ class _Run:
     clock: float = 0.0  # when the last step was read
     saved: int | None = None  # the newest step that is on disk or on its way
     rows: int = 0  # of a batch, in this process
-    updates: dict[tuple, Any] = dataclasses.field(default_factory=dict)  # compiled, by the shapes of a batch
+    updates: dict[tuple, jax.stages.Compiled] = dataclasses.field(default_factory=dict)  # by a batch's shapes
     compile_seconds: float = 0.0
     log: Log = dataclasses.field(init=False)
 
@@ -270,7 +270,7 @@ class _Run:
                 )
         return sharding.distribute(batch, self.mesh)
 
-    def _program_for(self, state: TrainState, batch: Mapping[str, jax.Array]) -> Any:
+    def _program_for(self, state: TrainState, batch: Mapping[str, jax.Array]) -> jax.stages.Compiled:
         """Returns the training step for batches of this shape, compiled when the first one comes."""
         shapes = tuple((name, array.shape) for name, array in sorted(batch.items()))
         if shapes not in self.updates:

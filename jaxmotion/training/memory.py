@@ -5,14 +5,16 @@ from __future__ import annotations
 import dataclasses
 import math
 from collections.abc import Mapping
-from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import AbstractMesh, Mesh
+from jax.sharding import AbstractMesh, Mesh, PartitionSpec
+from jaxtyping import PyTree
 from rich.markup import escape
 from rich.table import Table
 
+from jaxmotion.foundation.config_json import Json
+from jaxmotion.foundation.types import Shaped
 from jaxmotion.parallel import sharding
 from jaxmotion.training.config import TrainConfig
 from jaxmotion.training.state import TrainState
@@ -62,7 +64,7 @@ class MemoryReport:
         """Bytes of state and working memory; without a compiled step, activations are not counted."""
         return self.state + (self.compute + self.gradients if self.working is None else self.working)
 
-    def as_json(self) -> dict[str, Any]:
+    def as_json(self) -> Json:
         """Returns everything as JSON values."""
         return {**dataclasses.asdict(self), "state": self.state, "total": self.total}
 
@@ -108,7 +110,7 @@ def memory_report(
 
 def groups(state: TrainState, rules: sharding.Rules, mesh: Mesh | AbstractMesh, depth: int) -> list[Group]:
     """Groups the parameters of a state (arrays, or shapes with shardings) by the first pieces of their paths."""
-    members: dict[tuple[str, bool], dict[str, Any]] = {}
+    members: dict[tuple[str, bool], dict[str, jax.Array]] = {}
     for trained, tree in ((True, state.trained), (False, state.frozen)):
         for path, leaf in sharding.paths(tree).items():
             group = "/".join(path.split("/")[:depth])
@@ -133,12 +135,12 @@ def groups(state: TrainState, rules: sharding.Rules, mesh: Mesh | AbstractMesh, 
     return found
 
 
-def count(tree: Any) -> int:
+def count(tree: PyTree[Shaped]) -> int:
     """Returns the number of elements in a tree of arrays."""
     return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(tree))
 
 
-def bytes_per_device(tree: Any) -> int:
+def bytes_per_device(tree: PyTree[jax.Array]) -> int:
     """Returns the bytes of a tree of arrays, or of shapes with shardings, on one device."""
     return sum(math.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize for x in jax.tree.leaves(tree))
 
@@ -151,16 +153,20 @@ def size_text(size: int) -> str:
     return f"{size} B" if units[0] == "B" else f"{value:.1f} {units[0]}"
 
 
-def _working(task: Task, config: TrainConfig, mesh: Mesh | AbstractMesh, batch: Mapping[str, Any]) -> int:
+def _working(
+    task: Task, config: TrainConfig, mesh: Mesh | AbstractMesh, batch: Mapping[str, jax.ShapeDtypeStruct]
+) -> int:
     if not isinstance(mesh, Mesh):
         raise ValueError("The working memory of a step can only be had on a mesh of real devices; leave `batch` out.")
     with jax.set_mesh(mesh):
         program = build_program(task, config, mesh)
         analysis = program.update.lower(program.abstract, dict(batch)).compile().memory_analysis()
+    if analysis is None:
+        raise ValueError("This backend's compiler does not tell the working memory of a step; leave `batch` out.")
     return int(analysis.temp_size_in_bytes)
 
 
-def _spec_text(spec: Any, mesh: Mesh | AbstractMesh) -> str:
+def _spec_text(spec: PartitionSpec, mesh: Mesh | AbstractMesh) -> str:
     entries = []
     for entry in spec:
         axes = (entry,) if isinstance(entry, str) else tuple(entry or ())

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import jax
 import optax
+from jaxtyping import PyTree
 
+from jaxmotion.foundation.types import Params
 from jaxmotion.training.config import TrainConfig
 
 
@@ -43,6 +43,6 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
     return optax.chain(optax.clip_by_global_norm(config.clip_norm), adamw) if config.clip_norm else adamw
 
 
-def decay_mask(params: Any) -> Any:
+def decay_mask(params: Params) -> PyTree[bool]:
     """Returns True for each array that weight decay applies to."""
     return jax.tree.map(lambda x: x.ndim >= 2, params)

@@ -6,7 +6,6 @@ import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 from jaxmotion.foundation import config_json as saved
 from jaxmotion.foundation.errors import ConfigChangedError
@@ -17,7 +16,9 @@ CONFIG = "config.json"
 _ABSENT = "nothing"
 
 
-def check_continues(directory: str | Path, meta: Mapping[str, Any], may_change: Sequence[str] = MAY_CHANGE) -> None:
+def check_continues(
+    directory: str | Path, meta: Mapping[str, saved.JsonValue], may_change: Sequence[str] = MAY_CHANGE
+) -> None:
     """Raises ConfigChangedError, naming each value, if the run in `directory` cannot go on with `meta`.
 
     `meta` is the whole configuration. Anything goes while there is no checkpoint, and what matches `may_change`
@@ -43,7 +44,7 @@ def check_continues(directory: str | Path, meta: Mapping[str, Any], may_change: 
         )
 
 
-def differences(before: Any, now: Any, path: str = "") -> list[tuple[str, str, str]]:
+def differences(before: saved.JsonValue, now: saved.JsonValue, path: str = "") -> list[tuple[str, str, str]]:
     """Returns (path, old value, new value) as JSON text, for each place where two JSON values differ."""
     if isinstance(before, Mapping) and isinstance(now, Mapping):
         found = []

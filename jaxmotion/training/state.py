@@ -8,16 +8,18 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import flax.struct
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jax.typing import DTypeLike
+from jaxtyping import PyTree
 from tqdm import tqdm
 
-from jaxmotion.foundation.types import Array, Params
+from jaxmotion.foundation.types import Array, ArrayLike, Params
 from jaxmotion.parallel import sharding
 
 
@@ -30,7 +32,7 @@ class TrainState(flax.struct.PyTreeNode):
     trained: Params
     frozen: Params
     ema: Params
-    optimizer: Any
+    optimizer: optax.OptState
 
     def params(self, weights: Literal["ema", "raw"] = "ema") -> Params:
         """Returns all parameters as one nested dict; the trained ones are their moving average if kept, or raw.
@@ -41,7 +43,7 @@ class TrainState(flax.struct.PyTreeNode):
 
 
 def new_state(
-    params: Params, transform: optax.GradientTransformation, trained: Sequence[str], dtype: Any, ema: bool
+    params: Params, transform: optax.GradientTransformation, trained: Sequence[str], dtype: DTypeLike, ema: bool
 ) -> TrainState:
     """Returns the state before the first step."""
     mine, frozen = split(params, trained)
@@ -57,7 +59,7 @@ def new_state(
     )
 
 
-def with_pretrained(state: TrainState, arrays: Mapping[str, Any]) -> TrainState:
+def with_pretrained(state: TrainState, arrays: Mapping[str, ArrayLike]) -> TrainState:
     """Returns the state with some parameters replaced by pretrained array-likes, given by path.
 
     The arrays are read one after the other, and cast and laid out as the state is. The moving average starts from them.
@@ -66,7 +68,7 @@ def with_pretrained(state: TrainState, arrays: Mapping[str, Any]) -> TrainState:
         ValueError: the state has no such parameter, or it has another shape.
     """
     trees = {"trained": state.trained, "frozen": state.frozen, "ema": state.ema}
-    flat: dict[str, dict[str, Any]] = {name: sharding.paths(tree) for name, tree in trees.items()}
+    flat = {name: sharding.paths(tree) for name, tree in trees.items()}
     with tqdm(arrays.items(), desc="loading weights", unit="array", leave=False, disable=None) as bar:
         for path, array in bar:
             homes = [leaves for leaves in flat.values() if path in leaves]
@@ -88,12 +90,12 @@ def _laid_out(values: np.ndarray, like: Array) -> Array:
     return jax.make_array_from_callback(like.shape, like.sharding, lambda index: np.array(values[index], like.dtype))
 
 
-def cast(params: Params, dtype: Any) -> Params:
+def cast(params: Params, dtype: DTypeLike) -> Params:
     """Casts floating-point leaves to `dtype`; others (tables of integers, flags) stay."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
 
 
-def split(params: Params, trained: Sequence[str]) -> tuple[dict[str, Any], dict[str, Any]]:
+def split(params: Params, trained: Sequence[str]) -> tuple[Params, Params]:
     """Returns (trained, frozen): two nested dicts that hold each leaf once; empty dicts stay in the second."""
     leaves = sharding.paths(params)
     for pattern in trained:
@@ -109,7 +111,7 @@ def split(params: Params, trained: Sequence[str]) -> tuple[dict[str, Any], dict[
     return _pick(params, chosen, True, ""), _pick(params, chosen, False, "")
 
 
-def merge(first: Params, second: Params) -> dict[str, Any]:
+def merge(first: Params, second: Params) -> dict[str, PyTree[Array]]:
     """Merges two nested dicts. Raises ValueError if a leaf is in both."""
     merged = dict(first)
     for name, value in second.items():
@@ -131,7 +133,7 @@ def empty_paths(params: Params, above: str = "") -> list[str]:
     return found
 
 
-def _pick(params: Params, chosen: set[str], inside: bool, above: str) -> dict[str, Any]:
+def _pick(params: Params, chosen: set[str], inside: bool, above: str) -> Params:
     picked = {}
     for name, value in params.items():
         path = f"{above}{name}"

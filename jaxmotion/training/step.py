@@ -7,13 +7,13 @@ smallest mesh; there is no other step.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol, TypeVar
 
 import jax
 import jax.numpy as jnp
 import optax
-from jax.sharding import AbstractMesh, Mesh
-from jaxtyping import Float
+from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jaxtyping import Float, PyTree
 
 from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.parallel import sharding
@@ -22,6 +22,7 @@ from jaxmotion.training.optimizer import learning_rate, optimizer
 from jaxmotion.training.state import TrainState, cast, merge, new_state
 
 Metrics = Mapping[str, Array]
+Tree = TypeVar("Tree")
 
 
 class Task(Protocol):
@@ -46,7 +47,7 @@ class Program(NamedTuple):
 
     abstract: TrainState  # shapes, types and shardings of the state
     initialise: Callable[[], TrainState]
-    update: Any  # the jitted (state, batch) -> (state, metrics); the state given is used up
+    update: jax.stages.Wrapped  # the jitted (state, batch) -> (state, metrics); the state given is used up
 
 
 def build_program(task: Task, config: TrainConfig, mesh: Mesh) -> Program:
@@ -117,9 +118,9 @@ def state_shardings(
     abstract: TrainState, transform: optax.GradientTransformation, rules: sharding.Rules, mesh: Mesh | AbstractMesh
 ) -> TrainState:
     """Returns the shardings of the state: gradient moments and moving average live where their parameters live."""
-    everywhere: Any = sharding.replicate(mesh)
+    everywhere = sharding.replicate(mesh)
     trained = sharding.shardings(abstract.trained, rules, mesh)
-    return TrainState(
+    return abstract.replace(
         step=everywhere,
         skipped=everywhere,
         consecutive_skipped=everywhere,
@@ -133,7 +134,7 @@ def state_shardings(
 
 
 def gradients(
-    task: Task, config: TrainConfig, layout: Any, state: TrainState, batch: Batch, key: Array
+    task: Task, config: TrainConfig, layout: PyTree[NamedSharding], state: TrainState, batch: Batch, key: Array
 ) -> tuple[Float[Array, ""], Metrics, Params]:
     """Returns (loss, metrics, float32 gradients of the trained parameters), each the mean over the micro-batches.
 
@@ -156,7 +157,7 @@ def gradients(
     if config.accumulate == 1:
         return grads_of(batch, key)
 
-    def add(total: Any, micro: tuple[Batch, Array]) -> tuple[Any, None]:
+    def add(total: Tree, micro: tuple[Batch, Array]) -> tuple[Tree, None]:
         rows, index = micro
         return jax.tree.map(jnp.add, total, grads_of(rows, jax.random.fold_in(key, index))), None
 
@@ -190,7 +191,7 @@ def apply(
         lambda mean, x: mean + (1 - ema_decay(config, done)) * (x - mean), state.ema, trained if state.ema else {}
     )
 
-    def keep(new: Any, old: Any) -> Any:
+    def keep(new: Tree, old: Tree) -> Tree:
         return jax.tree.map(lambda x, y: jnp.where(fine, x, y), new, old)
 
     after = state.replace(

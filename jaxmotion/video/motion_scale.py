@@ -16,7 +16,8 @@ Not specified in the paper; we use: the unit, V0 and FASTEST.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from types import ModuleType
+from typing import TYPE_CHECKING, Literal, TypeVar
 
 import numpy as np
 
@@ -55,6 +56,6 @@ def speed(score: Numbers) -> Numbers:
     return V0 * xp.expm1(share * np.log1p(FASTEST / V0))  # pyright: ignore[reportReturnType]
 
 
-def _namespace(numbers: Any) -> Any:
+def _namespace(numbers: float | np.ndarray | jax.Array) -> ModuleType:
     """Returns the module of the functions for these numbers: `jax.numpy` for JAX's arrays, otherwise `numpy`."""
-    return numbers.__array_namespace__() if hasattr(numbers, "__array_namespace__") else np
+    return getattr(numbers, "__array_namespace__", lambda: np)()

@@ -31,13 +31,13 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.files import atomic_folder
-from jaxmotion.foundation.types import Array, Params
+from jaxmotion.foundation.types import Array, ArrayLike, Params, Shaped
 from jaxmotion.nn.low_rank import DOWN, UP, fresh, is_stacked, merge, pairs, product
 from jaxmotion.weights import formats
 from jaxmotion.weights.diffusers_folder import files_in
 from jaxmotion.weights.formats import LORA_PARTS
 from jaxmotion.weights.lora_names import ALPHA, Layer, LoRAPart, known_names, layers_of
-from jaxmotion.weights.rules import ArrayLike, ConversionError, LazyArray, Shaped, Tensors
+from jaxmotion.weights.rules import ConversionError, LazyArray, Tensors
 from jaxmotion.weights.tensor_files import Checkpoint
 from jaxmotion.weights.write import write_tensors
 

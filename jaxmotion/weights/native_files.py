@@ -16,11 +16,12 @@ from pathlib import Path
 from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.files import atomic_folder
+from jaxmotion.foundation.types import Shaped
 from jaxmotion.weights import formats
 from jaxmotion.weights.checkpoint_format import with_widened_input
 from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.formats import BY_NAME, Format
-from jaxmotion.weights.rules import LazyArray, Rules, Shaped, Tensors
+from jaxmotion.weights.rules import LazyArray, Rules, Tensors
 from jaxmotion.weights.tensor_files import INDEX, Checkpoint, open_tensors
 from jaxmotion.weights.write import SHARD_BYTES, write_tensors
 

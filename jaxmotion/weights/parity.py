@@ -9,7 +9,7 @@ import dataclasses
 import importlib.metadata
 from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +19,10 @@ from tqdm import tqdm
 
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.types import Params
+
+if TYPE_CHECKING:
+    from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+    from torch import Tensor
 
 RELATIVE = 1e-4
 """The largest difference of a part's result, over the largest value of ours."""
@@ -131,14 +135,19 @@ class ParityCheck:
         return jnp.asarray(self.rng.normal(size=shape), jnp.float32)
 
     @staticmethod
-    def torch(array: npt.ArrayLike) -> Any:
+    def torch(array: npt.ArrayLike) -> Tensor:
         """Returns the same values as a PyTorch tensor."""
         import torch
 
         return torch.from_numpy(np.array(array))
 
 
-def verify(folder: Path, parts: Iterable[str], check_of: Callable[[Any], ParityCheck], **loading: Any) -> Report:
+def verify(
+    folder: Path,
+    parts: Iterable[str],
+    check_of: Callable[[DiffusionPipeline], ParityCheck],
+    **loading: str | bool | None,
+) -> Report:
     """Runs an exported folder beside the system it came from.
 
     Every part is "not verified" without PyTorch, and so are those for which there is not enough memory.
@@ -154,7 +163,7 @@ def verify(folder: Path, parts: Iterable[str], check_of: Callable[[Any], ParityC
         from diffusers.pipelines.pipeline_utils import DiffusionPipeline
     except ImportError as error:
         return unverified_report(parts, f"{error.name} is not installed")
-    pipe: Any = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32, **loading)
+    pipe = DiffusionPipeline.from_pretrained(str(folder), dtype=torch.float32, **loading)
     pipe.set_progress_bar_config(disable=True)
     check, found = check_of(pipe), {}
     with torch.no_grad(), jax.default_matmul_precision("highest"):

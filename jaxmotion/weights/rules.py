@@ -15,30 +15,13 @@ import dataclasses
 import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Protocol
 
 import jax.numpy as jnp
 import numpy as np
 import numpy.typing as npt
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxmotion.foundation.types import Params
-
-
-class Shaped(Protocol):
-    """An array or the description of one: NumPy's, JAX's, `LazyArray`, `jax.ShapeDtypeStruct`."""
-
-    @property
-    def shape(self) -> tuple[int, ...]: ...
-    @property
-    def dtype(self) -> np.dtype: ...
-
-
-class ArrayLike(Shaped, Protocol):
-    """An array that NumPy can read: NumPy's, JAX's, `LazyArray`."""
-
-    def __array__(self) -> np.ndarray: ...
-
+from jaxmotion.foundation.types import ArrayLike, Params, Shaped
 
 Tensors = Mapping[str, ArrayLike]
 """Arrays by torch name, or by path."""

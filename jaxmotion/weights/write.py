@@ -13,7 +13,8 @@ from tqdm import tqdm
 
 from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.foundation.files import atomic_file
-from jaxmotion.weights.rules import ArrayLike, Shaped, Tensors
+from jaxmotion.foundation.types import ArrayLike, Shaped
+from jaxmotion.weights.rules import Tensors
 from jaxmotion.weights.tensor_files import DTYPE_NAMES, INDEX
 
 SHARD_BYTES = 5 * 10**9

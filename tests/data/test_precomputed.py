@@ -204,7 +204,7 @@ def test_scores_are_those_that_the_system_trains_on(asked, monkeypatch, intensit
     encoder = encoding.Encoder(system, source, asked.tokenizer, "float32")
     made = {MOMENTS: np.zeros((2, 2, 4, 4, 8)), TEXT_FEATURES: np.zeros((2, 16, 64))}
     made |= {name: np.full(2, 7.0) for name in encoder.entries if name in (OBJECT, CAMERA)}
-    monkeypatch.setattr(encoding.Encoder, "_compiled", lambda self, params, batch: made)
+    monkeypatch.setattr(encoding.Encoder, "_program", lambda self, params, batch: made)
     clip = {VIDEO: np.zeros((5, 32, 32, 3), np.uint8), FPS: 8.0, "caption": "x"}
     clip |= {OBJECT: np.float32(3.0), CAMERA: np.float32(3.0)} if listed else {}
     mesh = make_mesh(devices=jax.local_devices()[:1])

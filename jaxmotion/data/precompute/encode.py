@@ -7,7 +7,6 @@ import functools
 import hashlib
 import re
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -15,13 +14,14 @@ from flax.traverse_util import unflatten_dict
 from jax.sharding import Mesh
 
 from jaxmotion.data.collate import Collate
-from jaxmotion.data.precompute.records import Value
 from jaxmotion.data.precompute.settings import LABELS, TEXTS
 from jaxmotion.data.source import DataSource, Example
 from jaxmotion.data.tokenize import Tokenizer
 from jaxmotion.foundation import config_json
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.entries import FPS
-from jaxmotion.foundation.types import Array, Params
+from jaxmotion.foundation.example import Value
+from jaxmotion.foundation.types import Array, ArrayLike, Params
 from jaxmotion.parallel import sharding
 from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.system import System
@@ -76,14 +76,14 @@ class Encoder:
         replaced = {FPS, *self.entries, *(name for each in self.entries.values() for name in each.replaces)}
         return [*(name for name in self.source.entries if name not in replaced), *self.listed_labels]
 
-    def settings(self) -> dict[str, Any]:
+    def settings(self) -> Json:
         """Returns what decides a record beside the clip and the weights, as JSON values."""
         parts = {name: part for each in self.entries.values() for name, part in each.settings.items()}
         shared = {"frames": self.system.frames, "size": list(self.system.size), LABELS: self.labels}
         texts = dict(self.source.texts)
         return {**parts, **shared, "tokenizer": config_json.to_json(self.tokenize), TEXTS: texts, "dtype": self.dtype}
 
-    def load_parameters(self, weights: Mapping[str, Any], mesh: Mesh) -> tuple[Params, dict[str, str]]:
+    def load_parameters(self, weights: Mapping[str, ArrayLike], mesh: Mesh) -> tuple[Params, dict[str, str]]:
         """Puts the parameters of the encoders on the devices; returns them and a digest of each part.
 
         Args:
@@ -99,7 +99,7 @@ class Encoder:
         }
         missing = [path for path in shapes if path not in weights]
 
-        def init(key: Array) -> dict[str, Any]:
+        def init(key: Array) -> Params:
             return {part: tree for part, tree in model.init(key).items() if part in parts}
 
         drawn = sharding.paths(jax.jit(init)(jax.random.key(0))) if missing else {}
@@ -143,7 +143,7 @@ class Encoder:
         return Collate(self.source.entries, self.source.texts, self.tokenize)
 
     @functools.cached_property
-    def _program(self) -> Any:
+    def _program(self) -> jax.stages.Wrapped:
         return jax.jit(self.run)
 
     def _to_dtype(self, value: np.ndarray) -> np.ndarray:
@@ -152,7 +152,7 @@ class Encoder:
 
 def weight_digests(arrays: Iterable[tuple[str, np.ndarray]]) -> dict[str, str]:
     """Returns a digest of the parameters of each part, from (path, array) in the order of the paths."""
-    found: dict[str, Any] = {}
+    found: dict[str, hashlib.blake2b] = {}
     for path, array in arrays:
         digest = found.setdefault(path.split("/")[0], hashlib.blake2b(digest_size=16))
         digest.update(f"{path} {array.dtype} {array.shape}".encode())

@@ -12,17 +12,26 @@ import io
 import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from types import ModuleType
+from typing import TYPE_CHECKING
 
 import numpy as np
 from PIL import Image
 
+from jaxmotion.foundation.example import Value
+
+if TYPE_CHECKING:
+    from tensorflow_datasets.core.features import FeaturesDict
+
 PICTURE, NUMBER, TEXT_KIND, TEXTS_KIND = "picture", "number", "text", "texts"
 ID, DIGEST = "id", "digest"
-Value = np.ndarray | np.generic | str | Sequence[str]
+Kind = str | list[list[int] | str]
+"""The kind of a value, as JSON."""
+Stored = bytes | np.ndarray | np.float32
+"""A value as a record holds it."""
 
 
-def kind_of(value: Value) -> Any:
+def kind_of(value: Value) -> Kind:
     """Returns the kind of a value."""
     if isinstance(value, str):
         return TEXT_KIND
@@ -33,7 +42,7 @@ def kind_of(value: Value) -> Any:
     return NUMBER if value.ndim == 0 else [list(value.shape), str(value.dtype)]
 
 
-def to_bytes_or_array(value: Value) -> Any:
+def to_bytes_or_array(value: Value) -> Stored:
     """Returns a value as it is stored."""
     kind = kind_of(value)
     if kind == PICTURE:
@@ -59,7 +68,7 @@ class Layout:
     texts: tuple[str, ...]
 
     @classmethod
-    def from_kinds(cls, kinds: Mapping[str, Any], labels: Sequence[str]) -> Layout:
+    def from_kinds(cls, kinds: Mapping[str, Kind], labels: Sequence[str]) -> Layout:
         """Returns the layout of values of these kinds: numbers in the order of the labels, the rest by name."""
         arrays = tuple(sorted(name for name, kind in kinds.items() if isinstance(kind, list)))
         pictures = tuple(sorted(name for name, kind in kinds.items() if kind == PICTURE))
@@ -78,7 +87,7 @@ class Layout:
         pictures = sorted(strings - set(texts))
         return cls(tuple(arrays), tuple(pictures), _in_order(sorted(numbers), labels), tuple(sorted(texts)))
 
-    def digest(self, record: Mapping[str, Any]) -> bytes:
+    def digest(self, record: Mapping[str, Stored]) -> bytes:
         """Returns a digest of the values of a record as they are stored."""
         digest = hashlib.blake2b(digest_size=16)
         for name in self.arrays:
@@ -110,12 +119,12 @@ def read_text(stored: bytes) -> str | list[str]:
 _LIST = "texts"
 
 
-def tfds_features(tfds: Any, kinds: Mapping[str, Any]) -> Any:
+def tfds_features(tfds: ModuleType, kinds: Mapping[str, Kind]) -> FeaturesDict:
     """Returns the description of records for tensorflow-datasets."""
     made = {}
     for name, kind in kinds.items():
         if isinstance(kind, list):
-            made[name] = tfds.features.Tensor(shape=tuple(kind[0]), dtype=np.dtype(kind[1]))
+            made[name] = tfds.features.Tensor(shape=tuple(kind[0]), dtype=np.dtype(str(kind[1])))
         else:
             made[name] = tfds.features.Scalar(np.float32) if kind == NUMBER else tfds.features.Text()
     return tfds.features.FeaturesDict({**made, ID: tfds.features.Text(), DIGEST: tfds.features.Text()})

@@ -7,10 +7,9 @@ encoders: the settings of every precomputed entry, the labels, the texts, the pr
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
-from typing import Any
+from collections.abc import Iterator
 
-from jaxmotion.foundation.config_json import upgrade_json
+from jaxmotion.foundation.config_json import Json, JsonValue, upgrade_json
 from jaxmotion.foundation.entries import TEXT
 from jaxmotion.video.synthetic.captions import CAPTION
 
@@ -22,19 +21,19 @@ COUNTS = ("count", "windows", "per_shard")
 _EARLIER_LABELS = "scores"
 
 
-def labels_and_texts(settings: Mapping[str, Any]) -> tuple[tuple[str, ...], dict[str, str]]:
+def labels_and_texts(settings: Json) -> tuple[tuple[str, ...], dict[str, str]]:
     """Returns the labels and the texts (`DataSource.texts`) of a set's records, of this or an earlier version."""
     encoders = settings[ENCODERS]
     return tuple(encoders.get(LABELS, encoders.get(_EARLIER_LABELS, ()))), encoders.get(TEXTS, {TEXT: CAPTION})
 
 
-def upgrade(settings: Mapping[str, Any], like: Mapping[str, Any] | None = None) -> dict[str, Any]:
+def upgrade(settings: Json, like: Json | None = None) -> Json:
     """Returns settings of this or an earlier version as this version writes them.
 
     Args:
         like: settings of this version; earlier ones do not name the class of their data, so they take it from there.
     """
-    values: dict[str, Any] = json.loads(json.dumps(settings))
+    values: Json = json.loads(json.dumps(settings))
     if isinstance(values.get(CLIPS), dict):
         values[CLIPS] = _upgrade_clips(values[CLIPS], (like or {}).get(CLIPS, {}))
     if isinstance(values.get(ENCODERS), dict):
@@ -42,13 +41,13 @@ def upgrade(settings: Mapping[str, Any], like: Mapping[str, Any] | None = None) 
     return values
 
 
-def _upgrade_clips(clips: dict[str, Any], like: Mapping[str, Any]) -> dict[str, Any]:
+def _upgrade_clips(clips: Json, like: Json) -> Json:
     counts = {name: clips.pop(name) for name in COUNTS if name in clips}
     tag = {"class": like["class"]} if "class" in like else {}
     return {**upgrade_json({**tag, **clips}), **counts}
 
 
-def _upgrade_encoders(encoders: dict[str, Any], like: Mapping[str, Any] | None) -> dict[str, Any]:
+def _upgrade_encoders(encoders: Json, like: Json | None) -> Json:
     made = {name: _upgrade_part(part) for name, part in encoders.items()}
     if TEXTS in made:
         return made
@@ -59,15 +58,15 @@ def _upgrade_encoders(encoders: dict[str, Any], like: Mapping[str, Any] | None) 
     return {name: part for name, part in made.items() if like is None or name in like}
 
 
-def _upgrade_part(part: Any) -> Any:
+def _upgrade_part(part: JsonValue) -> JsonValue:
     if not isinstance(part, dict) or "class" not in part:
         return part
-    if part["class"].rpartition(":")[2] == "Droppable":  # how often training drops a text changes no record
-        part = part["of"]
+    if str(part["class"]).rpartition(":")[2] == "Droppable":  # how often training drops a text changes no record
+        return _upgrade_part(part["of"])
     return upgrade_json(part)
 
 
-def differences(there: Any, requested: Any, path: str = "") -> Iterator[str]:
+def differences(there: JsonValue, requested: JsonValue, path: str = "") -> Iterator[str]:
     """Yields the paths at which two settings differ, such as `clips.fps`."""
     if isinstance(there, dict) and isinstance(requested, dict):
         for name in sorted({*there, *requested}):

@@ -12,24 +12,47 @@ import re
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict, TypeVar
 
 import numpy as np
 from array_record.python.array_record_module import ArrayRecordWriter
 from tqdm import tqdm
 
-from jaxmotion.data.precompute.records import DIGEST, ID, Layout, Value, kind_of, tfds_features, to_bytes_or_array
+from jaxmotion.data.precompute.records import (
+    DIGEST,
+    ID,
+    Kind,
+    Layout,
+    Stored,
+    kind_of,
+    tfds_features,
+    to_bytes_or_array,
+)
 from jaxmotion.data.precompute.settings import ENCODERS, LABELS, SETTINGS, differences, upgrade
 from jaxmotion.data.precomputed import BUCKETS, INFO, NAME, SPLIT, datasets
 from jaxmotion.data.source import Example, Shape
+from jaxmotion.foundation.config_json import Json
+from jaxmotion.foundation.example import Value
 from jaxmotion.foundation.files import PART, atomic_file
 
+if TYPE_CHECKING:
+    from tensorflow_datasets.core.features import FeaturesDict
+
+Content = TypeVar("Content")
 NOTES = "notes"
 """The folder of the notes, one for each finished shard."""
 Load = Callable[[int], Example | None]
 """Loads the clip of an index; None when it cannot be used."""
 Encode = Callable[[Sequence[Example]], list[dict[str, Value]]]
 """Clips as a data source gives them, to the values of their records."""
+
+
+class _Note(TypedDict):
+    """Content of the note of a finished shard."""
+
+    records: int
+    bytes: int
+    kinds: NotRequired[Mapping[str, Kind]]  # lacking in those of earlier versions
 
 
 @dataclasses.dataclass(frozen=True)
@@ -44,11 +67,11 @@ class Job:
     count: int
     per_shard: int
     at_once: int
-    settings: Mapping[str, Any]
+    settings: Json
 
     @property
     def shards(self) -> int:
-        """How many shards there are."""
+        """Number of shards."""
         return -(-self.count // self.per_shard)
 
     def file(self, shard: int) -> Path:
@@ -103,7 +126,7 @@ def begin_buckets(folder: Path, shapes: Sequence[Shape]) -> None:
         )
 
 
-def _claim(folder: Path, name: str, content: Any, what: str) -> Any:
+def _claim(folder: Path, name: str, content: Content, what: str) -> Content:
     """Returns the content of the file that says what a folder holds; an empty folder gets this one.
 
     Raises:
@@ -138,7 +161,7 @@ def finish(job: Job) -> bool:
     """Writes the files that tensorflow-datasets reads first, if all shards are there; says whether they are."""
     if not all(job.done(shard) for shard in range(job.shards)):
         return False
-    notes = [json.loads(job.note(shard).read_text()) for shard in range(job.shards)]
+    notes: list[_Note] = [json.loads(job.note(shard).read_text()) for shard in range(job.shards)]
     if not sum(note["records"] for note in notes):
         raise ValueError(f"None of the {job.count} clips could be used; nothing was prepared.")
     tfds = datasets()
@@ -169,13 +192,13 @@ def finish(job: Job) -> bool:
     return True
 
 
-def _kinds(job: Job, notes: Sequence[Mapping[str, Any]]) -> Mapping[str, Any]:
+def _kinds(job: Job, notes: Sequence[_Note]) -> Mapping[str, Kind]:
     """Returns the kinds of the values of a record.
 
     Raises:
         ValueError: the shards were written by an earlier version, whose notes do not tell.
     """
-    found = next((note["kinds"] for note in notes if note.get("kinds")), None)
+    found = next((kinds for note in notes if (kinds := note.get("kinds"))), None)
     if found is None:
         raise ValueError(f"{job.folder} was begun by an earlier version and not finished; give another folder.")
     return found
@@ -185,7 +208,7 @@ def _write_shard(job: Job, shard: int, load: Load, encode: Encode, bar: tqdm) ->
     for place in (job.file(shard), job.note(shard)):
         for left in place.parent.glob(f".{place.name}.*.part"):  # of a process that was killed
             left.unlink(missing_ok=True)
-    kinds: dict[str, Any] = {}
+    kinds: dict[str, Kind] = {}
     count = 0
     with atomic_file(job.file(shard)) as part:
         writer = ArrayRecordWriter(str(part), "group_size:1")
@@ -197,7 +220,7 @@ def _write_shard(job: Job, shard: int, load: Load, encode: Encode, bar: tqdm) ->
                 count += 1
         finally:
             writer.close()
-    note = {"records": count, "bytes": job.file(shard).stat().st_size, "kinds": kinds}
+    note: _Note = {"records": count, "bytes": job.file(shard).stat().st_size, "kinds": kinds}
     with atomic_file(job.note(shard)) as part:
         part.write_text(json.dumps(note) + "\n")
     return count
@@ -214,7 +237,7 @@ def _values(job: Job, shard: int, load: Load, encode: Encode, bar: tqdm) -> Iter
         bar.update(len(indices))
 
 
-def _record(clip_id: str, values: Mapping[str, Value], layout: Layout) -> dict[str, Any]:
+def _record(clip_id: str, values: Mapping[str, Value], layout: Layout) -> dict[str, Stored]:
     for name in layout.arrays:
         array = np.asarray(values[name])
         if not np.isfinite(array).all():
@@ -224,7 +247,7 @@ def _record(clip_id: str, values: Mapping[str, Value], layout: Layout) -> dict[s
     return {**record, DIGEST: layout.digest(record)}
 
 
-def _serialise(features: Any, record: Mapping[str, Any]) -> bytes:
+def _serialise(features: FeaturesDict, record: Mapping[str, Stored]) -> bytes:
     """Returns a record as bytes, the same in every process: left to itself, protobuf writes entries in any order."""
     from tensorflow_datasets.proto import tf_example_pb2
 

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Collection, Iterator, Sequence
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from jaxtyping import Float
 
 from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
+from jaxmotion.foundation.example import Example, Value
 from jaxmotion.video import motion_scale
 from jaxmotion.video.geometry import Placement, compose, rotation
 from jaxmotion.video.synthetic import layered_scene
@@ -142,11 +143,11 @@ class SceneSampler:
         self.distribution = distribution
         self.photos = photos
 
-    def clips(self, count: int) -> Iterator[dict[str, Any]]:
+    def clips(self, count: int) -> Iterator[Example]:
         """Renders the first clips."""
         return (self.clip(index) for index in range(count))
 
-    def clip(self, index: int, rng: np.random.Generator | None = None) -> dict[str, Any]:
+    def clip(self, index: int, rng: np.random.Generator | None = None) -> Example:
         """Renders a clip: `video` uint8 [T H W 3] (grey), an empty `caption`, `fps`, `id`, and `GROUND_TRUTH`.
 
         The same index always gives the same clip, or, with a generator, another one for every state of that.
@@ -319,7 +320,7 @@ class SceneSampler:
         return FlowRegion(region, drift, ripple, waves, phase)
 
 
-def ground_truth(scene: LayeredScene, rendering: Rendering, fps: float) -> dict[str, Any]:
+def ground_truth(scene: LayeredScene, rendering: Rendering, fps: float) -> dict[str, Value]:
     """Returns the numbers of `GROUND_TRUTH` for a rendered scene."""
     diagonal = np.hypot(scene.height, scene.width)
     camera = float(layered_scene.camera_speed(scene.steps, scene.height, scene.width).mean() * fps)
