@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import dataclasses
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from jaxmotion.data.precompute import shards
 from jaxmotion.data.precompute.encode import Encoder, check_precomputable
 from jaxmotion.data.precompute.settings import CLIPS, ENCODERS, WEIGHTS
 from jaxmotion.data.source import DataSource, Example
 from jaxmotion.foundation import config_json
+from jaxmotion.foundation.config_json import Json
+from jaxmotion.foundation.example import Value
+from jaxmotion.foundation.types import Params
 from jaxmotion.parallel.mesh import MeshSizes, make_mesh
 from jaxmotion.runs.compatibility import check_entries
 from jaxmotion.runs.experiment import Experiment
@@ -50,38 +55,56 @@ def precompute(
     check_entries(experiment, source)
     encoder = Encoder(experiment.system, source, experiment.tokenizer, dtype)
     params, digests = encoder.load_parameters(weights, mesh)
-    at_once = at_once or mesh.size
-    seed = experiment.train.seed
-
-    def job_of(part: DataSource, folder: Path) -> shards.Job:
-        counts = {"count": len(part), "windows": windows, "per_shard": per_shard}
-        settings: dict[str, Any] = {
-            CLIPS: {**config_json.to_json(part.config), **counts},
-            "files": part.fingerprint(),
-            ENCODERS: {**encoder.settings(), WEIGHTS: digests},
-        }
-        if windows > 1:
-            settings["seed"] = seed  # which draws their times
-        return shards.Job(folder, len(part) * windows, per_shard, at_once, settings)
-
-    def write(part: DataSource, job: shards.Job) -> int:
-        def load(index: int) -> Example | None:
-            clip, window = divmod(index, windows)
-            return part.load_or_skip(clip, None if window == 0 else np.random.default_rng([seed, clip, window]))
-
-        def encode(examples: Any) -> Any:
-            return encoder.encode(params, examples, at_once, mesh)
-
-        with jax.set_mesh(mesh):
-            written = shards.write(job, load, encode, shard_index, shard_count)
-        shards.finish(job)
-        return written
-
+    writer = _Writer(encoder, params, digests, mesh, experiment.train.seed, windows)
     folders = [destination]
     if len(source.parts) > 1:
         shards.begin_buckets(destination, source.shapes)
         folders = [destination / str(shape) for shape in source.shapes]
-    jobs = [(part, job_of(part, folder)) for part, folder in zip(source.parts, folders, strict=True)]
+    at_once = at_once or mesh.size
+    pairs = zip(source.parts, folders, strict=True)
+    jobs = [(part, writer.job(part, folder, per_shard, at_once)) for part, folder in pairs]
     for _, job in jobs:
         shards.begin(job)
-    return sum(write(part, job) for part, job in jobs)
+    return sum(writer.write(part, job, shard_index, shard_count) for part, job in jobs)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Writer:
+    """Writes the sets of the parts of a source.
+
+    digests: of the weights, by part of the system. seed: of the times at which further windows of a clip start.
+    """
+
+    encoder: Encoder
+    params: Params
+    digests: Mapping[str, str]
+    mesh: Mesh
+    seed: int
+    windows: int
+
+    def job(self, part: DataSource, folder: Path, per_shard: int, at_once: int) -> shards.Job:
+        """Returns the set to be written, with everything that decides its records."""
+        counts = {"count": len(part), "windows": self.windows, "per_shard": per_shard}
+        settings: Json = {
+            CLIPS: {**config_json.to_json(part.config), **counts},
+            "files": part.fingerprint(),
+            ENCODERS: {**self.encoder.settings(), WEIGHTS: self.digests},
+        }
+        if self.windows > 1:
+            settings["seed"] = self.seed
+        return shards.Job(folder, len(part) * self.windows, per_shard, at_once, settings)
+
+    def write(self, part: DataSource, job: shards.Job, shard_index: int, shard_count: int) -> int:
+        """Writes the shards of this process, and returns how many records they hold."""
+
+        def load(index: int) -> Example | None:
+            clip, window = divmod(index, self.windows)
+            return part.load_or_skip(clip, None if window == 0 else np.random.default_rng([self.seed, clip, window]))
+
+        def encode(examples: Sequence[Example]) -> list[dict[str, Value]]:
+            return self.encoder.encode(self.params, examples, job.at_once, self.mesh)
+
+        with jax.set_mesh(self.mesh):
+            written = shards.write(job, load, encode, shard_index, shard_count)
+        shards.finish(job)
+        return written
