@@ -214,7 +214,7 @@ def test_scores_may_be_fixed_or_a_single_number(system, model, batch):
         rng = np.random.default_rng(0)
         still = np.repeat(rng.integers(0, 256, (1, 1, *system.size, 3), np.uint8), model.latent_shape.frames, axis=1)
         clips = [np.concatenate([still, batch[VIDEO][:1]])]
-        with pytest.raises(ValueError, match="call calibrate"):
+        with pytest.raises(ValueError, match="not measured yet"):
             single.build().measured_entries[INTENSITY]({}, {VIDEO: clips[0]})
         done = single.with_calibration(single.measure_calibration(clips))
         assert done.measure_calibration(clips) == {}

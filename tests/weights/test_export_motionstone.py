@@ -272,7 +272,7 @@ def test_the_card_says_how_its_clips_are_made(trained, tmp_path, schedule):
 
 def test_a_wrong_network_is_found(trained, tmp_path, monkeypatch):
     """A transformer whose scores were baked in twice is not ours."""
-    taken = motionstone._taken
+    taken = motionstone._tensors_of_part
 
     def wrong(part, rules, flat):
         found = taken(part, rules, flat)
@@ -280,7 +280,7 @@ def test_a_wrong_network_is_found(trained, tmp_path, monkeypatch):
             found["time_embedding.linear_2.bias"] = np.asarray(found["time_embedding.linear_2.bias"]) * 2
         return found
 
-    monkeypatch.setattr(motionstone, "_taken", wrong)
+    monkeypatch.setattr(motionstone, "_tensors_of_part", wrong)
     with pytest.raises(VerificationError, match="transformer by"):
         export(trained, tmp_path / "out", sampled(), baked=ASKED, verify=True)
     assert json.loads((tmp_path / "out" / "export_report.json").read_text())["parts"]["transformer"]["status"] == (
