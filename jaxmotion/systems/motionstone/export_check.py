@@ -11,6 +11,7 @@ import numpy as np
 from einops import rearrange
 
 from jaxmotion.foundation.types import Condition, Params
+from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.models.t5 import T5Encoder
 from jaxmotion.systems.text import T5Tokens
 from jaxmotion.systems.video_diffusion import VideoDiffusion
@@ -51,6 +52,13 @@ class _Parity(ParityCheck):
         self.system, self.vector = system, vector
         self.model: VideoDiffusion = system.build()
 
+    @property
+    def _codec(self) -> CausalCodec:
+        codec = self.system.codec
+        if not isinstance(codec, CausalCodec):
+            raise TypeError(f"Pipelines of CogVideoX have its own autoencoder; this system has {type(codec).__name__}.")
+        return codec
+
     def text_encoder(self) -> Outputs:
         """The last hidden state of random tokens."""
         text = next(part for part in self.system.conditioners.values() if isinstance(part, T5Tokens))
@@ -60,8 +68,8 @@ class _Parity(ParityCheck):
 
     def vae_encode(self) -> Outputs:
         """Moments of five random frames."""
-        codec: Any = self.system.codec
-        side = 2 * codec.factor
+        codec = self._codec
+        side = 2 * codec.spatial_compression
         pixels = self.rng.uniform(-1, 1, (1, 5, side, side, 3)).astype(np.float32)
         ours = jax.jit(codec.moments)(self.params("codec")["codec"], pixels)
         theirs = self.pipe.vae.encode(self.torch(rearrange(pixels, "B T H W C -> B C T H W"))).latent_dist.parameters
@@ -69,7 +77,7 @@ class _Parity(ParityCheck):
 
     def vae_decode(self) -> Outputs:
         """Frames of three random latents."""
-        codec: Any = self.system.codec
+        codec = self._codec
         z = self.normal(1, 3, 2, 2, codec.latent_channels)
         ours = jax.jit(codec.decode)(self.params("codec")["codec"], z)
         theirs = self.pipe.vae.decode(self.torch(rearrange(z / codec.sizes.scaling, "B t h w C -> B C t h w"))).sample
