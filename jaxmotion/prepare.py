@@ -35,7 +35,7 @@ def body(arguments: list[str]) -> None:
     if options.config is None:
         parser.print_help()
         sys.exit(0 if {"-h", "--help"} & set(overrides) else 2)
-    asked = experiment.override(experiment.load(options.config), overrides, parser.prog, DESCRIPTION)
+    config = experiment.override(experiment.load(options.config), overrides, parser.prog, DESCRIPTION)
     if options.out is None:
         parser.error("--out DIR is needed: the folder of the set")
     shard_index, shard_count = parse_shard(options.shard)
@@ -43,7 +43,7 @@ def body(arguments: list[str]) -> None:
         if getattr(options, name) < 1:
             raise ValueError(f"--{name.replace('_', '-')} is {getattr(options, name)}; it must be at least 1.")
     written = precompute.precompute(
-        asked,
+        config,
         options.out,
         dtype=options.dtype,
         windows=options.windows,

@@ -25,12 +25,12 @@ def body(arguments: list[str]) -> None:
     began = time.perf_counter()
     parser = commands.parser("jaxmotion.quickstart", DESCRIPTION, config=True, run="the run folder")
     options, overrides = parser.parse_known_args(arguments)
-    asked = experiment.load(options.config or "quickstart")
-    asked = experiment.override(asked, overrides, parser.prog, DESCRIPTION)
+    config = experiment.load(options.config or "quickstart")
+    config = experiment.override(config, overrides, parser.prog, DESCRIPTION)
     if options.run is None:
         parser.error("--run DIR is needed: the folder that the run is kept in")
-    print(f"1/3 training {asked.train.steps} steps", file=sys.stderr)
-    if train.train(asked, options.run).stopped:
+    print(f"1/3 training {config.train.steps} steps", file=sys.stderr)
+    if train.train(config, options.run).stopped:
         return
     opened = run.open_run(options.run)
     print("2/3 measuring whether clips move as asked", file=sys.stderr)

@@ -26,13 +26,13 @@ def body(arguments: list[str]) -> None:
     if options.config is None:
         parser.print_help()
         sys.exit(0 if {"-h", "--help"} & set(overrides) else 2)
-    asked = experiment.override(experiment.load(options.config), overrides, parser.prog, DESCRIPTION)
+    config = experiment.override(experiment.load(options.config), overrides, parser.prog, DESCRIPTION)
     if options.dry_run:
-        initial.describe(asked)
+        initial.describe(config)
         return
     if options.run is None:
         parser.error("--run DIR is needed: the folder that the run is kept in")
-    train.train(asked, options.run)
+    train.train(config, options.run)
 
 
 if __name__ == "__main__":

@@ -99,14 +99,14 @@ class ComparedPairsSource(DataSource):
         examples = [self.clips.load(clip, rng) for clip in (first, second)]
         nothing = (float("nan"),) * 2
         labels = np.array([self.labels.get(clip, nothing) for clip in (first, second)], np.float32)
-        said = (pair.stronger_object, pair.stronger_camera) if pair else ("", "")
+        verdicts = (pair.stronger_object, pair.stronger_camera) if pair else ("", "")
         return {
             VIDEO: np.stack([example[VIDEO] for example in examples]),
             FPS: examples[0][FPS],
             CAPTION: "",
             "id": " ".join(example["id"] for example in examples),
             **{axis: labels[:, place] for place, axis in enumerate(AXES)},
-            **{name: np.float32(SIGNS[word]) for name, word in zip(STRONGER, said, strict=True)},
+            **{name: np.float32(SIGNS[word]) for name, word in zip(STRONGER, verdicts, strict=True)},
         }
 
 

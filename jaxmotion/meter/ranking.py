@@ -49,8 +49,8 @@ def pairs_of(truth: Float[np.ndarray, "N 2"], axis: int, apart: float = APART) -
 def judged_pairs(judged: Sequence[tuple[int, int, str, str]], axis: int) -> Pairs:
     """Returns an axis' pairs from judgements (a, b, stronger_object, stronger_camera: `a`, `b`, `tie` or nothing)."""
     kept = [(a, b, (o, c)) for a, b, o, c in judged if (o, c)[axis] in ("a", "b")]
-    first = [(a, b) if said[axis] == "a" else (b, a) for a, b, said in kept]
-    hard = [{said[0], said[1]} == {"a", "b"} for _, _, said in kept]
+    first = [(a, b) if verdicts[axis] == "a" else (b, a) for a, b, verdicts in kept]
+    hard = [{verdicts[0], verdicts[1]} == {"a", "b"} for _, _, verdicts in kept]
     indices = np.asarray(first, int).reshape(-1, 2)
     return Pairs(indices[:, 0], indices[:, 1], np.asarray(hard, bool))
 

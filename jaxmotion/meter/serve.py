@@ -91,13 +91,13 @@ class _Requests(BaseHTTPRequestHandler):
     server: _Server  # pyright: ignore[reportIncompatibleVariableOverride]
 
     def do_GET(self) -> None:
-        asked = re.fullmatch(r"/(clip|converted)/(\d{1,9})", self.path)
+        request = re.fullmatch(r"/(clip|converted)/(\d{1,9})", self.path)
         if not self._is_local():
             self._refuse(HTTPStatus.FORBIDDEN, "This page is for this machine only.")
         elif self.path == "/":
             self._give(self.server.page, "text/html; charset=utf-8")
-        elif asked and int(asked[2]) < len(self.server.clips):
-            self._give_clip(asked[1], int(asked[2]))
+        elif request and int(request[2]) < len(self.server.clips):
+            self._give_clip(request[1], int(request[2]))
         else:
             self._refuse(HTTPStatus.NOT_FOUND, "There is no such thing.")
 
@@ -110,8 +110,8 @@ class _Requests(BaseHTTPRequestHandler):
             self._refuse(HTTPStatus.NOT_FOUND, "There is no such thing.")
         else:
             try:
-                said = json.loads(self.rfile.read(int(length)) or b"{}")
-                answer = self.server.answers[self.path[1:]](said)
+                message = json.loads(self.rfile.read(int(length)) or b"{}")
+                answer = self.server.answers[self.path[1:]](message)
             except (ValueError, TypeError, AttributeError) as error:
                 self._refuse(HTTPStatus.BAD_REQUEST, str(error))
             except OSError as error:
@@ -176,10 +176,10 @@ def byte_range(header: str, size: int) -> tuple[int, int] | None:
 
     Source: RFC 9110, section 14.1.2, one range. Anything else counts as no header, as it says.
     """
-    asked = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip())
-    if not asked or not any(asked.groups()):
+    request = re.fullmatch(r"bytes=(\d{0,18})-(\d{0,18})", header.strip())
+    if not request or not any(request.groups()):
         return 0, size - 1
-    first, last = asked.groups()
+    first, last = request.groups()
     if not first:
         return (max(0, size - int(last)), size - 1) if int(last) and size else None
     end = min(int(last) if last else size - 1, size - 1)

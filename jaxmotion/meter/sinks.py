@@ -171,8 +171,8 @@ def add_to_metadata(path: Path, records: Iterable[Record]) -> int:
     found = [scores.get(os.path.abspath(video)) for video in listed_videos(path)]
     for row, record in zip(rows, found, strict=True):
         if record is not None:
-            said = {"object": record["object"], "camera": record["camera"], "unit": UNIT, "source": record["meter"]}
-            row[key] = {**row.get(key, {}), **said}
+            scores = {"object": record["object"], "camera": record["camera"], "unit": UNIT, "source": record["meter"]}
+            row[key] = {**row.get(key, {}), **scores}
     with atomic_file(path) as part:
         lines = "".join(json.dumps(row, ensure_ascii=text.isascii()) + "\n" for row in rows)
         part.write_text(lines, encoding="utf-8", newline="\n")

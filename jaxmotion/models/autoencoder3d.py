@@ -124,7 +124,7 @@ class Encoder(nn.Module):
 
 
 class Decoder(nn.Module):
-    """Latents to pixels; every norm is told the latents."""
+    """Latents to pixels; every norm sees the latents."""
 
     sizes: Autoencoder3DSizes
 
@@ -146,16 +146,18 @@ class Decoder(nn.Module):
 
 
 class CausalBlock(nn.Module):
-    """Norm, SiLU, causal convolution, twice, plus the input. `told` is what the norms are called with beside it."""
+    """Norm, SiLU, causal convolution, twice, plus the input. The norms are called with `arguments`, too."""
 
     features: int
     norm: Layer
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T H W C"], tails: CausalCache, *told: Array) -> Float[Array, "B T H W D"]:
-        h = nn.silu(self.norm(name="norm_in")(x, *told))
+    def __call__(
+        self, x: Float[Array, "B T H W C"], tails: CausalCache, *arguments: Array
+    ) -> Float[Array, "B T H W D"]:
+        h = nn.silu(self.norm(name="norm_in")(x, *arguments))
         h = CausalConv(self.features, name="conv_in")(h, tails)
-        h = nn.silu(self.norm(name="norm_out")(h, *told))
+        h = nn.silu(self.norm(name="norm_out")(h, *arguments))
         h = CausalConv(self.features, name="conv_out")(h, tails)
         if x.shape[-1] != self.features:
             x = Linear(self.features, name="shortcut")(x)

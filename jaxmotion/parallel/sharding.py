@@ -167,11 +167,11 @@ def broadcast_from_first(value: Json) -> Json:
     """Broadcasts a JSON value of the first process to all processes, which must all call this."""
     if jax.process_count() == 1:
         return value
-    said = np.frombuffer(json.dumps(value).encode(), np.uint8)
-    length = int(multihost_utils.broadcast_one_to_all(np.int32(said.size)))
+    encoded = np.frombuffer(json.dumps(value).encode(), np.uint8)
+    length = int(multihost_utils.broadcast_one_to_all(np.int32(encoded.size)))
     buffer = np.zeros(length, np.uint8)
     if jax.process_index() == 0:
-        buffer[:] = said
+        buffer[:] = encoded
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
 
 

@@ -231,8 +231,8 @@ def _up_to_date(
     for name, evaluation in experiment.evaluations.items():
         path = numbers_path(directory, name)
         numbers = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-        asked = {"evaluation": config_json.to_json(evaluation.with_changes(changes)), **expected}
-        if {key: numbers.get(key) for key in asked} == json.loads(json.dumps(asked)):
+        requested = {"evaluation": config_json.to_json(evaluation.with_changes(changes)), **expected}
+        if {key: numbers.get(key) for key in requested} == json.loads(json.dumps(requested)):
             found[name] = numbers
     return found
 

@@ -52,7 +52,7 @@ class TrainedRun:
         self,
         images: UInt8[np.ndarray, "N H W 3"],
         prompts: Sequence[str],
-        asked: Sequence[ControlValues],
+        values: Sequence[ControlValues],
         seed: int = 0,
         *,
         sampling: Sampling | None = None,
@@ -67,18 +67,18 @@ class TrainedRun:
         batch = {
             IMAGE: np.asarray(images),
             TEXT: self.experiment.tokenizer(list(prompts)),
-            **self.control_entries(asked),
+            **self.control_entries(values),
         }
         sampling = sampling or self.experiment.sampling
         return generate(self.model, self.params, batch, keys, sampling, decode=self.decode)
 
-    def control_entries(self, asked: Sequence[ControlValues]) -> dict[str, np.ndarray]:
+    def control_entries(self, values: Sequence[ControlValues]) -> dict[str, np.ndarray]:
         """Returns control values as entries of a batch.
 
         Raises:
             ValueError: there is no such control, or a value is none of it.
         """
-        return control_entries(self.experiment.system.controls, asked)
+        return control_entries(self.experiment.system.controls, values)
 
     def with_preview_decoder(self, weights: Path) -> TrainedRun:
         """Returns this run with clips decoded by the tiny decoder in a file; see `convert.preview`."""
@@ -102,15 +102,15 @@ class TrainedRun:
         self,
         picture: UInt8[np.ndarray, "H W 3"],
         prompt: str,
-        asked: Sequence[ControlValues],
+        values: Sequence[ControlValues],
         seed: int = 0,
         *,
         sampling: Sampling | None = None,
     ) -> UInt8[np.ndarray, "L T H W 3"]:
         """One clip for each setting of the dials; nothing else differs between them."""
-        count = len(asked)
+        count = len(values)
         pictures = np.stack([picture] * count)
-        return self.generate(pictures, [prompt] * count, asked, seed, sampling=sampling, same_noise=True)
+        return self.generate(pictures, [prompt] * count, values, seed, sampling=sampling, same_noise=True)
 
     def animate(self, request: Request, out: Path) -> list[Path]:
         """Writes the requested clip, or a labelled grid of several control values, and returns the files."""

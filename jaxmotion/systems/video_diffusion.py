@@ -255,22 +255,22 @@ class VideoDiffusion:
         hold what lies between.
         """
         kept = self._all_kept(batch)
-        asked = {
+        conditions = {
             name: each.condition(params, batch, self.latent_shape, kept[name])
             for name, each in self.conditioners.items()
         }
         scales = sampling.scales(self.conditioners)
-        told = dict(asked)
+        current = dict(conditions)
         for name in scales:
             conditioner = self.conditioners[name]
-            told[name] = conditioner.condition(params, batch, self.latent_shape, ~kept[name])
-        terms: list[Term] = [(sum(told.values(), Condition()), 1.0)]
+            current[name] = conditioner.condition(params, batch, self.latent_shape, ~kept[name])
+        terms: list[Term] = [(sum(current.values(), Condition()), 1.0)]
         names = list(scales)
         for name, following in zip(names, [*names[1:], None], strict=False):
-            told[name] = asked[name]
+            current[name] = conditions[name]
             if following is None or scales[following] != scales[name]:
                 scale = sampling.guidance_schedule.scale(scales[name], times)
-                terms.append((sum(told.values(), Condition()), scale))
+                terms.append((sum(current.values(), Condition()), scale))
         return terms
 
 

@@ -236,9 +236,9 @@ class _Run:
         self.checkpoints.wait()
         stopped = step < self.config.steps
         if stopped:
-            asked = self.stop.signal_name or "The signal to stop"
+            cause = self.stop.signal_name or "The signal to stop"
             self.log.say(
-                f"{asked} came: saved step {step} of {self.config.steps}. The same command continues from there."
+                f"{cause} came: saved step {step} of {self.config.steps}. The same command continues from there."
             )
         else:
             self.log.say(f"Trained {step - start} steps in {duration(seconds)}; saved in {self.directory}.")

@@ -120,13 +120,13 @@ def _check_ending(path: Path) -> None:
 
 
 def _pair(row: Mapping[str, object]) -> Pair:
-    said = {key: str(row.get(key) or "").strip() for key in (*COLUMNS, "who", "seconds")}
+    fields = {key: str(row.get(key) or "").strip() for key in (*COLUMNS, "who", "seconds")}
     try:
-        seconds = float(said.pop("seconds") or 0)
+        seconds = float(fields.pop("seconds") or 0)
     except ValueError:
         raise ValueError(f"seconds is {row['seconds']!r}; it must be a number.") from None
-    by_object, by_camera = (said[axis].lower() for axis in COLUMNS[2:])
-    return Pair(said["a"], said["b"], cast(Verdict, by_object), cast(Verdict, by_camera), said["who"], seconds)
+    by_object, by_camera = (fields[axis].lower() for axis in COLUMNS[2:])
+    return Pair(fields["a"], fields["b"], cast(Verdict, by_object), cast(Verdict, by_camera), fields["who"], seconds)
 
 
 def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:

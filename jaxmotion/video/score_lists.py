@@ -40,8 +40,8 @@ def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, 
             continue
         try:
             row = json.loads(line)
-            said = _scores_part(row)
-            scores = None if said is None else (float(said[OBJECT]), float(said[CAMERA]))
+            part = _scores_part(row)
+            scores = None if part is None else (float(part[OBJECT]), float(part[CAMERA]))
             name = Path(row["path"] if "path" in row else row["file_name"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}, line {number}: needs path, object and camera ({error!r}).") from error

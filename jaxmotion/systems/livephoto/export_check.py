@@ -133,11 +133,11 @@ class _Parity(ParityCheck):
         ours, theirs = [], []
         for i, t in enumerate(scheduler.timesteps):
             row = Coefficients(*(jnp.asarray(column[i]) for column in plan))
-            said, noise = self.normal(*shape), self.normal(*shape)
-            z0, eps = to_z0_and_eps(process.prediction, jnp.asarray(row.signal), jnp.asarray(row.sigma), z, said)
+            prediction, noise = self.normal(*shape), self.normal(*shape)
+            z0, eps = to_z0_and_eps(process.prediction, jnp.asarray(row.signal), jnp.asarray(row.sigma), z, prediction)
             ours.append(step(row, z, z0, eps, last, noise))
             noisy = {"eta": eta, "variance_noise": self.torch(noise)} if eta else {}
-            theirs.append(scheduler.step(self.torch(said), t, self.torch(z), **noisy).prev_sample)
+            theirs.append(scheduler.step(self.torch(prediction), t, self.torch(z), **noisy).prev_sample)
             z, last = jnp.asarray(theirs[-1].numpy()), z0
         return np.stack(ours), np.stack(theirs)
 
@@ -183,8 +183,10 @@ class _Parity(ParityCheck):
         text = self.normal(len(z), z.shape[1], text_sizes.length, text_sizes.features)
         condition = Condition(channels=(maps,) if channels else (), tokens={"text": text, **tokens})
         ours = jax.jit(model.predict)(self.params("denoiser"), z, jnp.full(len(z), t), condition)
-        told = [self.torch(_channels_first(maps))], content
-        theirs = self.pipe.predict(self.torch(_channels_first(z)), self.torch(np.array(t)), self.torch(text), told)
+        conditions = [self.torch(_channels_first(maps))], content
+        theirs = self.pipe.predict(
+            self.torch(_channels_first(z)), self.torch(np.array(t)), self.torch(text), conditions
+        )
         return _channels_first(ours), theirs
 
     def _latents(self) -> jax.Array:

@@ -98,7 +98,7 @@ def export_motionstone(
         if verify:
             found = report.verify(folder, system, params, vector)
         else:
-            found = unverified_report(report.parts_of(system, baked=baked is not None), "it was not asked for")
+            found = unverified_report(report.parts_of(system, baked=baked is not None), "it was not value for")
         write_json(folder / REPORT, found.to_json())
         (folder / "README.md").write_text(_card(system, sampling, meta, baked, fps))
     found.check(destination / REPORT)
@@ -119,8 +119,8 @@ def score_vector(system: MotionStone, params: Params, settings: Settings) -> np.
             raise ValueError(f"The {name} score is from 1 to 10; got {value:g}.")
     total = jnp.zeros((1, system.transformer.time_features))
     for score in system.scores:
-        asked = settings.get(score.entry, system.controls[score.entry].default)
-        total = total + score.vector(params, jnp.array([asked], jnp.float32))
+        value = settings.get(score.entry, system.controls[score.entry].default)
+        total = total + score.vector(params, jnp.array([value], jnp.float32))
     return np.asarray(total[0], np.float32)
 
 
@@ -232,7 +232,7 @@ library_name: diffusers
 pipeline_tag: image-to-video
 tags: [image-to-video, motionstone, motion-control, jaxmotion]
 ---
-# MotionStone: a photo and a sentence become a clip that moves as much as was asked
+# MotionStone: a photo and a sentence become a clip that moves as much as was value
 
 {system.frames} frames of {width} x {height} px, after [MotionStone](https://arxiv.org/abs/2412.05848) on CogVideoX;
 trained with jaxmotion, which is JAX, and exported to PyTorch. Scores run from 1 (still) to 10 (one frame diagonal per

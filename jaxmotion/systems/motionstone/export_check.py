@@ -87,8 +87,8 @@ class _Parity(ParityCheck):
         """The vectors of some settings."""
         settings = [{name: float(value) for name in self.system.controls} for value in (1, 4.5, 10)]
         params = self.params(*(score.part for score in self.system.scores))
-        ours = [sum(s.vector(params, jnp.array([asked[s.entry]])) for s in self.system.scores) for asked in settings]
-        return jnp.concatenate(ours), np.concatenate([self.pipe.motion_scores(asked).numpy() for asked in settings])
+        ours = [sum(s.vector(params, jnp.array([values[s.entry]])) for s in self.system.scores) for values in settings]
+        return jnp.concatenate(ours), np.concatenate([self.pipe.motion_scores(values).numpy() for values in settings])
 
     def positions(self) -> Outputs:
         """The learned table of the places."""
