@@ -33,11 +33,12 @@ def body(arguments: list[str]) -> None:
     if train.train(config, options.run).stopped:
         return
     opened = run.open_run(options.run)
+    generate = evaluate.RunGenerator(opened)
     print("2/3 measuring whether clips move as asked", file=sys.stderr)
-    for name, numbers in evaluate.evaluate(opened).items():
+    for name, numbers in evaluate.evaluate(opened, generate=generate).items():
         Console().print(opened.experiment.evaluations[name].table(numbers))
     print("3/3 writing the report", file=sys.stderr)
-    print(f"{evaluate.report(opened)} ({(time.perf_counter() - began) / 60:.1f} minutes)")
+    print(f"{evaluate.report(opened, generate=generate)} ({(time.perf_counter() - began) / 60:.1f} minutes)")
 
 
 if __name__ == "__main__":

@@ -6,7 +6,7 @@ import dataclasses
 import json
 import re
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -32,15 +32,22 @@ from jaxmotion.video.synthetic.photos import HELD_OUT, SKIMAGE_PHOTOS, SUFFIXES,
 
 COUNT = 6
 """Scenes of an evaluation, unless it is said or a folder of pictures is given."""
+REPORT_SEED = 0
+"""Seed of the clips of a report, unless it is said; one of those that evaluations use by default."""
 CLOSER = 0.65
 """Height and width of each closer view of a photo, as a share of the one before."""
 
 
 @dataclasses.dataclass(frozen=True)
 class RunGenerator:
-    """Generates with a trained run (`evaluation.Generate`)."""
+    """Generates with a trained run (`evaluation.Generate`).
+
+    Clips at the values that a report shows are kept in memory, so that a report by the same generator does not make
+    them again: a scene in one seed is a few clips.
+    """
 
     run: TrainedRun
+    _kept: dict[Hashable, UInt8[np.ndarray, "T H W 3"]] = dataclasses.field(default_factory=dict, repr=False)
 
     @property
     def controls(self) -> Controls:
@@ -50,7 +57,17 @@ class RunGenerator:
         given = {
             name: self.controls[name].from_example(name, scene.example) for name in _required_controls(self.controls)
         }
-        return self.run.generate_grid(scene.picture, scene.prompt, [{**given, **each} for each in values], seed)
+        keys = [_clip_key(scene, {**self._defaults(), **each}, seed) for each in values]
+        if all(key in self._kept for key in keys):
+            return np.stack([self._kept[key] for key in keys])
+        clips = self.run.generate_grid(scene.picture, scene.prompt, [{**given, **each} for each in values], seed)
+        shown = {_clip_key(scene, each, REPORT_SEED) for each in sweeps(self.controls)} - {None}
+        self._kept.update((key, clip.copy()) for key, clip in zip(keys, clips, strict=True) if key in shown)
+        return clips
+
+    def _defaults(self) -> ControlValues:
+        """Values of the controls that have a default."""
+        return {name: each.default for name, each in self.controls.items() if each.default is not None}
 
 
 def evaluate(
@@ -60,6 +77,7 @@ def evaluate(
     images: Path | None = None,
     count: int = COUNT,
     changes: Mapping[str, object] | None = None,
+    generate: RunGenerator | None = None,
 ) -> dict[str, Numbers]:
     """Runs evaluations of the run's config and writes `evaluate/NAME.json` and plots; returns the numbers by name.
 
@@ -68,6 +86,7 @@ def evaluate(
         images: a folder of pictures to animate, in place of held-out scenes.
         count: number of held-out scenes.
         changes: fields to change in the evaluations that have them: {"seeds": (0,), "values": (1, 5, 10)}.
+        generate: makes the clips; a report that is given the same one does not make its clips again.
 
     Raises:
         ValueError: there is no such evaluation, or one cannot be measured.
@@ -78,9 +97,9 @@ def evaluate(
         raise ValueError(
             f"This run has no evaluation {', '.join(unknown)}; its config has {', '.join(evaluations) or 'none'}."
         )
-    found = {}
+    found, generate = {}, generate or RunGenerator(run)
     for name in names or evaluations:
-        evaluation, generate = evaluations[name].with_changes(changes or {}), RunGenerator(run)
+        evaluation = evaluations[name].with_changes(changes or {})
         unmet = evaluation.unmet(generate.controls)
         if unmet and not names:
             print(f"{name} is left out: {unmet}", file=sys.stderr)
@@ -169,7 +188,14 @@ def crop_closer(picture: UInt8[np.ndarray, "H W 3"], times: int) -> UInt8[np.nda
     return picture
 
 
-def report(run: TrainedRun, images: Path | None = None, *, count: int = COUNT, seed: int = 0) -> Path:
+def report(
+    run: TrainedRun,
+    images: Path | None = None,
+    *,
+    count: int = COUNT,
+    seed: int = REPORT_SEED,
+    generate: RunGenerator | None = None,
+) -> Path:
     """Animates scenes at a few values of each control and writes report.html: clips, evaluations, loss.
 
     Without a folder of pictures, the scenes are like those of the evaluations.
@@ -178,9 +204,9 @@ def report(run: TrainedRun, images: Path | None = None, *, count: int = COUNT, s
     values = sweeps(controls)
     folder = run.directory / "samples"
     folder.mkdir(exist_ok=True)
-    rows = []
+    rows, generate = [], generate or RunGenerator(run)
     for scene in _report_scenes(run, images, count):
-        clips = RunGenerator(run)(scene, values, seed)
+        clips = generate(scene, values, seed)
         speeds = MEASURES["flow"].compute(GeneratedClips(clips, fps))
         stem, panels = re.sub(r"\W", "_", scene.name), []
         for each, clip, speed in zip(values, clips, speeds, strict=True):
@@ -250,6 +276,13 @@ def _report_scenes(run: TrainedRun, images: Path | None, count: int) -> list[Sce
 def _required_controls(controls: Controls) -> tuple[str, ...]:
     """Names of the controls without a default, whose values come from examples."""
     return tuple(name for name, control in controls.items() if control.default is None)
+
+
+def _clip_key(scene: Scene, values: ControlValues, seed: int) -> Hashable:
+    """Identifies a clip of a generator; None if a value can be compared by its identity alone, as an array."""
+    if not all(isinstance(value, Hashable) for value in values.values()):
+        return None
+    return scene.picture.tobytes(), scene.prompt, frozenset(values.items()), seed
 
 
 def _scene(example: Example) -> Scene:

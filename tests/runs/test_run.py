@@ -129,15 +129,19 @@ def test_the_same_seed_gives_the_same_clip_and_live_weights_another(trained: Pat
     assert np.any(first != ema.generate(picture, ["x"], [{"level": 5}], seed=4))
 
 
-def test_control_and_report(root: Path, trained: Path) -> None:
+def test_control_and_report(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     opened = run.open_run(trained)
-    found = evaluate.evaluate(opened, ["control"], changes={"values": (1, 5, 10), "seeds": (0,)}, count=3)
+    generate, changes = evaluate.RunGenerator(opened), {"values": (1, 5, 10), "seeds": (0,)}
+    found = evaluate.evaluate(opened, ["control"], changes=changes, count=3, generate=generate)
     assert json.loads((trained / "evaluate" / "control.json").read_text()) == found["control"]
     level = found["control"]["controls"]["level"]
     assert (level["values"], level["own"]) == ([1, 5, 10], ["ssim", "flow"])
     assert found["control"]["clips"] == 9
     assert (trained / "evaluate" / "control.png").stat().st_size > 5000
     page = evaluate.report(opened, count=2).read_text()
+    with monkeypatch.context() as patch:
+        patch.setattr(run.TrainedRun, "generate_grid", None)  # what was measured is shown, and not made again
+        assert evaluate.report(opened, count=2, generate=generate).read_text() == page
     assert page.count("<video") == 6
     assert "http://" not in page.replace("http://www.w3.org", "")
     assert "https://" not in page
