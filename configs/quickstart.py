@@ -74,7 +74,6 @@ full = Experiment(
         betas=(0.9, 0.99),
         ema_decay=0.99,
         save_every=250,
-        sample_every=750,
     ),
     sampling=Sampling(
         DDIM(12, spacing="trailing", steps_offset=0, final="clean"),
