@@ -1,6 +1,7 @@
 """The law of the house: a system that the package knows nothing of goes the whole way, from training to export.
 
-The system is `tests/support/fourth_system.py`. If it ever needs a line in the package, the design is broken.
+The system is `tests/support/fourth_system.py`, its data and evaluation are in `fourth_data.py`. If it ever needs a line
+in the package, the design is broken.
 """
 
 from __future__ import annotations
@@ -42,7 +43,7 @@ def test_it_is_sampled_from_the_command_line(run: Path, photo: Path, tmp_path: P
     """In a process of its own, which finds the system as a plugin."""
     out = tmp_path / "clip.mp4"
     command = [sys.executable, "-m", "jaxmotion.sample", "--run", str(run), "--image", str(photo)]
-    environment = {**os.environ, "JAXMOTION_PLUGINS": "tests.support.fourth_system"}
+    environment = {**os.environ, "JAXMOTION_PLUGINS": "tests.support.fourth_system,tests.support.fourth_data"}
     done = subprocess.run(
         [*command, "--drift", "left,up", "--out", str(out)], env=environment, capture_output=True, text=True
     )

@@ -8,7 +8,8 @@ from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.training.config import TrainConfig
-from tests.support.fourth_system import Drifter, Drifting, Spread
+from tests.support.fourth_data import Drifting, Spread
+from tests.support.fourth_system import Drifter
 
 tiny = Experiment(
     system=Drifter(),
