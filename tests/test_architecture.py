@@ -190,3 +190,21 @@ def test_ci_runs_the_test_command_of_the_readme(root: Path) -> None:
     command = "python -m pytest"
     assert command in (root / "README.md").read_text()
     assert command in (root / ".ci" / "run").read_text()
+
+
+def test_the_architecture_page_names_what_is_there(root: Path) -> None:
+    """Its paths exist, and what generic rooms ask of a system is asked by these names."""
+    page = (root / "docs" / "architecture.md").read_text()
+    paths = [path for path in re.findall(r"`([\w/]+(?:\.py|/))`", page) if "NAME" not in path]
+    places = (root, root / "jaxmotion", root / "jaxmotion" / "weights")
+    assert paths
+    assert [path for path in paths if not any((place / path).exists() for place in places)] == []
+    table = page[page.index("| generic rooms ask") : page.index("An `Experiment` puts")]
+    system = ast.parse((PACKAGE / "systems" / "system.py").read_text())
+    base = next(node for node in system.body if isinstance(node, ast.ClassDef) and node.name == "System")
+    methods = {node.name for node in base.body if isinstance(node, ast.FunctionDef)}
+    asked = {
+        name for row in table.splitlines()[2:] for name in re.findall(r"`(\w+)`", row.split("|")[1] if row else "")
+    }
+    assert asked <= methods, asked - methods
+    assert len(asked) > 5
