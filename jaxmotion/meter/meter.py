@@ -123,12 +123,14 @@ class NetworkMeter:
         pictures = np.stack([window.pictures for window in windows])[rows]
         gaps = np.stack([window.gaps for window in windows])[rows]
         batch = jax.device_put((pictures, gaps), NamedSharding(_devices(), PartitionSpec("data")))
-        predicted = jax.device_get(self._program(self.params, *batch))
+        predicted = jax.device_get(_program(self.sizes)(self.params, *batch))
         return [_to_estimate(Prediction(*(part[row] for part in predicted)), w) for row, w in enumerate(windows)]
 
-    @functools.cached_property
-    def _program(self) -> jax.stages.Wrapped:
-        return jax.jit(self.sizes.build().read)
+
+@functools.cache
+def _program(sizes: MotionEstimatorSizes) -> jax.stages.Wrapped:
+    """Returns the compiled reading of clips, which meters of the same network share."""
+    return jax.jit(sizes.build().read)
 
 
 class _Window(NamedTuple):
