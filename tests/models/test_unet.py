@@ -130,7 +130,8 @@ def gradient(remat: str):
     return jax.jit(jax.grad(lambda p: (network.apply({"params": p}, ZT, TIME, TOLD) ** 2).mean()))(params)
 
 
-@pytest.mark.parametrize("remat", ["full", pytest.param("dots", marks=pytest.mark.slow)])
+@pytest.mark.slow  # `tests/nn/test_chain.py` has the law, on small layers
+@pytest.mark.parametrize("remat", ["full", "dots"])
 def test_rematerialised_gradients_are_the_same(remat):
     kept, again = gradient("none"), gradient(remat)
     scale = max(float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(kept))

@@ -29,7 +29,7 @@ from tests.support.exports import frames_elsewhere, of_run
 
 SHAPE = [
     "--system.frames", "4", "--data.frames", "4", "--system.size", "16", "16", "--data.size", "16", "16",
-    "--system.unet.features", "8", "16", "--system.unet.attention-stages", "False", "True",
+    "--system.unet.features", "8", "--system.unet.attention-stages", "True",
     "--system.unet.groups", "2",
     "--system.conditioners.level.clips", "40", "--train.sample-every", "0",
 ]  # fmt: skip
@@ -112,7 +112,7 @@ def test_levels_were_measured_and_kept_with_the_run(trained: Path) -> None:
 
 def test_sampling_writes_a_grid_of_levels(root: Path, trained: Path, photo: Path, tmp_path: Path) -> None:
     out = tmp_path / "clips" / "levels.mp4"
-    arguments = ["--run", str(trained), "--image", str(photo), "--prompt", "the camera pans left", "--level", "1,10"]
+    arguments = ["--run", str(trained), "--image", str(photo), "--prompt", "the camera pans left", "--level", "1,5,10"]
     code, text = said(root, "sample", *arguments, "--out", str(out))
     assert code == 0, text
     with av.open(str(out)) as container:
@@ -122,11 +122,12 @@ def test_sampling_writes_a_grid_of_levels(root: Path, trained: Path, photo: Path
 
 def test_the_same_seed_gives_the_same_clip_and_live_weights_another(trained: Path, photo: Path) -> None:
     ema, live = (run.open_run(trained, weights) for weights in ("ema", "raw"))
-    picture = np.asarray(Image.open(photo).resize((16, 16)))[None]
-    first, again = (ema.generate(picture, ["x"], [{"level": 5}], seed=3) for _ in range(2))
+    pictures = np.stack([np.asarray(Image.open(photo).resize((16, 16)))] * 3)  # as many as a grid: the same program
+    asked = (pictures, ["x"] * 3, [{"level": 5}] * 3)
+    first, again = (ema.generate(*asked, seed=3) for _ in range(2))
     np.testing.assert_array_equal(first, again)
-    assert np.any(first != live.generate(picture, ["x"], [{"level": 5}], seed=3))
-    assert np.any(first != ema.generate(picture, ["x"], [{"level": 5}], seed=4))
+    assert np.any(first != live.generate(*asked, seed=3))
+    assert np.any(first != ema.generate(*asked, seed=4))
 
 
 def test_control_and_report(trained: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -164,7 +164,14 @@ def sampled(guidance=6.0, guidance_scales=(), steps=STEPS, schedule=CONSTANT):
     return Sampling(sampler, guidance, guidance_scales=guidance_scales, guidance_schedule=schedule)
 
 
-@pytest.mark.parametrize(("steps", "schedule"), [(1, Constant()), (STEPS, Constant()), (STEPS, CogVideoXDynamic())])
+@pytest.mark.parametrize(
+    ("steps", "schedule"),
+    [
+        (1, Constant()),
+        pytest.param(STEPS, Constant(), marks=pytest.mark.slow),
+        (STEPS, CogVideoXDynamic()),
+    ],
+)
 def test_the_stock_pipeline_with_baked_scores_is_ours(trained, request_batch, tmp_path, steps, schedule):
     """One step, a whole short sampling, one with the dynamic guidance of the full config; and the scores matter."""
     sampling = sampled(steps=steps, schedule=schedule)
@@ -183,7 +190,9 @@ def test_the_stock_pipeline_with_baked_scores_is_ours(trained, request_batch, tm
     assert np.abs(rearrange(video, "B C T H W -> B T H W C") - shown).max() <= 1e-3 * np.abs(shown).max()
 
 
-@pytest.mark.parametrize("others", [(), (("camera", 3.0),), (("object", 2.0), ("camera", 3.0))])
+@pytest.mark.parametrize(
+    "others", [(), pytest.param((("camera", 3.0),), marks=pytest.mark.slow), (("object", 2.0), ("camera", 3.0))]
+)
 def test_the_pipeline_with_dials_is_ours(trained, request_batch, tmp_path, others):
     sampling = sampled(2.0, others)
     export(trained, tmp_path / "out", sampling)
