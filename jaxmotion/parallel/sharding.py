@@ -95,7 +95,7 @@ def shardings(tree: PyTree[Shaped], rules: Rules, mesh: Mesh | AbstractMesh) -> 
     return jax.tree_util.tree_map_with_path(named, tree)
 
 
-def replicate(mesh: Mesh | AbstractMesh) -> NamedSharding:
+def replicated_sharding(mesh: Mesh | AbstractMesh) -> NamedSharding:
     """Returns the sharding under which every device holds the whole array."""
     return NamedSharding(mesh, P())
 

@@ -68,7 +68,7 @@ def build_program(task: Task, config: TrainConfig, mesh: Mesh) -> Program:
         update=jax.jit(
             update,
             in_shardings=(layout, sharding.batch_sharding(mesh)),
-            out_shardings=(layout, sharding.replicate(mesh)),
+            out_shardings=(layout, sharding.replicated_sharding(mesh)),
             # The new state takes the memory of the old one; otherwise everything would be held twice. A state passed
             # in is gone afterwards: read or copy what is needed before.
             donate_argnums=0,
@@ -118,7 +118,7 @@ def state_shardings(
     abstract: TrainState, transform: optax.GradientTransformation, rules: sharding.Rules, mesh: Mesh | AbstractMesh
 ) -> TrainState:
     """Returns the shardings of the state: gradient moments and moving average live where their parameters live."""
-    everywhere = sharding.replicate(mesh)
+    everywhere = sharding.replicated_sharding(mesh)
     trained = sharding.shardings(abstract.trained, rules, mesh)
     return abstract.replace(
         step=everywhere,
