@@ -25,6 +25,7 @@ from jaxmotion.runs import trained as run
 from jaxmotion.systems.lora import LoRA, PretrainedLoRA
 from jaxmotion.training.checkpoint import latest_step, restore_params
 from jaxmotion.weights.native_files import open_native
+from tests.support import SUPPORT
 from tests.support.exports import frames_elsewhere, of_run
 
 SHAPE = [
@@ -38,10 +39,11 @@ SMALL = [
     "--train.decay", "constant", "--train.save-every", "2", "--train.log-every", "1",
 ]  # fmt: skip
 STEPS = 6
+CONFIG = f"{SUPPORT / 'plain_livephoto.py'}:smoke"
 
 
-def overridden(root: Path, *more: str) -> experiment.Experiment:
-    asked = experiment.load(f"{root}/configs/quickstart.py:smoke")
+def overridden(*more: str) -> experiment.Experiment:
+    asked = experiment.load(CONFIG)
     return experiment.override(asked, [*SMALL, "--train.steps", str(STEPS), *more], "test", "")
 
 
@@ -61,7 +63,7 @@ def said(root: Path, module: str, *arguments: str) -> tuple[int, str]:
 @pytest.fixture(scope="module")
 def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     directory = tmp_path_factory.mktemp("run") / "whole"
-    result = train.train(overridden(root), directory)
+    result = train.train(overridden(), directory)
     assert (result.step, result.stopped) == (STEPS, False)
     return directory
 
@@ -70,7 +72,7 @@ def trained(root: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
 def test_a_run_killed_twice_ends_as_one_never_interrupted(root: Path, trained: Path, tmp_path: Path) -> None:
     """The real system, from the real command line: killed once after a checkpoint and once while compiling."""
     directory = tmp_path / "killed"
-    command = ["--config", "configs/quickstart.py:smoke", "--run", str(directory), *SMALL, "--train.steps", str(STEPS)]
+    command = ["--config", CONFIG, "--run", str(directory), *SMALL, "--train.steps", str(STEPS)]
     for wanted in (2, None):
         process = start(root, "train", *command)
         deadline = time.monotonic() + 240
@@ -98,7 +100,7 @@ def test_a_run_killed_twice_ends_as_one_never_interrupted(root: Path, trained: P
 
 def test_a_changed_config_is_refused_and_named(root: Path, trained: Path) -> None:
     with pytest.raises(ValueError, match=r"learning_rate was [0-9.]+ and is now 0\.5"):
-        train.train(overridden(root, "--train.learning-rate", "0.5"), trained)
+        train.train(overridden("--train.learning-rate", "0.5"), trained)
     assert latest_step(trained) == STEPS
 
 
@@ -152,7 +154,7 @@ def test_control_and_report(trained: Path, monkeypatch: pytest.MonkeyPatch) -> N
 def adapted(root: Path, trained: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A LoRA trained on the run."""
     directory = tmp_path_factory.mktemp("run") / "adapted"
-    base = overridden(root, "--start-from.run", str(trained))
+    base = overridden("--start-from.run", str(trained))
     system = LoRA(base.system, rank=2, alpha=4.0, paths=(r"/(text|time_\d)/attention/(query|out)/kernel$",))
     config = dataclasses.replace(base.train, trained=(r"^lora/",))
     result = train.train(dataclasses.replace(base, system=system, train=config), directory)
@@ -183,7 +185,7 @@ def test_a_lora_goes_out_and_comes_back(root: Path, trained: Path, adapted: Path
     merged = open_native(tmp_path / "merged").params
     for layout in ("peft", "kohya"):
         file = str(tmp_path / layout / "pytorch_lora_weights.safetensors")
-        base = overridden(root, "--start-from.run", str(trained), "--start-from.lora", file)
+        base = overridden("--start-from.run", str(trained), "--start-from.lora", file)
         arrays = initial.starting_weights(base, base.system.build())
         assert arrays.keys() == set(merged)
         for path, array in arrays.items():
@@ -203,7 +205,7 @@ def test_export_through_the_command_line(root: Path, trained: Path, photo: Path,
     code, text = said(root, "convert", "export", "--run", str(trained), str(out))
     assert code == 0, text
     parts = json.loads((out / "export_report.json").read_text())["parts"]
-    assert {"unet", "text_reweighting", "content_layers"} <= parts.keys()
+    assert {"unet", "text_encoder"} <= parts.keys()
     assert {part["status"] for part in parts.values()} == {"verified"}
     assert str(out / "model_index.json") in text
     case = of_run(trained, out, prompt="the camera pans left", motion_level=9)
