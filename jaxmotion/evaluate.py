@@ -10,8 +10,7 @@ from rich.console import Console
 
 from jaxmotion.evaluation.evaluation import comparison, numbers_path
 from jaxmotion.foundation import command_line as commands
-from jaxmotion.meter import benchmark as trials
-from jaxmotion.meter import meter
+from jaxmotion.meter import benchmark, meter
 from jaxmotion.meter import ranking as evaluate_ranking
 from jaxmotion.meter.baselines import BASELINES
 from jaxmotion.runs import evaluate, export
@@ -110,7 +109,7 @@ def _add_ranking(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, metavar="DIR", help="a trained motion estimator, the meter `run`")
     commands.add_weights_option(parser, "averaged or latest weights (default ema)")
     parser.add_argument("--meters", default="all", help=f"which: {known} (default all)")
-    parser.add_argument("--set", choices=tuple(trials.SETS), default="clear", help="which worlds (default clear)")
+    parser.add_argument("--set", choices=tuple(benchmark.SETS), default="clear", help="which worlds (default clear)")
     parser.add_argument("--worlds", type=int, default=300, help="clips with known motion (default 300)")
     parser.add_argument("--groups", type=int, default=30, help="groups of which one axis changes (default 30)")
     parser.add_argument("--pairs", type=Path, metavar="FILE", help="judged pairs (csv or jsonl) in place of worlds")
@@ -202,10 +201,10 @@ def _rank(options: argparse.Namespace) -> None:
     meters = {name: makers[name]() for name in names}
     if options.pairs:
         pairs = read_pairs(options.pairs)
-        results = trials.benchmark_on_pairs(meters, pairs, options.clips or options.pairs.parent)
+        results = benchmark.benchmark_on_pairs(meters, pairs, options.clips or options.pairs.parent)
         title = f"{len(pairs)} judged pairs"
     else:
-        results = trials.benchmark_on_scenes(meters, trials.SETS[options.set], options.worlds, options.groups)
+        results = benchmark.benchmark_on_scenes(meters, benchmark.SETS[options.set], options.worlds, options.groups)
         title = f"{options.worlds} held-out worlds ({options.set}), pairs at least {evaluate_ranking.APART:g} apart"
     _console(160).print(evaluate_ranking.table(results, title))
     if options.out:

@@ -45,7 +45,7 @@ CODE = Path(__file__).parent / "pytorch"
 LAST_BIAS = "denoiser/time/linear_out/bias"
 PRESETS = "presets.safetensors"
 CONFIG, REPORT = "jaxmotion_config.json", "export_report.json"
-Settings = Mapping[str, float]
+Scores = Mapping[str, float]
 
 
 def export_motionstone(
@@ -56,8 +56,8 @@ def export_motionstone(
     destination: Path,
     *,
     meta: Json,
-    baked: Settings | None = None,
-    presets: Sequence[Settings] = (),
+    baked: Scores | None = None,
+    presets: Sequence[Scores] = (),
     fps: float = 8.0,
     verify: bool = True,
 ) -> list[Path]:
@@ -105,7 +105,7 @@ def export_motionstone(
     return files_in(destination)
 
 
-def score_vector(system: MotionStone, params: Params, settings: Settings) -> np.ndarray:
+def score_vector(system: MotionStone, params: Params, settings: Scores) -> np.ndarray:
     """float32 [E]: what these scores add to the time embedding; a dial that is not named is at its default.
 
     Raises:
@@ -215,7 +215,7 @@ def _one(system: MotionStone, kind: type) -> Any:
     return found[0]
 
 
-def _card(system: MotionStone, sampling: Sampling, meta: Json, baked: Settings | None, fps: float) -> str:
+def _card(system: MotionStone, sampling: Sampling, meta: Json, baked: Scores | None, fps: float) -> str:
     height, width = system.size
     if baked is None:
         loading = (
@@ -262,7 +262,7 @@ export_to_video(clip, "clip.mp4", fps={fps:g})
 """
 
 
-def _card_notes(system: MotionStone, sampling: Sampling, baked: Settings | None) -> str:
+def _card_notes(system: MotionStone, sampling: Sampling, baked: Scores | None) -> str:
     """Returns the differences between our sampling and the exported pipeline's."""
     guided = {name: scale for name, scale in sampling.guidance_scales if scale != 1.0 and name in system.controls}
     notes = ""
@@ -285,7 +285,7 @@ closely. The export with dials has it (`motion_guidance`).
     return notes
 
 
-def _write(job: ExportJob[MotionStone], baked: Settings | None) -> list[Path]:
+def _write(job: ExportJob[MotionStone], baked: Scores | None) -> list[Path]:
     return export_motionstone(
         job.system,
         job.params,
@@ -309,7 +309,7 @@ def _write_baked(job: ExportJob[MotionStone]) -> list[Path]:
     return _write(job, _numbers(combinations(job.system.controls, requested)[0]))
 
 
-def _numbers(values: ControlValues) -> Settings:
+def _numbers(values: ControlValues) -> Scores:
     """Returns control values, all of which are numbers here."""
     return {name: value for name, value in values.items() if isinstance(value, int | float)}
 
