@@ -7,6 +7,7 @@ of (seed, epoch, index). So an iterator's state is only its position, and it is 
 from __future__ import annotations
 
 import atexit
+import functools
 import weakref
 from collections.abc import Callable, Mapping, Sequence
 
@@ -135,4 +136,4 @@ def _close_at_exit(iterator: Batches) -> Callable[[], None]:
             found.close()
 
     atexit.register(close)
-    return lambda: atexit.unregister(close)
+    return functools.partial(atexit.unregister, close)  # `__del__` may run when the module is gone
