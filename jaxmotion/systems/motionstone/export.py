@@ -98,7 +98,7 @@ def export_motionstone(
         if verify:
             found = report.verify(folder, system, params, vector)
         else:
-            found = unverified_report(report.parts_of(system, baked=baked is not None), "it was not value for")
+            found = unverified_report(report.parts_of(system, baked=baked is not None), "it was not asked for")
         write_json(folder / REPORT, found.to_json())
         (folder / "README.md").write_text(_card(system, sampling, meta, baked, fps))
     found.check(destination / REPORT)
@@ -232,7 +232,7 @@ library_name: diffusers
 pipeline_tag: image-to-video
 tags: [image-to-video, motionstone, motion-control, jaxmotion]
 ---
-# MotionStone: a photo and a sentence become a clip that moves as much as was value
+# MotionStone: a photo and a sentence become a clip that moves as much as was asked
 
 {system.frames} frames of {width} x {height} px, after [MotionStone](https://arxiv.org/abs/2412.05848) on CogVideoX;
 trained with jaxmotion, which is JAX, and exported to PyTorch. Scores run from 1 (still) to 10 (one frame diagonal per
