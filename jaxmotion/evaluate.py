@@ -107,7 +107,7 @@ def _add_report(parser: argparse.ArgumentParser) -> None:
 def _add_ranking(parser: argparse.ArgumentParser) -> None:
     known = ", ".join(("shipped", "run", *BASELINES))
     parser.add_argument("--run", type=Path, metavar="DIR", help="a trained motion estimator, the meter `run`")
-    commands.add_weights_option(parser, "averaged or latest weights (default ema)")
+    commands.add_weights_option(parser)
     parser.add_argument("--meters", default="all", help=f"which: {known} (default all)")
     parser.add_argument("--set", choices=tuple(benchmark.SETS), default="clear", help="which worlds (default clear)")
     parser.add_argument("--worlds", type=int, default=300, help="clips with known motion (default 300)")
@@ -126,7 +126,7 @@ def _add_ablations(parser: argparse.ArgumentParser) -> None:
 
 def _add_run_folder(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--run", type=Path, metavar="DIR", required=True, help="the folder of a trained run")
-    commands.add_weights_option(parser, "averaged or latest weights (default ema)")
+    commands.add_weights_option(parser)
 
 
 def _add_scenes(parser: argparse.ArgumentParser) -> None:

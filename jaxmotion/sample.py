@@ -87,7 +87,7 @@ def _parser(controls: Controls) -> argparse.ArgumentParser:
     preview = "decode fast with a tiny decoder: taecvx.pth, or an AutoencoderTiny"
     parser.add_argument("--preview", type=Path, metavar="FILE", help=preview)
     parser.add_argument("--fps", type=float, help="frames per second of the file (default: the run's)")
-    commands.add_weights_option(parser, "averaged or latest weights (default ema)")
+    commands.add_weights_option(parser)
     parser.add_argument(
         "--sampling.NAME", metavar="VALUE", help="any other of the run's sampling settings, as in its training config"
     )

@@ -50,14 +50,16 @@ def parser(program: str, description: str, *, config: bool, run: str) -> argpars
     return made
 
 
-def add_weights_option(parser: argparse.ArgumentParser, help: str) -> None:
+def add_weights_option(
+    parser: argparse.ArgumentParser, description: str = "averaged or latest weights (default ema)"
+) -> None:
     """Adds `--weights ema|raw`; `live`, as earlier versions called `raw`, is taken for it."""
     parser.add_argument(
         "--weights",
         type=lambda value: "raw" if value == "live" else value,
         choices=("ema", "raw"),
         default="ema",
-        help=help,
+        help=description,
     )
 
 

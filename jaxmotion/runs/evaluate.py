@@ -57,11 +57,12 @@ class RunGenerator:
         given = {
             name: self.controls[name].from_example(name, scene.example) for name in _required_controls(self.controls)
         }
-        keys = [_clip_key(scene, {**self._defaults(), **each}, seed) for each in values]
+        usual = {**self._defaults(), **given}
+        keys = [_clip_key(scene, {**usual, **each}, seed) for each in values]
         if all(key in self._kept for key in keys):
             return np.stack([self._kept[key] for key in keys])
         clips = self.run.generate_grid(scene.picture, scene.prompt, [{**given, **each} for each in values], seed)
-        shown = {_clip_key(scene, each, REPORT_SEED) for each in sweeps(self.controls)} - {None}
+        shown = {_clip_key(scene, {**usual, **each}, REPORT_SEED) for each in sweeps(self.controls)} - {None}
         self._kept.update((key, clip.copy()) for key, clip in zip(keys, clips, strict=True) if key in shown)
         return clips
 
