@@ -16,7 +16,7 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
-from jaxmotion.nn.linear import Linear
+from jaxmotion.nn.linear import Linear, barrier_on_cpu
 
 KERNELS = ("xla", "xla_chunked", "cudnn", "splash")
 
@@ -151,16 +151,34 @@ def _xla_chunked(query: Array, key: Array, value: Array, mask: Array | None) -> 
 
 def _softmax_product(query: Array, key: Array, value: Array, mask: Array | None) -> Array:
     """Attention of one head: [M S D], [M L D], [M L D] -> [M S D]."""
-    batched = (((2,), (2,)), ((0,), (0,)))
-    scores = jax.lax.dot_general(query, key, batched, preferred_element_type=jnp.float32)
-    scores = scores * query.shape[-1] ** -0.5
+    scores = _product(query, key.swapaxes(1, 2)) * query.shape[-1] ** -0.5
     if mask is not None:
         scores = jnp.where(mask, scores, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(scores - jax.lax.stop_gradient(scores.max(axis=-1, keepdims=True)))
     total = weights.sum(axis=-1, keepdims=True)
-    products = (((2,), (1,)), ((0,), (0,)))
-    y = jax.lax.dot_general(weights.astype(value.dtype), value, products, preferred_element_type=jnp.float32)
-    return (y / total).astype(value.dtype)
+    return (_product(weights.astype(value.dtype), value) / total).astype(value.dtype)
+
+
+@jax.custom_vjp
+def _product(x: Float[Array, "M S L"], y: Float[Array, "M L D"]) -> Float[Array, "M S D"]:
+    """Matrix products in float32."""
+    return jax.lax.dot_general(x, y, (((2,), (1,)), ((0,), (0,))), preferred_element_type=jnp.float32)
+
+
+def _product_forward(x: Array, y: Array):
+    return _product(x, y), (x, y)
+
+
+def _product_backward(saved, gradient: Array):
+    x, y = saved
+    by_x = jax.lax.dot_general(gradient, y, (((2,), (2,)), ((0,), (0,))), preferred_element_type=jnp.float32)
+    # With the transposition inside the product, XLA on CPU multiplies many small matrices six times slower.
+    transposed = barrier_on_cpu(x.swapaxes(1, 2))
+    by_y = jax.lax.dot_general(transposed, gradient, (((2,), (1,)), ((0,), (0,))), preferred_element_type=jnp.float32)
+    return by_x.astype(x.dtype), by_y.astype(y.dtype)
+
+
+_product.defvjp(_product_forward, _product_backward)
 
 
 def _cudnn(query: Array, key: Array, value: Array, mask: Array | None, length: int | None) -> Array:

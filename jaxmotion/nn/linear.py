@@ -91,9 +91,13 @@ def _product_backward(saved, gradient: Array):
     outputs = kernel.ndim - 1
     last = tuple(range(gradient.ndim - outputs, gradient.ndim))
     rows = tuple(range(x.ndim - 1))
+    if outputs == 1 and kernel.shape[0] > kernel.shape[1]:  # XLA on CPU transposes the first factor: the smaller one
+        of_kernel = jax.lax.dot_general(gradient, x, ((rows, rows), ((), ()))).T
+    else:
+        of_kernel = jax.lax.dot_general(x, gradient, ((rows, rows), ((), ())))
     return (
         jax.lax.dot_general(gradient, kernel, ((last, tuple(range(1, kernel.ndim))), ((), ()))),
-        jax.lax.dot_general(x, gradient, ((rows, rows), ((), ()))),
+        of_kernel,
     )
 
 
