@@ -1,7 +1,7 @@
-"""Atomic writing of files and folders.
+"""Atomic writing of files and folders, and the address of a file.
 
-Both are written under a temporary name beside their destination, which has the form `PART`, and take its place at the
-end; when something goes wrong the temporary one is removed and the destination stays as it was.
+Files and folders are written under a temporary name beside their destination, which has the form `PART`, and take its
+place at the end; when something goes wrong the temporary one is removed and the destination stays as it was.
 """
 
 from __future__ import annotations
@@ -49,6 +49,11 @@ def atomic_folder(path: Path) -> Iterator[Path]:
         part.replace(path)
     finally:
         shutil.rmtree(part, ignore_errors=True)
+
+
+def file_url(path: str | Path) -> str:
+    """Returns a file's address for FFmpeg, which takes a bare name with a colon (`12:30.mp4`) for a protocol."""
+    return f"file:{path}"
 
 
 def _temporary(path: Path) -> Path:

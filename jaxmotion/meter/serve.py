@@ -21,7 +21,7 @@ from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
 
 from jaxmotion.foundation.config_json import Json, JsonValue
-from jaxmotion.foundation.files import atomic_file
+from jaxmotion.foundation.files import atomic_file, file_url
 from jaxmotion.video.decode import BadClipError, displayed_size, open_video, resize_frame
 
 Answers = Mapping[str, Callable[[Json], Mapping[str, JsonValue]]]
@@ -194,7 +194,11 @@ def convert(clip: str, path: Path) -> None:
     """
     tick = Fraction(1, 1000)
     reformatter = VideoReformatter()
-    with atomic_file(path) as part, open_video(clip) as (container, stream), av.open(str(part), "w", "webm") as out:
+    with (
+        atomic_file(path) as part,
+        open_video(clip) as (container, stream),
+        av.open(file_url(part), "w", "webm") as out,
+    ):
         video: VideoStream | None = None
         start = last = 0.0
         for frame in container.decode(stream):

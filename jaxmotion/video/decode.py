@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import codecs
 import dataclasses
 import os
 from collections.abc import Iterator
@@ -17,10 +18,21 @@ from av.video.reformatter import Interpolation, VideoReformatter
 from av.video.stream import VideoStream
 from jaxtyping import Float, UInt8
 
+from jaxmotion.foundation.files import file_url
 from jaxmotion.video.frames import frame_indices, latest_start
 
 SCALING = Interpolation.BICUBIC | Interpolation.ACCURATE_RND | Interpolation.FULL_CHR_H_INT
 """How frames are resized: shrinking averages, and without the last two flags all pictures become a little too dark."""
+
+
+CONTAINERS = (
+    "3g2,3gp,apng,asf,av1,avi,dv,f4v,flv,gif,h261,h263,h264,hevc,ivf,m4v,matroska,mjpeg,mov,mp4,mpeg,mpegts,mpegvideo,"
+    "mxf,nut,obu,ogg,rm,vc1,vvc,webm,wtv,yuv4mpegpipe"
+)
+"""FFmpeg's names of the containers that are opened. Others can open further files or connections on behalf of the one
+that was given: playlists (hls, dash, concat, imf), session descriptions (sdp, rtsp), patterns of picture files."""
+PLAYLISTS = (b"#EXTM3U", b"ffconcat", b"<?xml", b"<MPD", b"<SMIL", b"v=0", b"[playlist]", b"[Reference]")
+"""How files begin that name videos in place of being one."""
 
 
 class BadClipError(ValueError):
@@ -106,11 +118,16 @@ def latest_time(timeline: Timeline, frames: int, fps: float) -> float:
 
 @contextmanager
 def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
-    """Opens a file; yields it and its video stream. Errors of FFmpeg inside become a `BadClipError`."""
+    """Opens a file; yields it and its video stream. Errors of FFmpeg inside become a `BadClipError`.
+
+    The name is that of a file, whatever it looks like (`http:a.mp4`), and nothing but this file is opened.
+    """
     try:
-        if os.path.getsize(path) == 0:
+        if os.path.isdir(path):
+            raise BadClipError("it is a folder")
+        if os.path.getsize(path) == 0:  # of pipes and devices, too
             raise BadClipError("the file is empty")
-        with av.open(path, metadata_errors="replace") as container:
+        with _open_container(path) as container:
             moving = [each for each in container.streams.video if not each.disposition & Disposition.attached_pic]
             if not moving:
                 kinds = sorted({stream.type for stream in container.streams} - {"video"})
@@ -122,6 +139,25 @@ def open_video(path: str) -> Iterator[tuple[InputContainer, VideoStream]]:
         raise BadClipError(f"not a video, damaged, or cut off before its index: {error.strerror}") from error
     except (av.error.FFmpegError, OSError) as error:
         raise BadClipError(f"cannot be read: {error.strerror or error}") from error
+
+
+def _open_container(path: str) -> InputContainer:
+    """Opens a file, and no other file and no connection on its behalf.
+
+    Raises:
+        BadClipError: it is a playlist, or of a kind that holds no video.
+    """
+    only = {"protocol_whitelist": "file", "format_whitelist": CONTAINERS}
+    try:
+        return av.open(file_url(path), options=only, metadata_errors="replace")
+    except (av.error.InvalidDataError, av.error.ArgumentError) as error:
+        with open(path, "rb") as file:
+            head = file.read(64).removeprefix(codecs.BOM_UTF8).lstrip()
+        if head.startswith(PLAYLISTS):
+            raise BadClipError("a playlist, which names videos and is none; give the videos themselves") from error
+        if isinstance(error, av.error.ArgumentError):  # FFmpeg knows the kind, and it is not among CONTAINERS
+            raise BadClipError("not a video but another kind of file, such as a picture, sound or text") from error
+        raise
 
 
 def timeline_of(container: InputContainer, stream: VideoStream) -> Timeline:

@@ -15,6 +15,8 @@ from einops import rearrange
 from jaxtyping import UInt8
 from PIL import Image
 
+from jaxmotion.foundation.files import file_url
+
 Video = UInt8[np.ndarray, "T H W 3"]
 
 
@@ -71,7 +73,7 @@ def write_mp4(path: str | Path, video: Video, fps: float, *, crf: int = 16) -> P
     rate = Fraction(fps).limit_denominator(1001)
     with (
         _temporary_beside(Path(path)) as temporary,
-        av.open(str(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
+        av.open(file_url(temporary), "w", format="mp4", options={"movflags": "+faststart"}) as container,
     ):
         stream = container.add_stream("libx264", rate=rate, options={"crf": str(crf), "preset": "slow"})
         stream.height, stream.width = video.shape[1:3]
