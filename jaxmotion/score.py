@@ -206,10 +206,21 @@ def _outcome(summary: tool.Summary, seconds: float, out: Path | None) -> str:
 
 def _cache_compiled_programs() -> None:
     """Keeps compiled programs in the user's cache, so that only the first run waits for the compiler."""
-    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
-        cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "jaxmotion" / "compiled"
+    cache = _user_cache()
+    if cache is not None and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
+
+
+def _user_cache() -> Path | None:
+    """Returns the folder of the user's cache; None if there is no home, as in some containers, or it is read only."""
+    given = os.environ.get("XDG_CACHE_HOME")
+    try:
+        cache = (Path(given) if given else Path.home() / ".cache") / "jaxmotion" / "compiled"
+        cache.mkdir(parents=True, exist_ok=True)
+    except (RuntimeError, OSError):
+        return None
+    return cache if os.access(cache, os.W_OK) else None
 
 
 def _meter(name: str) -> tuple[IdentifiedMeter, Callable[[int, int], tuple[int, int]]]:

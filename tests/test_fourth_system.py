@@ -15,7 +15,7 @@ from pathlib import Path
 import pytest
 
 from jaxmotion import convert, evaluate, prepare, train
-from jaxmotion.training.checkpoint import latest_step
+from jaxmotion.training.restore import latest_step
 from tests.support import SUPPORT
 
 CONFIG = f"{SUPPORT / 'fourth_config.py'}:tiny"

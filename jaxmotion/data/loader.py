@@ -17,6 +17,7 @@ from absl import flags
 
 from jaxmotion.data.collate import Collate, Tokenize
 from jaxmotion.data.source import DataSource
+from jaxmotion.foundation.processes import end_with_parent
 
 _FOR_EVER = 2**31
 """Epochs; Grain's own endless repetition overflows in batches of one clip."""
@@ -113,7 +114,7 @@ class Batches(grain.DatasetIterator):
                 if not flags.FLAGS.is_parsed():
                     flags.FLAGS.mark_as_parsed()  # Grain reads absl flags, which only absl's own main() parses
                 options = grain.MultiprocessingOptions(self._workers, per_worker_buffer_size=self._prefetch)
-                ready = ready.mp_prefetch(options)
+                ready = ready.mp_prefetch(options, end_with_parent)
             self._running = iter(ready)
         return self._running
 

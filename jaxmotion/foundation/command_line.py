@@ -10,9 +10,10 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from jaxmotion.foundation.errors import NotFiniteError, SaveError
+from jaxmotion.foundation.errors import InUseError, NotFiniteError, SaveError, describe_os_error
+from jaxmotion.foundation.processes import exit_on_sigterm
 
-EXPECTED = (ValueError, OSError, SaveError, NotFiniteError)
+EXPECTED = (ValueError, OSError, SaveError, NotFiniteError, InUseError)
 """Errors that say what is wrong with the input or the machine; anything else is a defect and keeps its traceback."""
 
 
@@ -20,10 +21,11 @@ def command(body: Callable[[list[str]], None]) -> None:
     """Runs a command line's body. Expected errors become one message on stderr and exit code 2."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     tune_glibc_malloc()
+    exit_on_sigterm()
     try:
         body(sys.argv[1:])
     except EXPECTED as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {describe_os_error(error) if isinstance(error, OSError) else error}", file=sys.stderr)
         raise SystemExit(2) from None
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)

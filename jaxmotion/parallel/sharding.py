@@ -10,7 +10,7 @@ import dataclasses
 import json
 import math
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import TypeVar
 
 import jax
@@ -173,6 +173,19 @@ def broadcast_from_first(value: Json) -> Json:
     if jax.process_index() == 0:
         buffer[:] = encoded
     return json.loads(np.asarray(multihost_utils.broadcast_one_to_all(buffer)).tobytes())
+
+
+def do_on_first(action: Callable[[], None], expected: type[Exception]) -> None:
+    """Runs an action in the first process. All processes must call this, and all raise its expected error."""
+    failed = None
+    if jax.process_index() == 0:
+        try:
+            action()
+        except expected as error:
+            failed = str(error)
+    failed = broadcast_from_first(failed)
+    if failed is not None:
+        raise expected(failed)
 
 
 def distribute(batch: Mapping[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:

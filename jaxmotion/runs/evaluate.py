@@ -24,7 +24,7 @@ from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.train import train
 from jaxmotion.runs.trained import TrainedRun, open_run
 from jaxmotion.systems.control import Controls, ControlValues, describe, filename_suffix, sweeps
-from jaxmotion.training.checkpoint import latest_step
+from jaxmotion.training.restore import newest_intact_step
 from jaxmotion.video.encode import write_clip
 from jaxmotion.video.images import fit, load_photo
 from jaxmotion.video.synthetic.captions import CAPTION
@@ -120,7 +120,7 @@ def provenance(experiment: Experiment, directory: Path, images: Path | None, cou
     """Returns the conditions under which numbers were measured, by which they are known to be up to date."""
     config = config_json.to_json(experiment)
     return {
-        "step": latest_step(directory),
+        "step": newest_intact_step(directory, "ema"),
         "images": None if images is None else str(images),
         "count": count,
         "sampling": config["sampling"],

@@ -12,7 +12,7 @@ from jaxmotion.systems.control import ControlValues, check_known
 from jaxmotion.systems.export import Exporter, ExportJob
 from jaxmotion.systems.lora import FACTOR_EXPORTS
 from jaxmotion.systems.system import System
-from jaxmotion.training import checkpoint
+from jaxmotion.training import restore
 
 
 def open_meter(directory: Path, weights: Literal["ema", "raw"] = "ema") -> NetworkMeter:
@@ -28,8 +28,8 @@ def open_meter(directory: Path, weights: Literal["ema", "raw"] = "ema") -> Netwo
             f"{directory} holds a run of {type(system).__name__}, which measures no motion; a meter is a run of "
             "configs/motion_estimator.py."
         )
-    step = checkpoint.latest_step(directory)
-    params = checkpoint.restore_params(directory, weights=weights)
+    step = restore.newest_intact_step(directory, weights)
+    params = restore.restore_params(directory, weights=weights)
     return NetworkMeter(system.motion_network, params, f"{directory.name}-{step}")
 
 

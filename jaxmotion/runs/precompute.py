@@ -17,6 +17,7 @@ from jaxmotion.data.source import DataSource, Example
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.example import Value
+from jaxmotion.foundation.lock import sole_writer
 from jaxmotion.foundation.types import Params
 from jaxmotion.parallel.mesh import MeshSizes, make_mesh
 from jaxmotion.runs.compatibility import check_entries
@@ -47,6 +48,7 @@ def precompute(
 
     Raises:
         ValueError: the system can precompute nothing, or the folder holds another set.
+        InUseError: another process writes the same shards.
     """
     check_precomputable(experiment.system)
     mesh = make_mesh(MeshSizes(data=1, fsdp=-1), jax.local_devices())
@@ -63,9 +65,11 @@ def precompute(
     at_once = at_once or mesh.size
     pairs = zip(source.parts, folders, strict=True)
     jobs = [(part, writer.job(part, folder, per_shard, at_once)) for part, folder in pairs]
-    for _, job in jobs:
-        shards.begin(job)
-    return sum(writer.write(part, job, shard_index, shard_count) for part, job in jobs)
+    lock = destination.with_name(f".{destination.name}.{shard_index}-of-{shard_count}.lock")
+    with sole_writer(lock, f"Share {shard_index}/{shard_count} of the set in {destination}"):
+        for _, job in jobs:
+            shards.begin(job)
+        return sum(writer.write(part, job, shard_index, shard_count) for part, job in jobs)
 
 
 @dataclasses.dataclass(frozen=True)

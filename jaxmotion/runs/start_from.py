@@ -18,7 +18,7 @@ from jaxmotion.systems import pretrained
 from jaxmotion.systems.lora import PretrainedLoRA
 from jaxmotion.systems.pretrained import Arrays, PretrainedSource
 from jaxmotion.systems.system import System
-from jaxmotion.training import checkpoint
+from jaxmotion.training import restore
 
 CALIBRATION = "calibration.json"
 """In the folder of a run: what was measured on its training clips before the first step."""
@@ -50,7 +50,7 @@ class PretrainedRun(PretrainedSource):
     def load(self, system: System, shapes: Arrays, loaded: Arrays) -> Arrays:
         if not self.source:
             return {}
-        saved = sharding.paths(checkpoint.restore_params(Path(self.source), weights=self.weights))
+        saved = sharding.paths(restore.restore_params(Path(self.source), weights=self.weights))
         found = {path: array for path, array in saved.items() if path in shapes}
         wrong = [path for path, array in found.items() if tuple(array.shape) != tuple(shapes[path].shape)]
         if wrong or not found:
@@ -61,7 +61,7 @@ class PretrainedRun(PretrainedSource):
     def describe(self, system: System, shapes: Arrays) -> str:
         if not self.source:
             return ""
-        step = checkpoint.latest_step(Path(self.source))
+        step = restore.latest_step(Path(self.source))
         if step is None:
             raise ValueError(f"pretrained.run is {self.source}, which holds no complete checkpoint.")
         return f"{self.source}, its {self.weights} weights of step {step}"

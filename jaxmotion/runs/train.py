@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import functools
 import json
@@ -16,9 +17,11 @@ from tqdm import tqdm
 from jaxmotion.data.loader import Batches, batches
 from jaxmotion.data.source import DataSource
 from jaxmotion.foundation.entries import IMAGE, VIDEO
+from jaxmotion.foundation.errors import InUseError
+from jaxmotion.foundation.lock import sole_writer
 from jaxmotion.foundation.types import Params
 from jaxmotion.parallel.mesh import make_mesh
-from jaxmotion.parallel.sharding import broadcast_from_first, process_slice
+from jaxmotion.parallel.sharding import broadcast_from_first, do_on_first, process_slice
 from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.compatibility import check_entries, check_precomputed
 from jaxmotion.runs.experiment import Experiment
@@ -27,7 +30,7 @@ from jaxmotion.runs.trained import CALIBRATION, TrainedRun
 from jaxmotion.sampling.generate import Generator
 from jaxmotion.sampling.grid import grid
 from jaxmotion.systems.control import describe, sweeps
-from jaxmotion.training import checkpoint, loop
+from jaxmotion.training import loop, restore
 from jaxmotion.training.log import write_whole
 from jaxmotion.training.resume import check_continues
 from jaxmotion.training.state import cast
@@ -36,8 +39,8 @@ from jaxmotion.video.images import fit
 from jaxmotion.video.synthetic.captions import CAPTION
 
 BAD_CLIPS = "bad_clips.jsonl"
-
-
+LOCK = ".lock"
+"""In the folder of a run, while it trains."""
 PREVIEWS = 3
 _LOG = logging.getLogger(__name__)
 
@@ -47,12 +50,19 @@ def train(experiment: Experiment, directory: Path) -> loop.Result:
 
     Raises:
         ValueError: the folder holds a run with another config that this one cannot continue.
+        InUseError: another process is training in the folder.
     """
+    with contextlib.ExitStack() as held:
+        lock = sole_writer(directory / LOCK, f"The run in {directory}")
+        do_on_first(lambda: held.enter_context(lock), InUseError)
+        return _train(experiment, directory)
+
+
+def _train(experiment: Experiment, directory: Path) -> loop.Result:
     meta = experiments.to_json(experiment)
     check_continues(directory, meta)
-    directory.mkdir(parents=True, exist_ok=True)
     mesh = make_mesh(experiment.mesh)
-    fresh = checkpoint.latest_step(directory) is None
+    fresh = restore.latest_step(directory) is None
     source = experiment.data.open(directory / BAD_CLIPS)
     check_entries(experiment, source)
     weights = starting_weights(experiment, experiment.system.build()) if fresh else {}

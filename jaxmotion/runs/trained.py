@@ -29,7 +29,7 @@ from jaxmotion.sampling.grid import write_clips
 from jaxmotion.sampling.request import Request
 from jaxmotion.systems.control import ControlValues, combinations, control_entries
 from jaxmotion.systems.system import System
-from jaxmotion.training import checkpoint
+from jaxmotion.training import restore
 from jaxmotion.training.resume import CONFIG
 from jaxmotion.training.state import cast
 from jaxmotion.video.encode import writer_of
@@ -144,7 +144,7 @@ def open_run(
         measured = json.loads(calibration.read_text())
         experiment = dataclasses.replace(experiment, system=experiment.system.with_calibration(measured))
     model = _build_generator(experiment.system, directory)
-    params = checkpoint.restore_params(directory, weights=weights)
+    params = restore.restore_params(directory, weights=weights)
     if precision == "train":
         params = cast(params, experiment.train.precision)
     return TrainedRun(directory, experiment, model, params)

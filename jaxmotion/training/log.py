@@ -12,7 +12,7 @@ from typing import TextIO
 import jax
 from tqdm import tqdm
 
-from jaxmotion.foundation.errors import SaveError
+from jaxmotion.foundation.errors import SaveError, describe_os_error
 from jaxmotion.foundation.files import atomic_file
 
 METRICS = "metrics.jsonl"
@@ -151,7 +151,7 @@ def write_whole(path: Path, text: str) -> None:
         with atomic_file(path) as part:
             part.write_text(text, encoding="utf-8")
     except OSError as error:
-        raise SaveError(f"{path} could not be written: {error.strerror or error}.") from error
+        raise SaveError(f"{path} could not be written. {describe_os_error(error)}") from error
 
 
 def duration(seconds: float) -> str:

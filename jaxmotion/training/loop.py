@@ -27,6 +27,7 @@ from jaxmotion.parallel import sharding
 from jaxmotion.training.checkpoint import Checkpoints, Loader
 from jaxmotion.training.config import MAY_CHANGE, TrainConfig
 from jaxmotion.training.log import Log, duration, write_whole
+from jaxmotion.training.restore import set_damaged_aside
 from jaxmotion.training.resume import CONFIG, check_continues
 from jaxmotion.training.state import TrainState, with_pretrained
 from jaxmotion.training.step import Metrics, Program, Task, build_program
@@ -78,6 +79,7 @@ def run(
       ConfigChangedError: the run folder belongs to a run with another configuration.
       NotFiniteError: `nonfinite_limit` steps in a row were not finite.
       SaveError: the run folder cannot be written.
+      CheckpointError: all checkpoints of the run are damaged. If only the newest are, they are set aside.
     """
     directory = Path(directory).absolute()
     for name in ("get_state", "set_state"):
@@ -88,6 +90,7 @@ def run(
     if config.compile_cache:
         jax.config.update("jax_compilation_cache_dir", config.compile_cache)
     with jax.set_mesh(mesh), stop_requests() as stop:
+        set_damaged_aside(directory)
         program = build_program(task, config, mesh)
         checkpoints = Checkpoints(directory, config.keep)
         try:

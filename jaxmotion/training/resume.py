@@ -9,8 +9,8 @@ from pathlib import Path
 
 from jaxmotion.foundation import config_json as saved
 from jaxmotion.foundation.errors import ConfigChangedError
-from jaxmotion.training.checkpoint import latest_step
 from jaxmotion.training.config import MAY_CHANGE
+from jaxmotion.training.restore import latest_step
 
 CONFIG = "config.json"
 _ABSENT = "nothing"

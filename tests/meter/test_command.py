@@ -90,3 +90,23 @@ def test_help_shows_examples_and_what_is_written(capsys):
         assert word in text
     assert run("label", "--help") == 0
     assert "ssh -L" in capsys.readouterr().out
+
+
+def test_without_a_home_or_with_one_that_cannot_be_written_there_is_no_cache(clips, monkeypatch, capsys):
+    def homeless():
+        raise RuntimeError("Could not determine home directory.")
+
+    kept = []
+    monkeypatch.setattr(command.jax.config, "update", lambda *setting: kept.append(setting))
+    monkeypatch.delenv("JAX_COMPILATION_CACHE_DIR", raising=False)
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    with monkeypatch.context() as inner:
+        inner.setattr(command.Path, "home", homeless)
+        assert run("clips") == 0
+    monkeypatch.setenv("XDG_CACHE_HOME", str(clips / "clips" / "a.mp4"))  # a file: nothing can be made below
+    assert run("clips") == 0
+    assert not kept
+    monkeypatch.setenv("XDG_CACHE_HOME", str(clips / "cache"))
+    assert run("clips") == 0
+    assert ("jax_compilation_cache_dir", str(clips / "cache" / "jaxmotion" / "compiled")) in kept
+    assert "2 clips scored" in capsys.readouterr().err

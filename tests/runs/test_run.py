@@ -19,11 +19,13 @@ import pytest
 from PIL import Image
 
 from jaxmotion.foundation.command_line import command
+from jaxmotion.foundation.errors import InUseError
+from jaxmotion.foundation.lock import sole_writer
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import evaluate, experiment, initial, train
 from jaxmotion.runs import trained as run
 from jaxmotion.systems.lora import LoRA, PretrainedLoRA
-from jaxmotion.training.checkpoint import latest_step, restore_params
+from jaxmotion.training.restore import latest_step, restore_params
 from jaxmotion.weights.native_files import open_native
 from tests.support import SUPPORT
 from tests.support.exports import frames_elsewhere, of_run
@@ -102,6 +104,15 @@ def test_a_changed_config_is_refused_and_named(root: Path, trained: Path) -> Non
     with pytest.raises(ValueError, match=r"learning_rate was [0-9.]+ and is now 0\.5"):
         train.train(overridden("--train.learning-rate", "0.5"), trained)
     assert latest_step(trained) == STEPS
+
+
+def test_a_second_run_in_the_same_folder_is_refused(trained: Path) -> None:
+    before = sorted(trained.rglob("*"))
+    named = rf"The run in {trained} is being written by process {os.getpid()} on"
+    with sole_writer(trained / train.LOCK, "The run"), pytest.raises(InUseError, match=named):
+        train.train(overridden("--train.steps", str(STEPS + 1)), trained)
+    assert sorted(trained.rglob("*")) == before
+    assert train.train(overridden(), trained).step == STEPS
 
 
 def test_levels_were_measured_and_kept_with_the_run(trained: Path) -> None:

@@ -10,8 +10,9 @@ import numpy as np
 
 from jaxmotion.parallel import sharding
 from jaxmotion.parallel.mesh import MeshSizes, make_mesh
-from jaxmotion.training.checkpoint import Checkpoints, restore_params
+from jaxmotion.training.checkpoint import Checkpoints
 from jaxmotion.training.memory import bytes_per_device
+from jaxmotion.training.restore import restore_params
 from jaxmotion.training.step import build_program, gradients
 from tests.support import toy
 

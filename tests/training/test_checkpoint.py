@@ -6,7 +6,8 @@ from jax.sharding import PartitionSpec as P
 
 from jaxmotion.foundation.errors import CheckpointError
 from jaxmotion.parallel.mesh import MeshSizes, make_mesh
-from jaxmotion.training.checkpoint import Checkpoints, check_fit, latest_step, restore_params, root_cause
+from jaxmotion.training.checkpoint import Checkpoints
+from jaxmotion.training.restore import check_fit, latest_step, restore_params, root_cause
 from jaxmotion.training.step import build_program
 from tests.support.toy import Toy, batch, loader, settings
 

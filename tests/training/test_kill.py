@@ -8,7 +8,7 @@ import sys
 import jax
 import numpy as np
 
-from jaxmotion.training.checkpoint import latest_step, restore_params
+from jaxmotion.training.restore import latest_step, restore_params
 from tests.support import SUPPORT
 from tests.support.child_process import environment
 

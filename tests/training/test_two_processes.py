@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.training import loop
-from jaxmotion.training.checkpoint import latest_step, restore_params
+from jaxmotion.training.restore import latest_step, restore_params
 from tests.support import SUPPORT
 from tests.support.child_process import environment
 from tests.support.toy import Toy, loader, meta, settings
