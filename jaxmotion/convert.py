@@ -8,15 +8,17 @@ from pathlib import Path
 
 import jax
 from rich.console import Console
+from rich.markup import escape
 
 from jaxmotion.foundation import command_line as commands
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment, export
 from jaxmotion.runs.trained import read_config
 from jaxmotion.systems.system import System
 from jaxmotion.weights import lora, native_files
-from jaxmotion.weights.formats import FORMATS, find_format
-from jaxmotion.weights.hub import locate
+from jaxmotion.weights.formats import FORMATS, detect, find_format
+from jaxmotion.weights.hub import locate, locate_all
 from jaxmotion.weights.inspection import checkpoints_in, inspect, show
 from jaxmotion.weights.tensor_files import open_tensors
 
@@ -85,15 +87,25 @@ def _inspect(options: argparse.Namespace) -> None:
     console = Console()
     if not console.is_terminal:
         console = Console(width=160)
-    path = locate(options.source)
+    path = locate_all(options.source)
     if native_files.is_native(path):
         opened = native_files.open_native(path)
         came = f", imported from the format {opened.format}" if opened.format else ""
         console.print(f"{path}: {len(opened.params)} parameters under our own paths{came}")
         return
     problems = False
-    for each in checkpoints_in(path):
-        checkpoint = open_tensors(each)
+    every = checkpoints_in(path)
+    for each in every:
+        try:
+            checkpoint = open_tensors(each)
+            if len(every) > 1 and not lora.layout(checkpoint):
+                detect(checkpoint)
+        except CheckpointFileError as error:
+            if len(every) == 1:
+                raise
+            console.print(f"[red]{escape(str(error))}[/red]", highlight=False, soft_wrap=True)
+            problems = True
+            continue
         if layout := lora.layout(checkpoint):
             what = f"a LoRA as {layout} names it, {len(checkpoint)} tensors"
             console.print(f"{each}: {what}; merge and --pretrained.lora.source take it", soft_wrap=True)

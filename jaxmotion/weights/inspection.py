@@ -12,8 +12,9 @@ from rich.console import Console
 from rich.markup import escape
 
 from jaxmotion.foundation.errors import CheckpointFileError
-from jaxmotion.weights import formats
+from jaxmotion.weights import file_names, formats
 from jaxmotion.weights.formats import Format
+from jaxmotion.weights.hub import NO_NETWORKS, PIPELINE
 from jaxmotion.weights.rules import ConversionError, parameter_paths_of
 from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
 
@@ -44,10 +45,13 @@ def checkpoints_in(path: Path) -> list[Path]:
     """
     if not path.is_dir():
         return [path]
+    folders = [each for each in sorted(path.iterdir()) if each.is_dir() and each.name not in NO_NETWORKS]
+    within = [folder for folder in folders if _has_weights(folder)]
+    if within and (path / PIPELINE).is_file():
+        return within
     try:
         open_tensors(path)
     except CheckpointFileError:
-        within = [folder for folder in sorted(path.iterdir()) if folder.is_dir() and _holds_checkpoint(folder)]
         if not within:
             raise
         return within
@@ -85,6 +89,8 @@ def show(found: Inspection, console: Console, *, every: bool = False) -> None:
     types = collections.Counter(str(array.dtype) for array in checkpoint.values())
     kinds = ", ".join(f"{count} {name}" for name, count in types.most_common())
     say(f"[bold]{escape(str(checkpoint.path))}[/bold]: {escape(found.format.description)}")
+    if checkpoint.path.is_dir():
+        say(f"  read from {escape(checkpoint.files[0].name)}")
     say(f"  format {found.format.name}; {len(checkpoint)} tensors ({kinds}) in {size / 1e6:,.1f} MB")
     for part, (arrays, numbers) in found.parts.items():
         say(f"  {part}: {arrays} arrays, {numbers:,} parameters")
@@ -98,15 +104,19 @@ def show(found: Inspection, console: Console, *, every: bool = False) -> None:
         shown = ", ".join(found.kept if every else found.kept[:4])
         more = "" if every or len(found.kept) <= 4 else ", ..."
         say(f"  no parameters, kept beside them: {len(found.kept)} ({escape(shown)}{more})")
+    if checkpoint.beside:
+        shown = "; ".join(checkpoint.beside if every else checkpoint.beside[:4])
+        more = "" if every or len(checkpoint.beside) <= 4 else "; ..."
+        say(f"  beside the weights, not read: {escape(shown)}{more}")
     if found.problem:
         say(f"[red]  cannot be imported as it is:[/red] {escape(found.problem)}")
     else:
         say("  every tensor has its place; nothing is left over")
 
 
-def _holds_checkpoint(folder: Path) -> bool:
+def _has_weights(folder: Path) -> bool:
+    """Returns whether a folder holds a checkpoint, whole or not."""
     try:
-        formats.detect(open_tensors(folder))
+        return file_names.choose((each.name for each in folder.iterdir()), str(folder)) is not None
     except CheckpointFileError:
-        return False
-    return True
+        return True

@@ -20,9 +20,10 @@ from jaxmotion.foundation.types import Shaped
 from jaxmotion.weights import formats
 from jaxmotion.weights.checkpoint_format import with_widened_input
 from jaxmotion.weights.diffusers_folder import files_in, write_json
+from jaxmotion.weights.file_names import index_name
 from jaxmotion.weights.formats import BY_NAME, Format
 from jaxmotion.weights.rules import LazyArray, Rules, Tensors
-from jaxmotion.weights.tensor_files import INDEX, Checkpoint, open_tensors
+from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
 from jaxmotion.weights.write import SHARD_BYTES, write_tensors
 
 DESCRIPTION, PARAMETERS, KEPT, KEPT_CONFIG = "jaxmotion.json", "parameters", "kept", "kept_config.json"
@@ -140,5 +141,5 @@ def open_native(folder: Path) -> NativeCheckpoint:
 
 
 def _open_stem(folder: Path, stem: str) -> Checkpoint:
-    index = folder / f"{stem}{INDEX}"
+    index = folder / index_name(stem)
     return open_tensors(index if index.is_file() else folder / f"{stem}.safetensors")

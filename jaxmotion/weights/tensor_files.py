@@ -1,9 +1,9 @@
-"""Opens checkpoints: safetensors files, folders of sharded ones, and PyTorch's zip files. Nothing in them is run."""
+"""Opens checkpoints: safetensors and PyTorch files, and folders with one or with its shards. Nothing in them is run."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ml_dtypes
@@ -11,20 +11,10 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxmotion.foundation.errors import CheckpointFileError
-from jaxmotion.weights import torch_zip
+from jaxmotion.weights import file_names, torch_files
+from jaxmotion.weights.file_kinds import refuse_other_kinds
+from jaxmotion.weights.file_names import ENDINGS
 from jaxmotion.weights.rules import LazyArray
-
-INDEX = ".safetensors.index.json"
-ENDINGS = (".safetensors", ".ckpt", ".pt", ".pth", ".bin")
-STANDARD = (
-    f"diffusion_pytorch_model{INDEX}",
-    f"model{INDEX}",
-    "diffusion_pytorch_model.safetensors",
-    "model.safetensors",
-    "diffusion_pytorch_model.bin",
-    "pytorch_model.bin",
-)
-"""What diffusers and transformers call their files, in the order of preference."""
 
 _DTYPES: dict[str, np.dtype] = {
     **{name: np.dtype(kind) for name, kind in (("F64", np.float64), ("F32", np.float32), ("F16", np.float16))},
@@ -41,18 +31,26 @@ class Checkpoint(Mapping[str, LazyArray]):
     """The tensors of a checkpoint by name, in the order of the files, each read lazily.
 
     path:     what was opened.
-    files:    the files that hold the tensors.
+    files:    the files that hold the tensors, an index of shards first.
     metadata: text by name, from the header of a safetensors file.
+    beside:   a line about each thing that a PyTorch file holds beside the tensors, which is not read.
     """
 
-    def __init__(self, path: Path, files: list[Path], tensors: Mapping[str, LazyArray], metadata: Mapping[str, str]):
-        self.path, self.files, self.metadata = path, files, dict(metadata)
+    def __init__(
+        self,
+        path: Path,
+        files: list[Path],
+        tensors: Mapping[str, LazyArray],
+        metadata: Mapping[str, str],
+        beside: Sequence[str] = (),
+    ):
+        self.path, self.files, self.metadata, self.beside = path, files, dict(metadata), tuple(beside)
         self._tensors = dict(tensors)
 
     @property
     def stem(self) -> str:
-        """Returns the name of the file, or of its shards, without number and ending."""
-        return self.files[0].name.removesuffix(INDEX).removesuffix(self.files[0].suffix)
+        """Returns the name under which the tensors are written again, without number and ending."""
+        return file_names.stem_of(self.files[0].name)
 
     def __getitem__(self, name: str) -> LazyArray:
         return self._tensors[name]
@@ -65,7 +63,7 @@ class Checkpoint(Mapping[str, LazyArray]):
 
 
 def open_tensors(path: str | Path) -> Checkpoint:
-    """Opens a checkpoint: a file (safetensors, an index of shards, a PyTorch zip file) or a folder that holds one.
+    """Opens a checkpoint: a safetensors or PyTorch file, an index of such, or a folder that holds one.
 
     Raises:
         CheckpointFileError: nothing is there, or it is damaged, or of another kind, or it would run code.
@@ -74,53 +72,74 @@ def open_tensors(path: str | Path) -> Checkpoint:
     file = _file_in(path) if path.is_dir() else path
     if not file.is_file():
         raise CheckpointFileError(f"There is no file or folder {path}; give a checkpoint ({', '.join(ENDINGS)}).")
-    if file.name.endswith(INDEX):
-        return _open_index(path, file)
-    start = file.open("rb").read(256)
-    if start.startswith(b"PK\x03\x04"):
-        return Checkpoint(path, [file], torch_zip.read(file), {})
-    _check_start(file, start)
-    tensors, metadata = _open_safetensors(file)
-    return Checkpoint(path, [file], tensors, metadata)
+    if file_names.is_index(file.name):
+        return _open_shards(path, file)
+    tensors, metadata, beside = _open_file(file)
+    return Checkpoint(path, [file], tensors, metadata, beside)
+
+
+def shards_of(index: Path) -> dict[str, str]:
+    """Returns the name of the shard that each tensor is in, by an index.
+
+    Raises:
+        CheckpointFileError: it is no index, or names files elsewhere.
+    """
+    try:
+        places: dict[str, str] = json.loads(index.read_text())["weight_map"]
+        names = sorted(set(places.values()))
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        with index.open("rb") as opened:
+            refuse_other_kinds(index, opened.read(512))
+        raise CheckpointFileError(f"{index} is no index of shards: it has no readable weight_map ({error}).") from error
+    elsewhere = [str(name) for name in names if not isinstance(name, str) or Path(name).name != name]
+    if elsewhere:
+        raise CheckpointFileError(f"{index} names shards that are not beside it: {', '.join(elsewhere)}.")
+    return places
 
 
 def _file_in(folder: Path) -> Path:
-    """Returns the checkpoint file of a folder: one with a standard name, or the only one."""
-    for name in STANDARD:
-        if (folder / name).is_file():
-            return folder / name
-    indices = sorted(folder.glob(f"*{INDEX}"))
-    found = indices or sorted(p for p in folder.iterdir() if p.suffix in ENDINGS)
-    if len(found) == 1:
-        return found[0]
-    if not found:
-        within = sorted(p.name for p in folder.iterdir() if p.is_dir())
-        hint = f" It has the folders {', '.join(within)}: name one of them." if within else ""
-        raise CheckpointFileError(f"{folder} holds no checkpoint ({', '.join(ENDINGS)}).{hint}")
-    names = ", ".join(p.name for p in found)
-    raise CheckpointFileError(f"{folder} holds several checkpoints ({names}); name one of them.")
+    """Returns the checkpoint of a folder, a file or an index."""
+    entries = sorted(folder.iterdir())
+    names = [each.name for each in entries if not each.is_dir()]
+    chosen = file_names.choose(names, str(folder))
+    if chosen is not None:
+        return folder / chosen
+    within = [each.name for each in entries if each.is_dir()]
+    hint = f" It has the folders {', '.join(within)}: name one of them." if within else ""
+    if others := file_names.other_frameworks(names):
+        hint = f" {', '.join(others)} is of another framework; take the safetensors file of this model."
+    raise CheckpointFileError(f"{folder} holds no checkpoint ({', '.join(ENDINGS)}).{hint}")
 
 
-def _open_index(path: Path, file: Path) -> Checkpoint:
-    try:
-        places: dict[str, str] = json.loads(file.read_text())["weight_map"]
-        names = sorted(set(places.values()))
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise CheckpointFileError(f"{file} is no index of shards: it has no readable weight_map ({error}).") from error
-    lost = [name for name in names if Path(name).name != name or not (file.parent / name).is_file()]
+def _open_shards(path: Path, index: Path) -> Checkpoint:
+    places = shards_of(index)
+    names = sorted(set(places.values()))
+    lost = [name for name in names if not (index.parent / name).is_file()]
     if lost:
-        raise CheckpointFileError(f"{file} names shards that are not beside it: {', '.join(lost)}.")
-    files = [file.parent / name for name in names]
-    shards = {name: _open_safetensors(each) for name, each in zip(names, files, strict=True)}
+        raise CheckpointFileError(f"{index} names shards that are not beside it: {', '.join(lost)}.")
+    shards = {name: _open_file(index.parent / name) for name in names}
     wrong = [tensor for tensor, name in places.items() if tensor not in shards[name][0]]
     extra = [tensor for name in names for tensor in shards[name][0] if places.get(tensor) != name]
     if wrong or extra:
         raise CheckpointFileError(
-            f"{file} and its shards disagree: {len(wrong)} tensors are not where the index says "
+            f"{index} and its shards disagree: {len(wrong)} tensors are not where the index says "
             f"({', '.join(wrong[:3])}), {len(extra)} are not in the index ({', '.join(extra[:3])})."
         )
     tensors = {tensor: shards[name][0][tensor] for tensor, name in places.items()}
-    return Checkpoint(path, [file, *files], tensors, shards[names[0]][1] if names else {})
+    beside = tuple(line for name in names for line in shards[name][2])
+    files = [index, *(index.parent / name for name in names)]
+    return Checkpoint(path, files, tensors, shards[names[0]][1] if names else {}, beside)
+
+
+def _open_file(file: Path) -> tuple[Mapping[str, LazyArray], Mapping[str, str], tuple[str, ...]]:
+    """Returns (tensors, header, what lies beside them) of one file."""
+    with file.open("rb") as opened:
+        start = opened.read(512)
+    refuse_other_kinds(file, start)
+    if (torch_files.is_torch(start) and file.suffix != ".safetensors") or start.startswith(b"PK\x03\x04"):
+        contents = torch_files.read(file)
+        return contents.tensors, {}, contents.beside
+    return *_open_safetensors(file), ()
 
 
 def _open_safetensors(file: Path) -> tuple[dict[str, LazyArray], dict[str, str]]:
@@ -145,20 +164,10 @@ def _open_safetensors(file: Path) -> tuple[dict[str, LazyArray], dict[str, str]]
 
 def _lazy(file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> LazyArray:
     def make() -> np.ndarray:
-        with safe_open(file, framework="numpy") as opened:
-            return opened.get_tensor(name)
+        try:
+            with safe_open(file, framework="numpy") as opened:
+                return opened.get_tensor(name)
+        except (SafetensorError, OSError) as error:
+            raise CheckpointFileError(f"{file} can no longer be read at {name}: {error}.") from error
 
     return LazyArray(shape, dtype, make)
-
-
-def _check_start(file: Path, start: bytes) -> None:
-    """Raises CheckpointFileError if the first bytes are of a Git LFS pointer, a web page or an old pickle."""
-    if start.startswith(b"version https://git-lfs"):
-        raise CheckpointFileError(f"{file} is a Git LFS pointer, not the checkpoint; fetch it with git lfs pull.")
-    if start.lstrip()[:1] == b"<":
-        raise CheckpointFileError(f"{file} is a web page, not a checkpoint; the download went wrong.")
-    if start[:1] == b"\x80" and file.suffix != ".safetensors":
-        raise CheckpointFileError(
-            f"{file} is a pickle of PyTorch before 1.6, which is not opened here because that would run it. "
-            "Take the .safetensors file of this model, or save it anew with a current PyTorch."
-        )

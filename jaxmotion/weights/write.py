@@ -14,8 +14,9 @@ from tqdm import tqdm
 from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.foundation.files import atomic_file
 from jaxmotion.foundation.types import ArrayLike, Shaped
+from jaxmotion.weights.file_names import index_name
 from jaxmotion.weights.rules import Tensors
-from jaxmotion.weights.tensor_files import DTYPE_NAMES, INDEX
+from jaxmotion.weights.tensor_files import DTYPE_NAMES
 
 SHARD_BYTES = 5 * 10**9
 """Larger checkpoints are written as several files."""
@@ -52,7 +53,7 @@ def write_tensors(
     files = [folder / name for name in names]
     if count > 1:
         places = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard}
-        index = folder / f"{stem}{INDEX}"
+        index = folder / index_name(stem)
         with atomic_file(index) as part:
             part.write_text(json.dumps({"metadata": {"total_size": total}, "weight_map": places}, indent=2) + "\n")
         files.append(index)

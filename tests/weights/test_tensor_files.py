@@ -165,12 +165,6 @@ def test_a_compressed_archive_is_refused(tmp_path):
         open_tensors(tmp_path / "bomb.ckpt")
 
 
-def test_older_pickles_are_not_opened(tmp_path):
-    torch.save(STATE, tmp_path / "old.ckpt", _use_new_zipfile_serialization=False)
-    with pytest.raises(CheckpointFileError, match=r"old\.ckpt is a pickle of PyTorch before 1\.6"):
-        open_tensors(tmp_path / "old.ckpt")
-
-
 def test_what_is_not_there_is_said(tmp_path):
     with pytest.raises(CheckpointFileError, match="There is no file or folder"):
         open_tensors(tmp_path / "nothing.safetensors")
