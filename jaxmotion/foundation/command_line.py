@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import ctypes
+import importlib.util
 import logging
 import os
 import sys
@@ -22,6 +23,7 @@ def command(body: Callable[[list[str]], None]) -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
     tune_glibc_malloc()
     exit_on_sigterm()
+    tune_xla_on_nvidia()
     try:
         body(sys.argv[1:])
     except EXPECTED as error:
@@ -79,3 +81,16 @@ def tune_glibc_malloc() -> None:
     trim_threshold, top_pad, mmap_max, arena_max = -1, -2, -4, -8
     for option, value in ((mmap_max, 0), (trim_threshold, 2**31 - 1), (top_pad, 64 * 2**20), (arena_max, 1)):
         mallopt(option, value)
+
+
+def tune_xla_on_nvidia() -> None:
+    """Tells XLA to leave matrix products to cuBLAS where JAX is installed for NVIDIA GPUs and `XLA_FLAGS` does not say.
+
+    XLA's other way, Triton kernels, has no tiles for some of our products (rows of 240 x 360 pixels, or of 226 tokens).
+    It finds that out by trying them on the device, and fails where it may not try (`--xla_gpu_autotune_level=0`,
+    compiling ahead of time). XLA reads the variable when the first device is asked for, so call this before.
+    """
+    installed = any(importlib.util.find_spec(f"jax_cuda{version}_plugin") for version in (12, 13))
+    given = os.environ.get("XLA_FLAGS", "")
+    if installed and "xla_gpu_enable_triton_gemm" not in given:
+        os.environ["XLA_FLAGS"] = f"{given} --xla_gpu_enable_triton_gemm=false".strip()

@@ -24,6 +24,7 @@ from jaxmotion.nn.attention import Attention
 from jaxmotion.nn.axes import over_space
 from jaxmotion.nn.convolution import Conv, Downsample, GroupNorm, Upsample
 from jaxmotion.nn.linear import Linear
+from jaxmotion.parallel import sharding
 
 Result = TypeVar("Result")
 
@@ -156,7 +157,7 @@ class ResBlock(nn.Module):
 class KLCodec:
     """Stable Diffusion's autoencoder as a codec.
 
-    frames_at_once: how many frames pass the network together, to bound the memory; 0 is all of them.
+    frames_at_once: how many frames pass the network together on each device, to bound the memory; 0 is all of them.
     """
 
     sizes: KLSizes = FULL
@@ -209,12 +210,9 @@ class KLCodec:
         return self._frame_by_frame(pixels, z / self.sizes.scaling)
 
     def _frame_by_frame(self, network: Callable[[Array], Result], x: Array) -> Result:
-        B, T = x.shape[:2]
-        if self.frames_at_once == 0 or self.frames_at_once >= B * T:
-            return network(x)
-        frames = rearrange(x, "B T h w c -> (B T) 1 1 h w c")
-        y = jax.lax.map(network, frames, batch_size=self.frames_at_once)
-        return jax.tree.map(lambda y: rearrange(y, "(B T) 1 1 h w c -> B T h w c", B=B), y)
+        frames = rearrange(x, "B T h w c -> (B T) 1 h w c")
+        y = sharding.map_rows(network, frames, self.frames_at_once)
+        return jax.tree.map(lambda y: rearrange(y, "(B T) 1 h w c -> B T h w c", B=x.shape[0]), y)
 
 
 SHARDING = (

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -103,7 +103,7 @@ class CausalCodec:
     def moments(self, params: Params, x: Float[Array, "B T H W 3"]) -> Float[Array, "B t h w D"]:
         """Mean and logarithm of the variance of unscaled latents, side by side."""
         check_pixels(x, self.spatial_compression)
-        return self._clip_by_clip(lambda x: self._in_chunks("encode", params, x, FRAMES_AT_ONCE), x)
+        return sharding.map_rows(lambda x: self._in_chunks("encode", params, x, FRAMES_AT_ONCE), x, self.clips_at_once)
 
     def sample_moments(self, moments: Float[Array, "B t h w D"], key: Array | None = None) -> Float[Array, "B t h w C"]:
         """Scaled latents of these moments: their mean, or a sample when a key is given."""
@@ -116,7 +116,7 @@ class CausalCodec:
     def decode(self, params: Params, z: Float[Array, "B t h w C"]) -> Float[Array, "B T H W 3"]:
         """Pixels of scaled latents."""
         z = z / self.sizes.scaling
-        return self._clip_by_clip(lambda z: self._in_chunks("decode", params, z, LATENTS_AT_ONCE), z)
+        return sharding.map_rows(lambda z: self._in_chunks("decode", params, z, LATENTS_AT_ONCE), z, self.clips_at_once)
 
     def stream(self, params: Params, z: Float[Array, "B t h w C"]) -> Iterator[Float[Array, "B T H W 3"]]:
         """Pixels of scaled latents, chunk by chunk, in the type of the parameters.
@@ -132,16 +132,6 @@ class CausalCodec:
         """The moments of pixels, chunk by chunk and tile by tile. Not for use inside `jax.jit`."""
         check_pixels(x, self.spatial_compression)
         return jnp.concatenate(list(self._decode_tiles("encode", params, x, FRAMES_AT_ONCE)), axis=1)
-
-    def _clip_by_clip(self, network: Callable[[Array], Array], x: Array) -> Array:
-        """A few clips after the others. Clips stay on the devices that have them, and all devices are busy."""
-        rows = x.shape[0]
-        devices = sharding.batch_shard_count(rows)
-        here = rows // devices
-        together = next((n for n in range(min(self.clips_at_once or here, here), 0, -1) if here % n == 0), here)
-        if together == here:
-            return network(x)
-        return sharding.restore_rows(jax.lax.map(network, sharding.interleave_rows(x, here // together)))
 
     def _in_chunks(self, method: str, params: Params, x: Array, size: int) -> Array:
         """One chunk after the other, each seeing the tails of the one before; the equal ones in one scan."""

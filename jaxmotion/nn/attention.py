@@ -1,12 +1,12 @@
-"""Attention: one function, one table that says which kernel computes it.
+"""Attention: one function, and the kernels that compute it (chosen in `attention_kernels.py`).
 
 Queries, keys and values are [N S H D]: batch, positions, heads, features of a head. Softmax is in float32.
 """
 
 from __future__ import annotations
 
-import functools
 import math
+from collections.abc import Callable
 
 import flax.linen as nn
 import jax
@@ -16,40 +16,9 @@ from jax.experimental.pallas.ops.tpu.splash_attention import splash_attention_ma
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Array, Bool, Float
 
+from jaxmotion.nn.attention_kernels import backend_name, check_kernel, select_kernel
 from jaxmotion.nn.linear import Linear, barrier_on_cpu
-
-KERNELS = ("xla", "xla_chunked", "cudnn", "splash")
-
-
-def select_kernel(backend: str, q_len: int, kv_len: int, head_dim: int, dtype, masked: bool) -> str:
-    """Returns the kernel that computes attention of this shape on this backend.
-
-    Args:
-        backend: "cpu", "tpu", or "sm80", "sm90", ... for NVIDIA GPUs by compute capability (see `backend_name`).
-        masked: whether a mask is given.
-
-    Legality. cuDNN: 16-bit numbers, head_dim a multiple of 8, at most 128 (256 from sm90 on). Splash: no mask here.
-    Worth. Fused kernels pay from about 512 (GPU) or 1024 (TPU) positions; below them (time axis, text tokens) XLA's
-    plain products are faster. Scores that outgrow the caches (CPU), or a gigabyte in all heads (GPU, where
-    no fused kernel is legal, as for float32), are computed head by head.
-    """
-    if backend.startswith("sm"):
-        widest = 256 if int(backend[2:]) >= 90 else 128
-        legal = jnp.dtype(dtype).itemsize == 2 and head_dim % 8 == 0 and head_dim <= widest
-        if legal and q_len >= 512:
-            return "cudnn"
-        return "xla_chunked" if q_len * kv_len >= 4096 * 4096 else "xla"
-    if backend == "tpu":
-        return "splash" if q_len >= 1024 and kv_len >= 1024 and not masked else "xla"
-    return "xla_chunked" if q_len * kv_len >= 512 * 512 else "xla"
-
-
-def backend_name() -> str:
-    """Returns the default backend for `select_kernel`: "cpu", "tpu", or "sm90" for an NVIDIA GPU of capability 9.0."""
-    if jax.default_backend() != "gpu":
-        return jax.default_backend()
-    capability = getattr(jax.devices()[0], "compute_capability", "8.0")
-    return "sm" + str(capability).replace(".", "")
+from jaxmotion.nn.platform import platform
 
 
 def attend(
@@ -77,18 +46,19 @@ def attend(
         raise ValueError(f"The length {length} is not within the {key.shape[1]} positions of the keys.")
     if length == key.shape[1]:
         length = None
+    backend, head_dim, masked = backend_name(), query.shape[-1], mask is not None
     if kernel == "auto":
-        masked = mask is not None
-        kernel = select_kernel(backend_name(), query.shape[1], key.shape[1], query.shape[-1], query.dtype, masked)
-    if kernel not in KERNELS:
-        raise ValueError(f'Unknown attention kernel "{kernel}"; known are "auto" and {KERNELS}.')
+        kernel = select_kernel(backend, query.shape[1], key.shape[1], head_dim, query.dtype, masked)
+    check_kernel(kernel, backend, head_dim, query.dtype, masked)
     if length is not None and kernel.startswith("xla"):
         mask = (jnp.arange(key.shape[1]) < length)[None, None, None]
     if kernel == "cudnn":
         return _cudnn(query, key, value, mask, length)
     if kernel == "splash":
-        return _splash(query, key, value, mask, length)
-    return {"xla": _xla, "xla_chunked": _xla_chunked}[kernel](query, key, value, mask)
+        return _splash(query, key, value, length)
+    if kernel == "xla_chunked":
+        return _on_each_device(_xla_chunked, query, key, value, mask)
+    return _xla(query, key, value, mask)
 
 
 class Attention(nn.Module):
@@ -182,33 +152,61 @@ _product.defvjp(_product_forward, _product_backward)
 
 
 def _cudnn(query: Array, key: Array, value: Array, mask: Array | None, length: int | None) -> Array:
+    """Runs cuDNN's fused kernel on even numbers of queries and keys: one more key that nobody attends to where needed.
+
+    In training JAX (0.10.2) refuses odd numbers, and cuDNN (9.18) has no backward pass for a single key.
+    """
+    N, S, L = *query.shape[:2], key.shape[1]
     if mask is not None:  # the kernel takes no broadcast over queries and keys
-        mask = jnp.broadcast_to(mask, (*mask.shape[:2], query.shape[1], key.shape[1]))
-    lengths = None if length is None else jnp.full((key.shape[0],), length, jnp.int32)
-    return jax.nn.dot_product_attention(
+        mask = jnp.broadcast_to(mask, (*mask.shape[:2], S, L))
+        mask = jnp.pad(mask, ((0, 0), (0, 0), (0, S % 2), (0, L % 2)))
+    elif L % 2:
+        length = L if length is None else length
+    query, key, value = (jnp.pad(x, ((0, 0), (0, x.shape[1] % 2), (0, 0), (0, 0))) for x in (query, key, value))
+    lengths = None if length is None else jnp.full((N,), length, jnp.int32)
+    y = jax.nn.dot_product_attention(
         query, key, value, mask=mask, key_value_seq_lengths=lengths, implementation="cudnn"
     )
+    return y[:, :S]
 
 
-def _splash(query: Array, key: Array, value: Array, mask: Array | None, length: int | None) -> Array:
+def _splash(query: Array, key: Array, value: Array, length: int | None) -> Array:
     """Runs the splash kernel that JAX ships for TPU, in its interpreter on other backends.
 
-    Positions are padded to a multiple of 128 and the padding is its own segment. Where a mesh is set, each device
-    computes its own part of the batch (over data and fsdp) and of the heads (over context and tensor).
+    Positions are padded to a multiple of 128 and the padding is its own segment.
     """
-    if mask is not None:
-        raise ValueError('The attention kernel "splash" takes no mask; use "xla".')
-    on_device = functools.partial(_splash_on_device, length=key.shape[1] if length is None else length)
+    last = key.shape[1] if length is None else length
+    return _on_each_device(lambda q, k, v, _: _splash_on_device(q, k, v, length=last), query, key, value, None)
+
+
+def _on_each_device(
+    kernel: Callable[[Array, Array, Array, Array | None], Array],
+    query: Array,
+    key: Array,
+    value: Array,
+    mask: Array | None,
+) -> Array:
+    """Runs a kernel that XLA cannot split, or that would run over what it has split.
+
+    Each device of the mesh that is set computes its own part of the batch (over data and fsdp) and of the heads (over
+    context and tensor).
+    """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty:
-        return on_device(query, key, value)
+    if mesh.size <= 1:
+        return kernel(query, key, value, mask)
     N, _, H, _ = query.shape
     batch = tuple(a for a in ("data", "fsdp") if a in mesh.axis_names)
     batch = batch if N % math.prod(mesh.shape[a] for a in batch) == 0 else ()
     heads = tuple(a for a in ("context", "tensor") if a in mesh.axis_names)
     heads = heads if H % math.prod(mesh.shape[a] for a in heads) == 0 else ()
     spec = P(batch or None, None, heads or None)
-    return jax.shard_map(on_device, in_specs=(spec,) * 3, out_specs=spec, check_vma=False)(query, key, value)
+    of_mask = (
+        P()
+        if mask is None
+        else P(*(axes if size > 1 else None for axes, size in zip(spec[::2], mask.shape, strict=False)))
+    )
+    specs = (spec, spec, spec, of_mask)
+    return jax.shard_map(kernel, in_specs=specs, out_specs=spec, check_vma=False)(query, key, value, mask)
 
 
 def _splash_on_device(query: Array, key: Array, value: Array, *, length: int) -> Array:
@@ -229,7 +227,7 @@ def _splash_on_device(query: Array, key: Array, value: Array, *, length: int) ->
         head_shards=1,
         q_seq_shards=1,
         block_sizes=_splash_blocks(q_len, kv_len),
-        interpret=jax.default_backend() != "tpu",
+        interpret=platform() != "tpu",
     )
     y: Array = jax.vmap(kernel, in_axes=(0, 0, 0, None))(q, k, v, segments)  # pyright: ignore[reportAssignmentType]
     return y[:, :, :S].swapaxes(1, 2).astype(query.dtype)

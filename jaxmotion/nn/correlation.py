@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxmotion.nn.platform import platform
 from jaxmotion.nn.winograd import correlate_by_tiles
 
 FORMS = ("plain", "columns", "products", "tiles")
@@ -56,9 +57,9 @@ def select_form(
 
 
 def backend_name() -> str:
-    """Returns the default backend, as `select_form` names it: "cpu" for programs on one CPU device only."""
+    """Returns the platform, as `select_form` names it: "cpu" for programs on one CPU device only."""
     devices = jax.sharding.get_abstract_mesh().size
-    return jax.default_backend() if devices <= 1 else f"{devices} devices"
+    return platform() if devices <= 1 else f"{devices} devices"
 
 
 def correlate(

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax.linen import dtypes
 from jaxtyping import Array, Float
 
+from jaxmotion.nn.platform import platform
+
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
 """Initializer of the public networks, PyTorch's default: uniform in plus or minus 1 / sqrt(fan-in)."""
 
@@ -136,4 +138,4 @@ _normalize.defvjp(_normalize_forward, _normalize_backward)
 def barrier_on_cpu(x: Array) -> Array:
     """Optimization barrier on CPU: XLA would otherwise recompute x in every consumer."""
     # There the recomputation is fused into the matrix products and runs in a slow order. Others fuse as they like.
-    return jax.lax.optimization_barrier(x) if jax.default_backend() == "cpu" else x
+    return jax.lax.optimization_barrier(x) if platform() == "cpu" else x

@@ -28,6 +28,7 @@ BATCH_AXES = ("data", "fsdp")
 """The mesh axes over which the rows of a batch are split."""
 
 Json = TypeVar("Json", bound=JsonValue)
+Results = TypeVar("Results", bound=PyTree[jax.Array])
 Rules = Sequence[tuple[str, P]]
 
 
@@ -145,6 +146,29 @@ def interleave_rows(x: jax.Array, parts: int) -> jax.Array:
 def restore_rows(x: jax.Array) -> jax.Array:
     """Inverts `interleave_rows`: [parts, B / parts ...] to [B ...] in the original order."""
     return constrain(jnp.swapaxes(x, 0, 1).reshape(-1, *x.shape[2:]), BATCH_AXES)
+
+
+def map_rows(function: Callable[[jax.Array], Results], x: jax.Array, at_once: int) -> Results:
+    """Applies a function of rows [B ...] to at most `at_once` of the rows of each device after the others; 0: to all.
+
+    Rows stay on the devices that have them, and all devices are busy. (`jax.lax.map` over a batch that is split would
+    hand each part of it to all devices.) Rows are added where `at_once` leaves unequal parts, and thrown away again.
+    """
+    rows, devices = x.shape[0], batch_shard_count(x.shape[0])
+    here = rows // devices
+    if at_once == 0 or at_once >= here:
+        return function(x)
+    parts = -(-here // at_once)
+    added = -here % parts
+    if added:
+        x = jnp.pad(x.reshape(devices, here, *x.shape[1:]), ((0, 0), (0, added), *[(0, 0)] * (x.ndim - 1)))
+        x = constrain(x, BATCH_AXES).reshape(-1, *x.shape[2:])
+
+    def original_rows(y: jax.Array) -> jax.Array:
+        y = restore_rows(y)
+        return y.reshape(devices, here + added, *y.shape[1:])[:, :here].reshape(rows, *y.shape[1:]) if added else y
+
+    return jax.tree.map(original_rows, jax.lax.map(function, interleave_rows(x, parts)))
 
 
 def process_slice(mesh: Mesh) -> tuple[int, int]:

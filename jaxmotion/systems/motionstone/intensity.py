@@ -17,6 +17,7 @@ from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.foundation.types import Batch, Condition, Params
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes, upgrade_sizes
+from jaxmotion.parallel import sharding
 from jaxmotion.systems.conditioner import Conditioner
 from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.motionstone.pretrained_meter import METER, PretrainedMeter
@@ -168,7 +169,7 @@ class ScalarScore(Intensity):
                 raise ValueError(
                     "The intensities of the training clips are not measured yet; call measure_calibration."
                 )
-            found = jax.lax.map(self._number, batch[VIDEO])
+            found = sharding.map_rows(jax.vmap(self._number), batch[VIDEO], at_once=1)
             return jnp.interp(found, jnp.asarray(self.edges), jnp.linspace(unit.LOWEST, unit.HIGHEST, len(self.edges)))
 
         return {INTENSITY: measure}
