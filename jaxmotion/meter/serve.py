@@ -22,7 +22,10 @@ from av.video.stream import VideoStream
 
 from jaxmotion.foundation.config_json import Json, JsonValue
 from jaxmotion.foundation.files import atomic_file, file_url
-from jaxmotion.video.decode import BadClipError, displayed_size, open_video, resize_frame
+from jaxmotion.video.container import BadClipError, open_video
+from jaxmotion.video.decode import Decoding
+from jaxmotion.video.pictures import displayed_size, resize_frame
+from jaxmotion.video.timeline_cache import timeline_of
 
 Answers = Mapping[str, Callable[[Json], Mapping[str, JsonValue]]]
 """Functions by NAME: from the JSON object that the page sends to /NAME to the one that it gets back."""
@@ -199,11 +202,11 @@ def convert(clip: str, path: Path) -> None:
         open_video(clip) as (container, stream),
         av.open(file_url(part), "w", "webm") as out,
     ):
+        timeline = timeline_of(clip, container, stream)
+        seconds = timeline.seconds - timeline.seconds[0]
+        shown = timeline.pts[seconds <= CONVERTED_SECONDS]
         video: VideoStream | None = None
-        start = last = 0.0
-        for frame in container.decode(stream):
-            if frame.time is None:
-                continue
+        for frame in Decoding(container, stream, timeline.packets).frames_at(shown, None):
             if video is None:
                 height, width = displayed_size(frame, stream)
                 shrink = min(1.0, CONVERTED_SIDE / min(height, width))
@@ -212,14 +215,9 @@ def convert(clip: str, path: Path) -> None:
                 video.height, video.width, video.pix_fmt, video.bit_rate = *size, "yuv420p", 4_000_000
                 video.codec_context.time_base = tick
                 video.options = {"deadline": "realtime", "cpu-used": "8", "row-mt": "1"}
-                start, last = frame.time, frame.time - 1
-            if frame.time - start > CONVERTED_SECONDS:
-                break
-            if frame.time <= last:
-                continue
-            last = frame.time
             picture = av.VideoFrame.from_ndarray(resize_frame(frame, size, reformatter), "rgb24")
-            picture.pts, picture.time_base = round((frame.time - start) * 1000), tick
+            begins = (int(frame.pts or 0) - int(timeline.pts[0])) * timeline.tick
+            picture.pts, picture.time_base = round(begins * 1000), tick
             out.mux(video.encode(picture))
         if video is None:
             raise BadClipError("no frames in it")

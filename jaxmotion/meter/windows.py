@@ -22,24 +22,18 @@ from av.video.stream import VideoStream
 from jaxtyping import Float, Int, UInt8
 
 from jaxmotion.meter.estimate import Clip
-from jaxmotion.video.decode import (
-    BadClipError,
-    Timeline,
-    displayed_size,
-    frames_at,
-    open_video,
-    resize_frame,
-    timeline_of,
-)
+from jaxmotion.video.container import BadClipError, open_video, rewind, states_times
+from jaxmotion.video.decode import Decoding, start_points
 from jaxmotion.video.frames import space_frames, tile_frames, unseen_seconds
 from jaxmotion.video.motion_scale import STEP
+from jaxmotion.video.pictures import displayed_size, resize_frame
+from jaxmotion.video.timeline import Timeline
+from jaxmotion.video.timeline_cache import CACHE, timeline_of
 
 Picture = UInt8[np.ndarray, "H W 3"]
 
 GROUP_SIZE = 16
 """The most windows that are decoded in one pass: some megabytes of a long video, and not gigabytes."""
-EARLIER = 10.0
-"""Seconds. Where decoding from the key frame before a window does not give all frames, it starts that much earlier."""
 
 
 def keep_size(height: int, width: int) -> tuple[int, int]:
@@ -121,14 +115,14 @@ def plan_windows(path: str, spec: WindowSpec, max_windows: int) -> WindowPlan:
         stated = _stated_seconds(container, stream)
         fps = float(stream.average_rate or stream.guessed_rate or 1 / spec.step)
         seconds = spec.frames * max(spec.step, 1 / fps)
-        if max_windows and stated > (max_windows + 3) * seconds:
+        if max_windows and stated > (max_windows + 3) * seconds and states_times(container, stream):
             windows = _spread(container, stream, spec, max_windows, stated, 1.5 * seconds)
             if windows:
                 lost = max_windows - len(windows)
                 note = f"{lost} of {max_windows} windows are not there: the file is cut off or damaged" if lost else ""
                 return WindowPlan(path, tuple((each,) for each in windows), stated, fps, sampled=True, note=note)
-            container.seek(0)
-        return _plan_tiles(path, timeline_of(container, stream), spec, max_windows)
+            rewind(container)
+        return _plan_tiles(path, timeline_of(path, container, stream), spec, max_windows)
 
 
 def decode_windows(path: str, group: Sequence[Window], spec: WindowSpec) -> DecodedWindows:
@@ -173,8 +167,8 @@ def _plan_tiles(path: str, timeline: Timeline, spec: WindowSpec, max_windows: in
     sampled = len(kept) < len(tiles)
     each = 1 if sampled else GROUP_SIZE
     groups = tuple(tuple(windows[start : start + each]) for start in range(0, len(windows), each))
-    length = float(seconds[-1])
-    return WindowPlan(path, groups, length * count / (count - 1), (count - 1) / length, sampled, damage)
+    fps = (count - 1) / float(seconds[-1])
+    return WindowPlan(path, groups, timeline.end_seconds - float(timeline.seconds[0]), fps, sampled, damage)
 
 
 def _spread_indices(count: int, limit: int) -> list[int]:
@@ -251,25 +245,18 @@ def _decode(
     reformatter = VideoReformatter()
     try:
         with open_video(path) as (container, stream):
-            for seek in _seek_points(container, stream, int(needed[0])):
-                missing = np.array([pts for pts in needed if int(pts) not in found])
+            timeline = CACHE.get(path)
+            if timeline is None and not states_times(container, stream):
+                timeline = timeline_of(path, container, stream)
+            first = int(timeline.pts[0]) if timeline else stream.start_time or 0
+            for start in start_points(stream, needed, first):
+                missing = np.setdiff1d(needed, np.array(list(found), np.int64))
                 if not len(missing):
                     break
-                for frame in frames_at(container, stream, missing, seek=seek):
+                decoding = Decoding(container, stream, timeline.packets if timeline else None)
+                for frame in decoding.frames_at(missing, start):
                     size = size if found else displayed_size(frame, stream)
                     found[int(frame.pts or 0)] = resize_frame(frame, spec.canvas(*size), reformatter)
     except BadClipError as error:
         reason = str(error)
     return found, size, reason
-
-
-def _seek_points(container: InputContainer, stream: VideoStream, first: int) -> tuple[int | None, ...]:
-    """Returns where to begin decoding for a frame, one place after the other until all frames are found."""
-    earlier = first - int(EARLIER / _tick(stream))
-    if earlier <= (stream.start_time or 0):
-        return (None,)
-    try:
-        container.seek(first, stream=stream)
-    except av.error.FFmpegError:  # not all formats can be searched
-        return (None,)
-    return (first, earlier)

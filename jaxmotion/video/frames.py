@@ -1,7 +1,7 @@
 """Frame selection: a clip of a given frame rate, frames about a step apart, and the windows that motion is measured in.
 
-Frames are chosen by time, not by counting, because a clip of every second frame moves twice as much. NumPy only: this
-runs in the workers that read data.
+Frames are chosen by time, not by counting, because a clip of every second frame moves twice as much. A frame is shown
+until the next one comes. NumPy only: this runs in the workers that read data.
 
 Motion is measured on frames about 1/8 s apart, cut into windows. From a video of constant rate every k-th frame is
 taken, k being the number whose duration is nearest to the step (as a ratio); from one of variable rate, the frames
@@ -60,43 +60,51 @@ def unseen_seconds(seconds: Float[np.ndarray, " N"], windows: Sequence[Int[np.nd
     return weights
 
 
-def frame_indices(timestamps: np.ndarray, num_frames: int, fps: float, start: float) -> np.ndarray:
-    """Returns int64 [num_frames]: the source frame nearest to each time start + k / fps (the earlier one of two).
+def frame_indices(
+    timestamps: np.ndarray, num_frames: int, fps: float, start: float, end: float | None = None, tick: float = 0.0
+) -> np.ndarray:
+    """Returns int64 [num_frames]: the source frame that is shown at each time start + k / fps.
+
+    A frame is shown until the next one comes, and the last one until the end, as in players.
 
     Args:
         timestamps: [N], when each source frame is shown, in seconds, rising. Need not begin at 0 nor be evenly spaced.
         num_frames: how many frames the clip has.
         fps: frames per second of the clip. Above the source's rate, source frames repeat.
         start: when the clip begins, in seconds on the timeline of `timestamps`.
+        end: when the last source frame ends, in seconds; without one, a usual gap after it begins.
+        tick: unit of the source's clock, in seconds. Frames count as shown so much earlier: their times are rounded.
 
     Raises:
-        ValueError: the source does not last that long. A frame stands for half a frame's time around its own, so the
-            last asked time may lie that far behind the last timestamp.
+        ValueError: the source does not last that long.
     """
     timestamps = _validate(timestamps, num_frames, fps)
     times = start + np.arange(num_frames) / fps
-    slack = _half_frame(timestamps)
-    if times[0] < timestamps[0] - slack or times[-1] > timestamps[-1] + slack:
-        raise ValueError(_too_short(timestamps, num_frames, fps, start))
-    after = np.searchsorted(timestamps, times).clip(1, max(len(timestamps) - 1, 1))
-    before = after - 1
-    after = np.minimum(after, len(timestamps) - 1)
-    nearer_after = (times - timestamps[before]) - (timestamps[after] - times) > _TIE
-    return np.where(nearer_after, after, before)
+    gap = _usual_gap(timestamps)
+    if times[0] < timestamps[0] - gap / 2 - _TIE or times[-1] >= _end_of(timestamps, end) + _TIE:
+        raise ValueError(_too_short(timestamps, num_frames, fps, start, end))
+    early = min(tick, gap / 4) + _TIE
+    return (np.searchsorted(timestamps, times + early, side="right") - 1).clip(0, len(timestamps) - 1)
 
 
-def latest_start(timestamps: np.ndarray, num_frames: int, fps: float) -> float:
+def latest_start(timestamps: np.ndarray, num_frames: int, fps: float, end: float | None = None) -> float:
     """Returns the last time, in seconds, at which a clip can start; the first one is timestamps[0].
+
+    The last frame of a clip is one that lasts until the next time of the clip, or else the last frame of the source.
+
+    Args:
+        timestamps: [N], when each source frame is shown, in seconds, rising.
+        num_frames: how many frames the clip has.
+        fps: frames per second of the clip.
+        end: when the last source frame ends, in seconds; without one, a usual gap after it begins.
 
     Raises:
         ValueError: not even a clip from the first frame fits.
     """
     timestamps = _validate(timestamps, num_frames, fps)
-    slack = _half_frame(timestamps)
-    latest = timestamps[-1] - (num_frames - 1) / fps
-    if latest < timestamps[0] - slack:
-        raise ValueError(_too_short(timestamps, num_frames, fps, float(timestamps[0])))
-    return float(max(latest, timestamps[0]))
+    if timestamps[0] + (num_frames - 1) / fps >= _end_of(timestamps, end) + _TIE:
+        raise ValueError(_too_short(timestamps, num_frames, fps, float(timestamps[0]), end))
+    return float(max(_last_time(timestamps, fps, end) - (num_frames - 1) / fps, timestamps[0]))
 
 
 def _nearest_to_grid(seconds: np.ndarray, step: float) -> np.ndarray:
@@ -122,20 +130,30 @@ def _validate(timestamps: np.ndarray, num_frames: int, fps: float) -> np.ndarray
     return timestamps
 
 
-def _half_frame(timestamps: np.ndarray) -> float:
-    return float(np.median(np.diff(timestamps))) / 2 + _TIE if len(timestamps) > 1 else _TIE
+def _usual_gap(timestamps: np.ndarray) -> float:
+    return float(np.median(np.diff(timestamps))) if len(timestamps) > 1 else 0.0
 
 
-def _too_short(timestamps: np.ndarray, num_frames: int, fps: float, start: float) -> str:
+def _end_of(timestamps: np.ndarray, end: float | None) -> float:
+    return float(timestamps[-1]) + _usual_gap(timestamps) if end is None else end
+
+
+def _last_time(timestamps: np.ndarray, fps: float, end: float | None) -> float:
+    """Returns the last time at which a frame of a clip is taken."""
+    return max(float(timestamps[-1]), _end_of(timestamps, end) - 1 / fps)
+
+
+def _too_short(timestamps: np.ndarray, num_frames: int, fps: float, start: float, end: float | None) -> str:
     needed = (num_frames - 1) / fps
-    offered = timestamps[-1] - timestamps[0]
+    last = _last_time(timestamps, fps, end)
+    offered = last - timestamps[0]
     message = (
         f"{num_frames} frames at {fps:g} fps from {start:.2f} s need times up to {start + needed:.2f} s; "
-        f"the source has {timestamps[0]:.2f} s to {timestamps[-1]:.2f} s."
+        f"the source has {timestamps[0]:.2f} s to {last:.2f} s."
     )
-    if offered + _half_frame(timestamps) >= needed:
-        return f"{message} Start between {timestamps[0]:.2f} s and {max(timestamps[-1] - needed, timestamps[0]):.2f} s."
-    frames = int((offered + _half_frame(timestamps)) * fps) + 1
+    if _end_of(timestamps, end) + _TIE > timestamps[0] + needed:
+        return f"{message} Start between {timestamps[0]:.2f} s and {max(last - needed, timestamps[0]):.2f} s."
+    frames = int((_end_of(timestamps, end) - timestamps[0] - _TIE) * fps) + 1
     if offered <= 0:
         return f"{message} It can give 1 frame."
     rate = (num_frames - 1) / offered
