@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -24,6 +23,7 @@ from jaxmotion.data.precompute.settings import CLIPS, SETTINGS, labels_and_texts
 from jaxmotion.data.source import Buckets, DataConfig, DataSource, Example, Shape
 from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.entries import FPS
+from jaxmotion.foundation.files import read_json
 
 BUCKETS = "buckets.json"
 """The shapes of the clips, where there are several; each has a set of its own in a folder below."""
@@ -58,7 +58,7 @@ class PrecomputedLatents(DataConfig):
         folder, mine = Path(self.path), Shape(self.frames, *self.size)
         if not (folder / BUCKETS).is_file():
             return self._source(folder)
-        names = json.loads((folder / BUCKETS).read_text())
+        names = read_json(folder / BUCKETS)
         shapes = [Shape(*map(int, name.split("x"))) for name in names]
         if mine not in shapes:
             raise ValueError(
@@ -75,7 +75,7 @@ class PrecomputedLatents(DataConfig):
             raise FileNotFoundError(
                 f"The prepared set in {folder} is not finished; run the same `jaxmotion.prepare` again."
             )
-        settings = json.loads((folder / SETTINGS).read_text())
+        settings = read_json(folder / SETTINGS)
         for name, ours in (("frames", self.frames), ("fps", self.fps), ("size", list(self.size))):
             theirs = settings[CLIPS][name]
             if theirs != ours:

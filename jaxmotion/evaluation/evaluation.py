@@ -25,7 +25,7 @@ from jaxmotion.evaluation import page
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.example import Example
-from jaxmotion.foundation.files import atomic_file
+from jaxmotion.foundation.files import atomic_file, read_json
 from jaxmotion.systems.control import Control, Controls, ControlValues
 
 FOLDER = "evaluate"
@@ -184,7 +184,7 @@ def read_numbers(path: Path) -> tuple[Evaluation, Numbers] | None:
         ValueError: the file is no JSON, or its evaluation is not known.
     """
     try:
-        numbers = json.loads(path.read_text(encoding="utf-8"))
+        numbers = read_json(path)
     except json.JSONDecodeError as error:
         raise ValueError(f"{path} is no JSON ({error}); remove it, or make it again.") from error
     if EVALUATION not in numbers:

@@ -14,6 +14,8 @@ import dataclasses
 import functools
 import importlib
 import importlib.metadata
+import json
+import math
 import os
 import pkgutil
 import types
@@ -93,7 +95,9 @@ def from_json(values: Json, kind: type[Config]) -> Config:
     try:
         built = _structure(values, kind)
     except (cattrs.BaseValidationError, ValueError, TypeError, AttributeError) as error:
-        raise ValueError("; ".join(cattrs.transform_error(error, format_exception=_message))) from error
+        found = (each.rpartition(" @ $") for each in cattrs.transform_error(error, format_exception=_message))
+        texts = [f"{where.lstrip('.')}: {text}" if where else text for text, _, where in found]
+        raise ValueError("; ".join(texts)) from error
     if not isinstance(built, kind):
         raise ValueError(f"it describes a {type(built).__name__}, and a {kind.__name__} is needed")
     return built
@@ -114,6 +118,9 @@ def upgrade_json(values: Json) -> Json:
 
 def _message(error: BaseException, kind: type | None) -> str:
     """Returns the message of an error: cattrs formats its own, and our ValueErrors are kept word for word."""
+    if isinstance(error, cattrs.ForbiddenExtraKeysError):
+        names = ", ".join(sorted(error.extra_fields))
+        return f"this version has no field {names}; a newer one wrote it, or it is misspelt"
     return str(error) if type(error) is ValueError else cattrs.v.format_exception(error, kind)
 
 
@@ -134,7 +141,41 @@ def _converter() -> cattrs.Converter:
 
     converter.register_unstructure_hook_func(_is_part, unstructure)
     converter.register_structure_hook_func(_may_be_part, _structure)
+    converter.register_structure_hook_func(lambda kind: typing.get_origin(kind) is typing.Literal, _structure_literal)
+    for kind in _PLAIN:
+        converter.register_structure_hook(kind, _structure_plain)
     return converter
+
+
+_PLAIN = {int: "a whole number", float: "a number", bool: "true or false", str: "text"}
+
+
+def _structure_plain(value: JsonValue, kind: type) -> JsonValue:
+    """Returns a value that has the type already, or that is a number of it: text is never taken for a number."""
+    if isinstance(value, int | float) and not isinstance(value, bool):
+        if kind is float:
+            return float(value)
+        if kind is int and math.isfinite(value) and value == int(value):
+            return int(value)
+    elif kind in (bool, str) and isinstance(value, kind):
+        return value
+    raise ValueError(f"{json.dumps(value)} is not {_PLAIN[kind]}")
+
+
+def _structure_literal(value: JsonValue, kind: object) -> JsonValue:
+    options = typing.get_args(kind)
+    if value not in options:
+        raise ValueError(f"{json.dumps(value)} is none of {', '.join(map(json.dumps, options))}")
+    return value
+
+
+def _refuse_text(values: Json, kind: type) -> None:
+    """Raises ValueError if a field that is a sequence is given as text, whose letters would be taken for its values."""
+    for name, hint in typing.get_type_hints(kind).items():
+        options = typing.get_args(hint) if typing.get_origin(hint) in (typing.Union, types.UnionType) else (hint,)
+        sequences = [each for each in options if typing.get_origin(each) in (tuple, list, Sequence)]
+        if isinstance(values.get(name), str) and sequences and str not in options:
+            raise ValueError(f"{name} is the text {values[name]!r} and must be a list")
 
 
 def _may_be_part(kind: object) -> bool:
@@ -146,11 +187,13 @@ def _may_be_part(kind: object) -> bool:
 
 def _structure(value: JsonValue, kind: object) -> object:
     if not isinstance(value, dict) or _TAG not in value:
-        raise ValueError(f"a part of type {kind} must be a JSON object with the key {_TAG!r}")
+        name = kind.__name__ if isinstance(kind, type) else str(kind)
+        raise ValueError(f"a part of type {name} must be a JSON object with the key {_TAG!r}")
     entry = _find(str(value[_TAG]))
     values = {entry.fields.get(key, key): item for key, item in value.items() if key != _TAG}
     if entry.upgrade is not None:
         values = entry.upgrade(values)
+    _refuse_text(values, entry.kind)
     build = make_dict_structure_fn(entry.kind, _converter(), _cattrs_forbid_extra_keys=True)
     return build(values, entry.kind)
 

@@ -6,11 +6,13 @@ place at the end; when something goes wrong the temporary one is removed and the
 
 from __future__ import annotations
 
+import json
 import shutil
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 PART = r"\..+\.[0-9a-f]{8}\.part"
 """Regular expression for the temporary names; only a process that was killed leaves such a file or folder behind."""
@@ -54,6 +56,23 @@ def atomic_folder(path: Path) -> Iterator[Path]:
 def file_url(path: str | Path) -> str:
     """Returns a file's address for FFmpeg, which takes a bare name with a colon (`12:30.mp4`) for a protocol."""
     return f"file:{path}"
+
+
+def read_json(path: Path) -> Any:
+    """Returns the value in a JSON file of ours.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: it is no JSON, or only a part of it; the message names the file and the place.
+    """
+    remedy = "Put a copy of the file there, or mend that place."
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{path} is damaged: byte {error.start} is no text in UTF-8. {remedy}") from error
+    except json.JSONDecodeError as error:
+        where = f"line {error.lineno}, column {error.colno}: {error.msg}"
+        raise ValueError(f"{path} is damaged or only half written ({where}). {remedy}") from error
 
 
 def _temporary(path: Path) -> Path:

@@ -15,6 +15,7 @@ from jaxmotion.data.source import DataSource
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.entries import VIDEO
+from jaxmotion.foundation.files import read_json
 from jaxmotion.foundation.types import ArrayLike
 from jaxmotion.parallel import sharding
 from jaxmotion.runs.experiment import Experiment
@@ -77,7 +78,7 @@ def check_precomputed(
     if fresh or not path.is_file():
         if jax.process_index() == 0:
             write_whole(path, json.dumps(sets, indent=2) + "\n")
-    elif list(map(upgrade, json.loads(path.read_text()))) != list(map(upgrade, sets)):
+    elif list(map(upgrade, read_json(path))) != list(map(upgrade, sets)):
         raise ValueError(
             f"The prepared set in {where} is not the one that the run in {directory} was started with; give the old "
             "one, or start in another folder with --run."

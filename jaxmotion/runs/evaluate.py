@@ -19,7 +19,7 @@ from jaxmotion.evaluation.report import Panel, Row, write_report
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.entries import VIDEO
-from jaxmotion.foundation.files import atomic_file
+from jaxmotion.foundation.files import atomic_file, read_json
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.train import train
 from jaxmotion.runs.trained import TrainedRun, open_run
@@ -112,7 +112,7 @@ def evaluate(
         numbers = evaluation.measure(generate, scenes, run.experiment.data.fps)
         numbers |= provenance(run.experiment, run.directory, images, count)
         path = write_numbers(run.directory, name, evaluation, numbers)
-        found[name] = json.loads(path.read_text(encoding="utf-8"))
+        found[name] = read_json(path)
     return found
 
 
@@ -257,7 +257,7 @@ def _up_to_date(
     expected, found = provenance(experiment, directory, None, count), {}
     for name, evaluation in experiment.evaluations.items():
         path = numbers_path(directory, name)
-        numbers = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+        numbers = read_json(path) if path.is_file() else {}
         requested = {"evaluation": config_json.to_json(evaluation.with_changes(changes)), **expected}
         if {key: numbers.get(key) for key in requested} == json.loads(json.dumps(requested)):
             found[name] = numbers

@@ -9,7 +9,6 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
-import json
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -22,6 +21,7 @@ from jaxmotion.evaluation.control_curve import ControlCurve
 from jaxmotion.evaluation.evaluation import Evaluation
 from jaxmotion.foundation import config_json as saved
 from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.files import read_json
 from jaxmotion.parallel.mesh import MeshSizes
 from jaxmotion.runs.config_files import find_config
 from jaxmotion.runs.start_from import PretrainedRun, expand_start_from, upgrade_start_from
@@ -142,5 +142,13 @@ def from_json(values: saved.Json) -> Experiment:
 
 
 def read(path: Path) -> Experiment:
-    """The experiment saved in a JSON file."""
-    return from_json(json.loads(path.read_text()))
+    """The experiment saved in a JSON file.
+
+    Raises:
+        ValueError: it is no JSON, or describes no experiment of this version; the message names the file and the field.
+    """
+    values = read_json(path)
+    try:
+        return from_json(values)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from error

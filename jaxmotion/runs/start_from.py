@@ -7,21 +7,19 @@ such as `--start-from.run DIR`, remain as short forms of `--pretrained.run.sourc
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
 from jaxmotion.foundation.config_json import Json, register, to_json
 from jaxmotion.parallel import sharding
+from jaxmotion.runs.calibration import read_calibration
 from jaxmotion.systems import pretrained
 from jaxmotion.systems.lora import PretrainedLoRA
 from jaxmotion.systems.pretrained import Arrays, PretrainedSource
 from jaxmotion.systems.system import System
 from jaxmotion.training import restore
 
-CALIBRATION = "calibration.json"
-"""In the folder of a run: what was measured on its training clips before the first step."""
 _SOURCES = {
     "backbone": pretrained.backbone,
     "motion_module": pretrained.motion_module,
@@ -67,8 +65,7 @@ class PretrainedRun(PretrainedSource):
         return f"{self.source}, its {self.weights} weights of step {step}"
 
     def calibration(self) -> Json | None:
-        path = Path(self.source) / CALIBRATION
-        return json.loads(path.read_text()) if self.source and path.is_file() else None
+        return read_calibration(Path(self.source)) if self.source else None
 
 
 def upgrade_start_from(values: Json) -> Json:

@@ -23,10 +23,11 @@ from jaxmotion.foundation.types import Params
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import broadcast_from_first, do_on_first, process_slice
 from jaxmotion.runs import experiment as experiments
+from jaxmotion.runs.calibration import CALIBRATION, calibrate, read_calibration
 from jaxmotion.runs.compatibility import check_entries, check_precomputed
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.initial import starting_weights
-from jaxmotion.runs.trained import CALIBRATION, TrainedRun
+from jaxmotion.runs.trained import TrainedRun
 from jaxmotion.sampling.generate import Generator
 from jaxmotion.sampling.grid import grid
 from jaxmotion.systems.control import describe, sweeps
@@ -99,7 +100,7 @@ def _loader(experiment: Experiment, mesh: Mesh, source: DataSource) -> Batches:
 def _calibrate(experiment: Experiment, mesh: Mesh, source: DataSource, directory: Path) -> Experiment:
     """The experiment with what its system measures on the training clips; measured once for a run."""
     path = directory / CALIBRATION
-    measured = json.loads(path.read_text()) if path.exists() else None
+    measured = read_calibration(directory)
     if measured is None:  # a level goes on to mean what it meant in the run that this one starts from
         earlier = (source.calibration() for source in experiment.pretrained.values())
         measured = next((found for found in earlier if found is not None), None)
@@ -111,7 +112,7 @@ def _calibrate(experiment: Experiment, mesh: Mesh, source: DataSource, directory
         measured = broadcast_from_first(experiment.system.measure_calibration(clips))
     if jax.process_index() == 0 and not path.exists():
         write_whole(path, json.dumps(measured, indent=2) + "\n")
-    return dataclasses.replace(experiment, system=experiment.system.with_calibration(measured))
+    return dataclasses.replace(experiment, system=calibrate(experiment.system, measured, directory))
 
 
 def _try_preview(

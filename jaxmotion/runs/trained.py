@@ -8,7 +8,6 @@ before the first step, such as the edges between motion levels), `checkpoints/`,
 from __future__ import annotations
 
 import dataclasses
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -22,8 +21,8 @@ from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.entries import IMAGE, TEXT
 from jaxmotion.foundation.types import Params
 from jaxmotion.runs import experiment as experiments
+from jaxmotion.runs.calibration import calibrate, read_calibration
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.runs.start_from import CALIBRATION
 from jaxmotion.sampling.generate import Decode, Generator, generate
 from jaxmotion.sampling.grid import write_clips
 from jaxmotion.sampling.request import Request
@@ -139,10 +138,9 @@ def open_run(
         FileNotFoundError: the folder holds no run.
         ValueError: the run has no complete checkpoint yet, or was made by another version.
     """
-    experiment, calibration = read_config(directory), directory / CALIBRATION
-    if calibration.is_file():
-        measured = json.loads(calibration.read_text())
-        experiment = dataclasses.replace(experiment, system=experiment.system.with_calibration(measured))
+    experiment, measured = read_config(directory), read_calibration(directory)
+    if measured is not None:
+        experiment = dataclasses.replace(experiment, system=calibrate(experiment.system, measured, directory))
     model = _build_generator(experiment.system, directory)
     params = restore.restore_params(directory, weights=weights)
     if precision == "train":

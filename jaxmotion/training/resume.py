@@ -9,6 +9,7 @@ from pathlib import Path
 
 from jaxmotion.foundation import config_json as saved
 from jaxmotion.foundation.errors import ConfigChangedError
+from jaxmotion.foundation.files import read_json
 from jaxmotion.training.config import MAY_CHANGE
 from jaxmotion.training.restore import latest_step
 
@@ -29,7 +30,7 @@ def check_continues(
     path = directory / CONFIG
     if latest_step(directory) is None or not path.exists():
         return
-    before, now = json.loads(path.read_text(encoding="utf-8")), json.loads(json.dumps(meta))
+    before, now = read_json(path), json.loads(json.dumps(meta))
     before = json.loads(json.dumps(saved.upgrade_json(before)))
     changes = [
         f"  {path} was {old} and is now {new}"

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import re
 from pathlib import Path
 
 import pytest
 
 from jaxmotion.runs import experiment, train
+from jaxmotion.runs import trained as run
 from jaxmotion.systems.livephoto.livephoto import LivePhoto
 
 CONFIGS = ["livephoto.py", "quickstart.py"]
@@ -89,3 +91,52 @@ def test_a_preview_that_fails_does_not_end_the_training(
     train._try_preview(asked, None, None, Path(), {}, 7)  # pyright: ignore[reportArgumentType]
     assert "previews of step 7" in caplog.text
     assert "boxes" in caplog.text
+
+
+CHANGES = {
+    "new_field": (("train", "new_thing"), 3, "train: this version has no field new_thing; a newer one wrote it"),
+    "new_class": (("system", "codec", "class"), "NewCodec", "system.codec: 'NewCodec' is no part of jaxmotion"),
+    "text_for_number": (("train", "steps"), "12", 'train.steps: "12" is not a whole number'),
+    "text_for_list": (
+        ("system", "unet", "features"),
+        "64",
+        "system.unet: features is the text '64' and must be a list",
+    ),
+    "half_a_step": (("train", "steps"), 1.5, "train.steps: 1.5 is not a whole number"),
+    "number_for_choice": (("train", "tensorboard"), 1, "train.tensorboard: 1 is not true or false"),
+    "no_such_choice": (("train", "decay"), "linearr", 'train.decay: "linearr" is none of "constant", "cosine"'),
+    "no_number": (("system", "dropout", "text"), "a", """system.dropout['text']: "a" is not a number"""),
+    "no_class": (("system",), {}, "system: a part of type System must be a JSON object with the key 'class'"),
+}
+
+
+@pytest.mark.parametrize("name", CHANGES)
+def test_an_edited_or_newer_config_names_its_file_and_field(tmp_path: Path, name: str) -> None:
+    (*above, last), value, message = CHANGES[name]
+    values = experiment.to_json(experiment.load("quickstart"))
+    part = values
+    for each in above:
+        part = part[each]
+    part[last] = value
+    path = tmp_path / "config.json"
+    path.write_text(json.dumps(values))
+    with pytest.raises(ValueError, match=rf"^{re.escape(str(path))}: .*{re.escape(message)}"):
+        experiment.read(path)
+
+
+@pytest.mark.parametrize("content", [b"", b'{"class": "Exp', b"\x00", b"\xff{}"])
+@pytest.mark.parametrize("name", ["config.json", "calibration.json"])
+def test_a_half_written_file_of_a_run_is_named(tmp_path: Path, name: str, content: bytes) -> None:
+    whole = json.dumps(experiment.to_json(experiment.load("quickstart:smoke")))
+    (tmp_path / "config.json").write_text(whole)
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path / name))} is damaged"):
+        run.open_run(tmp_path)
+
+
+@pytest.mark.parametrize("content", ['{"level_edges": [1, 2]}', '{"level_edges": 3}', "[1]"])
+def test_a_calibration_of_something_else_is_named(tmp_path: Path, content: str) -> None:
+    (tmp_path / "config.json").write_text(json.dumps(experiment.to_json(experiment.load("quickstart:smoke"))))
+    (tmp_path / "calibration.json").write_text(content)
+    with pytest.raises(ValueError, match=rf"{re.escape(str(tmp_path / 'calibration.json'))} "):
+        run.open_run(tmp_path)
