@@ -42,7 +42,8 @@ NEW_PARTS = (MOTION, CONTENT, CHANNELS, REWEIGHTING)
 
 STABLE_DIFFUSION = "stable-diffusion-v1-5/stable-diffusion-v1-5"
 PUBLIC_WEIGHTS: dict[str, PretrainedSource] = {
-    "backbone": pretrained.backbone(STABLE_DIFFUSION),
+    # AnimateDiff's modules were trained on linear betas, Stable Diffusion on scaled_linear ones.
+    "backbone": pretrained.backbone(STABLE_DIFFUSION, accepts=("beta_schedule",)),
     # Not specified in the paper; we use: AnimateDiff's third weights for the motion modules, which have none in the
     # middle, as these.
     "motion_module": pretrained.motion_module("guoyww/animatediff-motion-adapter-v1-5-3"),

@@ -116,6 +116,22 @@ def upgrade_json(values: Json) -> Json:
         return values
 
 
+def parts_by_flag(config: object, flag: str) -> dict[str, object]:
+    """Returns a config and all configs within it by the flags that set them, such as `system.unet`, outer ones first.
+
+    Args:
+        flag: that of the config itself.
+    """
+    found, row = {}, [(flag, config)]
+    for name, value in row:  # grows while it is read
+        if isinstance(value, Mapping):
+            row += [(f"{name}.{key}", part) for key, part in value.items()]
+        elif dataclasses.is_dataclass(value) and not isinstance(value, type):
+            found[name] = value
+            row += [(f"{name}.{f.name}", getattr(value, f.name)) for f in dataclasses.fields(value)]
+    return found
+
+
 def _message(error: BaseException, kind: type | None) -> str:
     """Returns the message of an error: cattrs formats its own, and our ValueErrors are kept word for word."""
     if isinstance(error, cattrs.ForbiddenExtraKeysError):

@@ -44,7 +44,9 @@ from jaxmotion.systems.pretrained import Arrays, PretrainedSource
 from jaxmotion.systems.system import System, Table, Task
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 from jaxmotion.weights import lora
-from jaxmotion.weights.hub import locate, names_repository
+from jaxmotion.weights.config_fields import Difference, find_differences
+from jaxmotion.weights.hub import is_here, locate
+from jaxmotion.weights.tables.process import HEADER_CONFIG
 from jaxmotion.weights.tensor_files import open_tensors
 
 ATTENTION = (r"^denoiser/.*/(query|key|value|out)/kernel$",)
@@ -184,13 +186,14 @@ class PretrainedLoRA(PretrainedSource):
         if not self.source:
             return ""
         what = "trained on" if isinstance(system, LoRA) else "merged"
-        try:
-            path = locate(self.source, fetch=False)
-        except CheckpointFileError:
-            if not names_repository(self.source):
-                raise
+        if not is_here(self.source):
             return f"{self.source}, fetched from the Hugging Face hub when training starts and {what}"
-        return f"{self.source}: a LoRA of {len(open_tensors(path))} tensors, {what}"
+        return f"{self.source}: a LoRA of {len(open_tensors(locate(self.source)))} tensors, {what}"
+
+    def differences(self, values: Mapping[str, object], *, fetch: bool = True) -> list[Difference]:
+        if not self.source or not (fetch or is_here(self.source)):
+            return []
+        return find_differences(open_tensors(locate(self.source)), (HEADER_CONFIG,), values)
 
 
 def _own_factors(system: LoRA, factors: lora.Factors, shapes: Arrays, path: Path) -> Arrays:

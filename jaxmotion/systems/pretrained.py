@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Any
 from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights import formats, native_files
-from jaxmotion.weights.hub import locate, names_repository
+from jaxmotion.weights.config_fields import Difference, find_differences
+from jaxmotion.weights.hub import is_here, locate
 from jaxmotion.weights.rules import ConversionError
 from jaxmotion.weights.tensor_files import open_tensors
 
@@ -33,6 +34,8 @@ class PretrainedSource:
 
     source: str = ""
     """What is read; empty: nothing, and the parameters stay fresh."""
+    accepts: tuple[str, ...] = dataclasses.field(default=(), kw_only=True)
+    """Fields of the files beside the weights, such as `beta_schedule`, in which the experiment means to differ."""
 
     def load(self, system: System, shapes: Arrays, loaded: Arrays) -> Arrays:
         """Returns parameters by path, each read when it is asked for; none when `source` is empty.
@@ -55,6 +58,18 @@ class PretrainedSource:
             ConversionError: its sizes are not those of the system.
         """
         return self.source
+
+    def differences(self, values: Mapping[str, object], *, fetch: bool = True) -> list[Difference]:
+        """Returns where what lies beside the weights says otherwise than an experiment; nothing by default.
+
+        Args:
+            values: the config values of the experiment by flag, such as `system.unet`, the outer ones first.
+            fetch: whether what is not on this machine is fetched; otherwise nothing is compared then.
+
+        Raises:
+            CheckpointFileError: the source is missing or damaged.
+        """
+        return []
 
     def calibration(self) -> Json | None:
         """Returns what was measured on the training clips of an earlier run, which then stays valid; None: nothing."""
@@ -100,14 +115,18 @@ class Pretrained(PretrainedSource):
             raise CheckpointFileError(f"{path} has no parameters of the {self.part} that could be taken from it.")
         return taken
 
+    def differences(self, values: Mapping[str, object], *, fetch: bool = True) -> list[Difference]:
+        if not self.source or not (fetch or is_here(self.source, *self.folders)):
+            return []
+        path = locate(self.source, *self.folders)
+        checkpoint, kind = native_files.open_any(path)
+        tables = kind.configs.get(self.part, ()) if kind else ()
+        return find_differences(checkpoint, tables, values)
+
     def describe(self, system: System, shapes: Arrays) -> str:
         if not self.source:
             return ""
-        try:
-            locate(self.source, *self.folders, fetch=False)
-        except CheckpointFileError:
-            if not names_repository(self.source):
-                raise
+        if not is_here(self.source, *self.folders):
             return f"{self.source}, fetched from the Hugging Face hub when training starts"
         return f"{self.source}: {len(self.load(system, shapes, {}))} arrays"
 
@@ -135,9 +154,9 @@ def _read_native(folder: Path, wanted: Arrays) -> Arrays:
     return found
 
 
-def backbone(source: str = "") -> Pretrained:
+def backbone(source: str = "", accepts: tuple[str, ...] = ()) -> Pretrained:
     """Weights of a denoiser: a U-Net of Stable Diffusion or a transformer of CogVideoX."""
-    return Pretrained(source, "denoiser", ("unet", "transformer"))
+    return Pretrained(source, "denoiser", ("unet", "transformer"), accepts=accepts)
 
 
 def motion_module(source: str = "") -> Pretrained:

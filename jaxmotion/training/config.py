@@ -80,6 +80,7 @@ MAY_CHANGE = (
     r"(^|/)train/(steps|nonfinite_limit|log_every|save_every|keep|sample_every|tensorboard|compile_cache)$",
     r"(^|/)mesh(/|$)",
     r"^(sampling|prompts|evaluations)(/|$)",
+    r"^pretrained/\w+/accepts$",
 )
 """Paths in a saved configuration that a run started again may change. They do not touch what was learned so far."""
 

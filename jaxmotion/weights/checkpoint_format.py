@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
+from jaxmotion.weights.config_fields import MARKS, ConfigTable
 from jaxmotion.weights.rules import Rule, Rules, Tensors, matches_any, parameter_paths_of, split_input
 
 Parts = Mapping[str, Rules]
@@ -49,6 +50,7 @@ class Format:
     ignored:     patterns of names that are no parameters and are kept beside them.
     axes:        how many axes tensors have, where two formats have the same names.
     networks:    by part, how the network is inferred; a part without it is taken to be complete.
+    configs:     by part, the fields of the files beside it that decide what its network computes.
     """
 
     name: str
@@ -59,6 +61,7 @@ class Format:
     ignored: tuple[str, ...] = ()
     axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     networks: Mapping[str, Infer] = dataclasses.field(default_factory=dict)
+    configs: Mapping[str, tuple[ConfigTable, ...]] = dataclasses.field(default_factory=dict)
 
     def matches(self, tensors: Tensors) -> bool:
         """Returns whether a checkpoint with these tensors is of this format."""
@@ -71,7 +74,8 @@ class Format:
 
     def knows(self, name: str) -> bool:
         """Returns whether a tensor of this name has a place in this format, as a parameter or beside them."""
-        return matches_any(self.ignored, name) or any(parameter_paths_of(rules, name) for rules in self.parts.values())
+        known = name in MARKS or matches_any(self.ignored, name)
+        return known or any(parameter_paths_of(rules, name) for rules in self.parts.values())
 
     def parts_of(self, tensors: Tensors) -> dict[str, Rules]:
         """Returns the parts that a checkpoint holds, with the rule of a widened first convolution if it has one."""

@@ -11,7 +11,7 @@ from jaxmotion.diffusion.sampler import DDIM, DDPM, DPMSolverPP, Sampler, SDEDPM
 from jaxmotion.diffusion.schedule import Schedule
 from jaxmotion.foundation.config_json import JsonValue
 
-_PREDICTIONS = {"eps": "epsilon", "z0": "sample", "v": "v_prediction"}
+PREDICTIONS = {"eps": "epsilon", "z0": "sample", "v": "v_prediction"}
 
 
 def scheduler_of(process: Process, sampler: Sampler) -> tuple[str, dict[str, JsonValue]]:
@@ -26,7 +26,7 @@ def scheduler_of(process: Process, sampler: Sampler) -> tuple[str, dict[str, Jso
     schedule = process.schedule
     config: dict[str, JsonValue] = {
         "num_train_timesteps": schedule.steps,
-        "prediction_type": _PREDICTIONS[process.prediction],
+        "prediction_type": PREDICTIONS[process.prediction],
         "rescale_betas_zero_snr": schedule.zero_terminal_snr,
     }
     if isinstance(sampler, DDIM | DDPM | DPMSolverPP | SDEDPMSolverPP):

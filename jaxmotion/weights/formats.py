@@ -14,6 +14,7 @@ from collections.abc import Mapping
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights import tables
 from jaxmotion.weights.checkpoint_format import Format, Parts
+from jaxmotion.weights.config_fields import MARKS
 from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import (
     ConversionError,
@@ -115,7 +116,7 @@ def read(
 
 def buffers(checkpoint: Checkpoint, kind: Format) -> dict[str, LazyArray]:
     """Returns the tensors of a checkpoint that are no parameters, such as tables of positions."""
-    return {name: checkpoint[name] for name in checkpoint if matches_any(kind.ignored, name)}
+    return {name: checkpoint[name] for name in checkpoint if name in MARKS or matches_any(kind.ignored, name)}
 
 
 def write(params: Tensors, tables: Parts) -> dict[str, LazyArray]:

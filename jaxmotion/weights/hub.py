@@ -92,6 +92,21 @@ def locate_all(source: str) -> Path:
     return repository.get_checkpoint(names, [name for name in chosen if name])
 
 
+def is_here(source: str, *subfolders: str) -> bool:
+    """Returns whether a checkpoint is on this machine; False: it could be fetched from the hub.
+
+    Raises:
+        CheckpointFileError: it is neither here nor the name of a repository.
+    """
+    try:
+        locate(source, *subfolders, fetch=False)
+    except CheckpointFileError:
+        if not names_repository(source):
+            raise
+        return False
+    return True
+
+
 def files_of(source: str, names: Sequence[str]) -> Path:
     """Returns a folder with the named files, as far as the source (a folder or a repository of the hub) has them.
 

@@ -5,14 +5,17 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
+import json
 import math
 from pathlib import Path
 
 from rich.console import Console
 from rich.markup import escape
 
+from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights import file_names, formats
+from jaxmotion.weights.config_fields import said
 from jaxmotion.weights.formats import Format
 from jaxmotion.weights.hub import NO_NETWORKS, PIPELINE
 from jaxmotion.weights.rules import ConversionError, parameter_paths_of
@@ -25,6 +28,7 @@ class Inspection:
 
     parts:   for each part that it holds, how many arrays and how many numbers our parameters of it would be.
     mapping: our paths by name; empty for tensors that are no parameters.
+    says:    by file, the fields that decide what its network computes and that no tensor shows.
     kept:    names of tensors that are no parameters and are carried along.
     problem: why it cannot be read as a whole; empty when it can.
     """
@@ -33,6 +37,7 @@ class Inspection:
     format: Format
     parts: dict[str, tuple[int, int]]
     mapping: dict[str, tuple[str, ...]]
+    says: dict[str, dict[str, JsonValue]]
     kept: tuple[str, ...]
     problem: str
 
@@ -78,7 +83,8 @@ def inspect(path: Path) -> Inspection:
             parts[part] = arrays + 1, numbers + math.prod(array.shape)
     except ConversionError as error:
         problem = str(error)
-    return Inspection(checkpoint, kind, parts, mapping, tuple(formats.buffers(checkpoint, kind)), problem)
+    says = dict(said(checkpoint, [each for configs in kind.configs.values() for each in configs]))
+    return Inspection(checkpoint, kind, parts, mapping, says, tuple(formats.buffers(checkpoint, kind)), problem)
 
 
 def show(found: Inspection, console: Console, *, every: bool = False) -> None:
@@ -94,6 +100,9 @@ def show(found: Inspection, console: Console, *, every: bool = False) -> None:
     say(f"  format {found.format.name}; {len(checkpoint)} tensors ({kinds}) in {size / 1e6:,.1f} MB")
     for part, (arrays, numbers) in found.parts.items():
         say(f"  {part}: {arrays} arrays, {numbers:,} parameters")
+    for file, fields in found.says.items():
+        values = ", ".join(f"{name} {json.dumps(value)}" for name, value in fields.items())
+        say(f"  {escape(file)} says {escape(values)}")
     named = [(name, paths) for name, paths in found.mapping.items() if paths]
     for name, paths in named if every else named[:8]:
         line = f"    {name} {list(checkpoint[name].shape)} -> {' + '.join(paths)}"

@@ -19,6 +19,7 @@ from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.foundation.types import Shaped
 from jaxmotion.weights import formats
 from jaxmotion.weights.checkpoint_format import with_widened_input
+from jaxmotion.weights.config_fields import KEPT_PREFIX, MARKS, files_beside
 from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.file_names import index_name
 from jaxmotion.weights.formats import BY_NAME, Format
@@ -26,7 +27,7 @@ from jaxmotion.weights.rules import LazyArray, Rules, Tensors
 from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
 from jaxmotion.weights.write import SHARD_BYTES, write_tensors
 
-DESCRIPTION, PARAMETERS, KEPT, KEPT_CONFIG = "jaxmotion.json", "parameters", "kept", "kept_config.json"
+DESCRIPTION, PARAMETERS, KEPT, KEPT_CONFIG = "jaxmotion.json", "parameters", "kept", f"{KEPT_PREFIX}config.json"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -84,9 +85,10 @@ def import_checkpoint(
         write(folder, params, description, shard_bytes=shard_bytes)
         if rest:
             write_tensors(folder, KEPT, rest, shard_bytes=shard_bytes)
-        config = checkpoint.path / "config.json"
-        if config.is_file():
-            shutil.copy(config, folder / KEPT_CONFIG)
+        config = [checkpoint.path / "config.json"] if (checkpoint.path / "config.json").is_file() else []
+        tables = [table for tables in kind.configs.values() for table in tables]
+        for file in dict.fromkeys((*config, *files_beside(checkpoint, tables))):
+            shutil.copy(file, folder / f"{KEPT_PREFIX}{file.name}")
     return files_in(destination)
 
 
@@ -119,6 +121,22 @@ def restore(source: Path, destination: Path, *, shard_bytes: int = SHARD_BYTES) 
 def is_native(folder: Path) -> bool:
     """Returns whether a path is a folder that `write` or `import_checkpoint` wrote."""
     return (folder / DESCRIPTION).is_file()
+
+
+def open_any(path: Path) -> tuple[Checkpoint, Format | None]:
+    """Opens a public checkpoint or an imported one, with what its header and marks said; None: of no format outside.
+
+    Raises:
+        CheckpointFileError: it is damaged, or of no known format.
+    """
+    if not is_native(path):
+        checkpoint = open_tensors(path)
+        return checkpoint, formats.detect(checkpoint)
+    opened = open_native(path)
+    marks = {name: array for name, array in opened.kept.items() if name in MARKS}
+    kept = opened.kept.metadata if isinstance(opened.kept, Checkpoint) else {}
+    checkpoint = Checkpoint(path, opened.params.files, {**opened.params, **marks}, {**opened.params.metadata, **kept})
+    return checkpoint, BY_NAME.get(opened.format)
 
 
 def open_native(folder: Path) -> NativeCheckpoint:

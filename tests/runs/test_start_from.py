@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import json
+import shutil
 from functools import partial
 from pathlib import Path
 
@@ -226,6 +228,52 @@ def test_a_wrong_source_is_refused_by_name(experiment, public, tmp_path):
     adapter(**TWO_STAGES_OF_MOTION, use_motion_mid_block=True).save_pretrained(tmp_path / "v2")
     with pytest.raises(ConversionError, match=r"v2 .*0 missing, 26 unexpected(.|\n)*mid_block"):
         starting(motion_module=str(tmp_path / "v2"))
+
+
+def test_what_a_folder_says_is_compared_with_the_experiment(experiment, public, tmp_path, caplog):
+    """A v-prediction fine-tune is refused for an experiment that predicts eps, and so on; the flag is named."""
+    task = experiment.system.build()
+    for name in ("unet", "vae", "scheduler"):
+        (tmp_path / name).mkdir()
+    for name in ("unet", "vae"):
+        shutil.copytree(Path(public["backbone"]) / name, tmp_path / name, dirs_exist_ok=True)
+    betas = {"beta_schedule": "scaled_linear", "beta_start": 0.00085, "beta_end": 0.012}
+    diffusers.DDIMScheduler(**betas, prediction_type="v_prediction", steps_offset=1).save_pretrained(
+        tmp_path / "scheduler"
+    )
+    source = pretrained.backbone(str(tmp_path))
+
+    def starting(**changes):
+        return initial.starting_weights(dataclasses.replace(experiment, **changes), task)
+
+    with pytest.raises(CheckpointFileError) as caught:
+        starting(pretrained={"backbone": source})
+    assert str(tmp_path / "scheduler" / "scheduler_config.json") in str(caught.value)
+    words = 'says prediction_type "v_prediction"; the experiment has "epsilon" (system.process.prediction)'
+    assert words in str(caught.value)
+    assert "pretrained.backbone: these weights are of another network" in str(caught.value)
+    assert "--pretrained.backbone.accepts prediction_type" in str(caught.value)
+    assert not caplog.text
+    taken = starting(pretrained={"backbone": dataclasses.replace(source, accepts=("prediction_type",))})
+    assert any(path.startswith("denoiser/") for path in taken)
+    assert not caplog.text
+
+    process = dataclasses.replace(experiment.system.process, prediction="v")
+    system = dataclasses.replace(experiment.system, process=process)
+    starting(system=system, pretrained={"backbone": source})
+    assert not caplog.text
+    other = dataclasses.replace(process, schedule=dataclasses.replace(process.schedule, betas="linear"))
+    starting(system=dataclasses.replace(system, process=other), pretrained={"backbone": source})
+    words = 'beta_schedule "scaled_linear"; the experiment has "linear" (system.process.schedule.betas)'
+    assert words in caplog.text
+
+    config = json.loads((tmp_path / "vae" / "config.json").read_text())
+    (tmp_path / "vae" / "config.json").write_text(json.dumps({**config, "scaling_factor": 0.5}))
+    words = r"config.json says scaling_factor 0.5; the experiment has 0.18215 \(system.codec.sizes.scaling\)"
+    with pytest.raises(CheckpointFileError, match=words):
+        starting(pretrained={"vae": pretrained.vae(str(tmp_path))})
+    with pytest.raises(CheckpointFileError, match=words):
+        initial.describe(dataclasses.replace(experiment, pretrained={"vae": pretrained.vae(str(tmp_path))}))
 
 
 def test_an_adapter_with_input_columns_gives_them(experiment, tmp_path):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 
+import diffusers
 import numpy as np
 import pytest
 from rich.console import Console
@@ -12,7 +13,7 @@ from safetensors.numpy import save_file
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.weights.inspection import checkpoints_in, inspect, show
 from jaxmotion.weights.tensor_files import open_tensors
-from tests.support.public import PUBLIC, TWO_STAGES_OF_MOTION, adapter, vae
+from tests.support.public import PUBLIC, TWO_STAGES, TWO_STAGES_OF_MOTION, adapter, unet, vae
 
 
 def printed(path, **options) -> str:
@@ -46,6 +47,22 @@ def test_what_cannot_be_imported_is_said(tmp_path):
     assert "cannot be imported as it is" in text
     assert "decoder.conv_out.bias" in text
     assert "surprise" in text
+
+
+def test_what_no_tensor_shows_is_shown(tmp_path):
+    """Scales and heads, what is predicted under which noise, and what a single file's header says."""
+    unet(**TWO_STAGES).save_pretrained(tmp_path / "unet")
+    diffusers.DDIMScheduler(prediction_type="v_prediction").save_pretrained(tmp_path / "scheduler")
+    text = printed(tmp_path / "unet")
+    assert f"{tmp_path / 'unet' / 'config.json'} says attention_head_dim 2, norm_num_groups 4, " in text
+    assert f'{tmp_path / "scheduler" / "scheduler_config.json"} says prediction_type "v_prediction", ' in text
+    assert 'beta_schedule "linear", beta_start 0.0001, beta_end 0.02' in text
+    tensors = {name: np.asarray(array) for name, array in open_tensors(tmp_path / "unet").items()}
+    file = tmp_path / "one.safetensors"
+    save_file({**tensors, "v_pred": np.zeros(0)}, file, {"modelspec.prediction_type": "v"})
+    text = printed(file)
+    assert f'{file} in its header says modelspec.prediction_type "v_prediction", v_pred "v_prediction"' in text
+    assert "nothing is left over" in text
 
 
 def test_a_folder_without_checkpoints(tmp_path):

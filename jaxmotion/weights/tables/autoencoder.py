@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.models.autoencoder import AutoencoderKL, KLSizes
 from jaxmotion.weights.checkpoint_format import Format, Network, Shapes, last_number
+from jaxmotion.weights.config_fields import ConfigField, ConfigTable, attribute, fixed
 from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.rules import Rule, conv, linear, norm, pointwise, under
 
@@ -80,6 +81,20 @@ def infer_autoencoder_kl(seen: Shapes) -> Network:
 
 
 _MIDDLE = "decoder.mid_block.attentions.0."
+PLAIN_LATENTS = (
+    ConfigField("shift_factor", 0.0, lambda _: 0.0, read=lambda config: config.get("shift_factor") or 0.0),
+    *fixed(latents_mean=None, latents_std=None),
+)
+"""Latents here are scaled by one factor, and by no statistics of their channels."""
+CONFIG = ConfigTable(
+    KLSizes,
+    (
+        attribute("scaling_factor", 0.18215, "scaling"),
+        attribute("norm_num_groups", 32, "groups"),
+        *fixed(act_fn="silu", mid_block_add_attention=True),
+        *PLAIN_LATENTS,
+    ),
+)
 
 FORMATS = (
     Format(
@@ -88,6 +103,7 @@ FORMATS = (
         {"codec": AUTOENCODER},
         ("quant_conv.weight", f"{_MIDDLE}to_q.weight"),
         networks={"codec": infer_autoencoder_kl},
+        configs={"codec": (CONFIG,)},
     ),
     Format(
         "diffusers-vae-old",
@@ -95,6 +111,7 @@ FORMATS = (
         {"codec": AUTOENCODER_OLD},
         ("quant_conv.weight", f"{_MIDDLE}query.weight"),
         networks={"codec": infer_autoencoder_kl},
+        configs={"codec": (CONFIG,)},
     ),
 )
 

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterable
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.models.autoencoder3d import Autoencoder3D, Autoencoder3DSizes
 from jaxmotion.weights.checkpoint_format import Format, Network, Shapes, last_number
+from jaxmotion.weights.config_fields import ConfigField, ConfigTable, Value, attribute, fixed
 from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.rules import Rule, Transform, conv, linear, norm, under
+from jaxmotion.weights.tables.autoencoder import PLAIN_LATENTS
 
 _CONV = Transform(lambda x: x.transpose(2, 3, 4, 1, 0), lambda x: (x.transpose(4, 3, 0, 1, 2),))
 _POINTWISE = Transform(lambda x: x[:, :, 0, 0, 0].T, lambda x: (x.T[:, :, None, None, None],))
@@ -70,6 +74,35 @@ def infer_autoencoder3d(seen: Shapes) -> Network:
     return Autoencoder3D(sizes), (jnp.zeros((1, 1, side, side, 3)),)
 
 
+@runtime_checkable
+class PictureScale(Protocol):
+    """What multiplies the scaled latents of a picture to animate."""
+
+    @property
+    def rescale(self) -> float:
+        """The factor: 1 where pictures are scaled like clips."""
+        ...
+
+
+def _is_inverted(picture: PictureScale) -> Value:
+    return not math.isclose(picture.rescale, 1.0)
+
+
+CONFIG = ConfigTable(
+    Autoencoder3DSizes,
+    (
+        attribute("scaling_factor", 1.15258426, "scaling"),
+        attribute("norm_num_groups", 32, "groups"),
+        ConfigField("temporal_compression_ratio", 4, lambda sizes: 2**sizes.halvings, "halvings"),
+        *fixed(act_fn="silu", norm_eps=1e-6),
+        *PLAIN_LATENTS,
+    ),
+)
+PICTURES = ConfigTable(
+    PictureScale, (ConfigField("invert_scale_latents", False, _is_inverted, "rescale", decides=False),)
+)
+"""Those who train and who sample CogVideoX1.5 scale pictures differently, so this only differs."""
+
 FORMATS = (
     Format(
         "cogvideox-vae",
@@ -77,6 +110,7 @@ FORMATS = (
         {"codec": AUTOENCODER3D},
         ("encoder.conv_in.conv.weight", "decoder.norm_out.conv_y.conv.weight"),
         networks={"codec": infer_autoencoder3d},
+        configs={"codec": (CONFIG, PICTURES)},
     ),
 )
 

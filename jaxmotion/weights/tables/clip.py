@@ -13,6 +13,7 @@ import jax.numpy as jnp
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes, CLIPVision, CLIPVisionSizes
 from jaxmotion.weights.checkpoint_format import Format, Network, Shapes
+from jaxmotion.weights.config_fields import HEADER, UNSAID, ConfigField, ConfigTable, Value, attribute, fixed
 from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import LINEAR, Rule, linear, norm, under
 from jaxmotion.weights.tables.patches import PATCHES
@@ -80,6 +81,35 @@ def infer_clip_image(seen: Shapes) -> Network:
     return CLIPVision(sizes), (jnp.zeros((1, patch, patch, 3)),)
 
 
+_EARLIER_END = 2
+"""What every config of transformers before 4.31 calls the end token, whatever the tokenizer makes."""
+
+
+def _end_token(config: Json) -> Value:
+    token = config.get("eos_token_id", UNSAID)
+    return UNSAID if token == _EARLIER_END else token
+
+
+def _layer_from_end(name: str) -> ConfigField:
+    """Which layer, counted from the end, is read as the last hidden state; tools call it clip skip."""
+
+    def read(config: Json) -> Value:
+        return UNSAID if str(config.get(name, "None")) in ("None", "0", "") else str(config[name])
+
+    return ConfigField(name, UNSAID, lambda _: "1", read=read, decides=False)
+
+
+_TEXT_FIELDS = (
+    attribute("hidden_act", "quick_gelu", "activation"),
+    *fixed(layer_norm_eps=1e-5),
+    attribute("num_attention_heads", 8, "heads"),
+    ConfigField("eos_token_id", UNSAID, lambda sizes: sizes.end_token, "end_token", decides=False, read=_end_token),
+)
+TEXT_CONFIG = ConfigTable(CLIPTextSizes, _TEXT_FIELDS, inside="text_config")
+TEXT_HEADER = ConfigTable(
+    CLIPTextSizes, (_layer_from_end("modelspec.encoder_layer"), _layer_from_end("ss_clip_skip")), HEADER
+)
+
 FORMATS = (
     Format(
         "clip-text",
@@ -89,6 +119,7 @@ FORMATS = (
         forbidden=("vision_model.*", "text_projection.weight"),
         ignored=BUFFERS,
         networks={"text_encoder": infer_clip_text},
+        configs={"text_encoder": (TEXT_CONFIG,)},
     ),
     Format(
         "clip-text-bare",
@@ -98,6 +129,7 @@ FORMATS = (
         forbidden=("vision_model.*",),
         ignored=BUFFERS,
         networks={"text_encoder": infer_clip_text},
+        configs={"text_encoder": (TEXT_CONFIG,)},
     ),
     Format(
         "clip",
@@ -113,6 +145,7 @@ FORMATS = (
         forbidden=("model.diffusion_model.*", "cond_stage_model.*"),
         ignored=BUFFERS,
         networks={"text_encoder": infer_clip_text, "image_encoder": infer_clip_image},
+        configs={"text_encoder": (TEXT_CONFIG,)},
     ),
 )
 

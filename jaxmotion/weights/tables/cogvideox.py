@@ -8,8 +8,10 @@ from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.types import Condition
 from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
 from jaxmotion.weights.checkpoint_format import Format, Network, Shapes
+from jaxmotion.weights.config_fields import UNSAID, ConfigField, ConfigTable, Value, attribute, fixed
 from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.rules import LINEAR, Rule, Transform, linear, norm, under
+from jaxmotion.weights.tables.process import PROCESS
 
 SIDE = 2
 """Height and width of a patch in all public weights."""
@@ -94,6 +96,40 @@ def infer_cogvideox(seen: Shapes) -> Network:
     return CogVideoX(sizes), (jnp.zeros((1, 1, 2, 2, sizes.in_channels)), jnp.zeros((1,), jnp.int32), condition)
 
 
+def _side(name: str, default: int, axis: int) -> ConfigField:
+    """A side of the clips of training, in latents: where rotated places begin and end, or which places are known."""
+
+    def ours(sizes: CogVideoXSizes) -> Value:
+        fitted = sizes.positions in ("rotary", "rotary_and_learned")
+        return sizes.grid[axis] * sizes.patch[1] if fitted else UNSAID
+
+    return ConfigField(name, default, ours, "grid")
+
+
+CONFIG = ConfigTable(
+    CogVideoXSizes,
+    (
+        attribute("attention_head_dim", 64, "head_features"),
+        ConfigField("patch_size", 2, lambda sizes: sizes.patch[1], "patch"),
+        ConfigField(
+            "patch_size_t", 1, lambda sizes: sizes.patch[0], "patch", read=lambda c: c.get("patch_size_t") or 1
+        ),
+        ConfigField("use_rotary_positional_embeddings", False, lambda sizes: sizes.positions != "sines", "positions"),
+        ConfigField(
+            "use_learned_positional_embeddings",
+            False,
+            lambda sizes: sizes.positions == "rotary_and_learned",
+            "positions",
+        ),
+        _side("sample_height", 60, 1),
+        _side("sample_width", 90, 2),
+        attribute("max_text_seq_length", 226, "text_length", decides=False),
+        *fixed(flip_sin_to_cos=True, freq_shift=0, norm_eps=1e-5, activation_fn="gelu-approximate"),
+        *fixed(timestep_activation_fn="silu", spatial_interpolation_scale=1.875, temporal_interpolation_scale=1.0),
+        *fixed(temporal_compression_ratio=4),
+    ),
+)
+
 _EXPERT, _PATCHES = "transformer_blocks.0.norm1.linear.weight", "patch_embed.proj.weight"
 
 FORMATS = (
@@ -104,6 +140,7 @@ FORMATS = (
         (_EXPERT,),
         axes={_PATCHES: 4},
         networks={"denoiser": infer_cogvideox},
+        configs={"denoiser": (CONFIG, *PROCESS)},
     ),
     Format(
         "cogvideox-1.5",
@@ -112,6 +149,7 @@ FORMATS = (
         (_EXPERT,),
         axes={_PATCHES: 2},
         networks={"denoiser": infer_cogvideox},
+        configs={"denoiser": (CONFIG, *PROCESS)},
     ),
 )
 

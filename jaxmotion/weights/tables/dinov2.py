@@ -8,8 +8,9 @@ from collections.abc import Iterable
 import jax.numpy as jnp
 
 from jaxmotion.foundation.config_json import Json
-from jaxmotion.models.dinov2 import DINOv2, DINOv2Sizes
+from jaxmotion.models.dinov2 import MEAN, STD, DINOv2, DINOv2Sizes
 from jaxmotion.weights.checkpoint_format import Format, Network, Shapes
+from jaxmotion.weights.config_fields import ConfigTable, attribute, fixed
 from jaxmotion.weights.rules import JOINED_BIAS, JOINED_KERNEL, Rule, Transform, linear, norm, pair, under
 from jaxmotion.weights.tables.patches import PATCHES
 
@@ -86,6 +87,15 @@ def infer_dinov2(seen: Shapes) -> Network:
 
 
 _FIRST_LAYER = "encoder.layer.0."
+CONFIGS = {
+    "content_encoder": (
+        ConfigTable(
+            DINOv2Sizes,
+            (attribute("num_attention_heads", 12, "heads"), *fixed(hidden_act="gelu", layer_norm_eps=1e-6)),
+        ),
+        ConfigTable(DINOv2Sizes, fixed(image_mean=list(MEAN), image_std=list(STD)), "preprocessor_config.json"),
+    )
+}
 
 FORMATS = (
     Format(
@@ -94,6 +104,7 @@ FORMATS = (
         {"content_encoder": DINOV2},
         ("embeddings.cls_token", f"{_FIRST_LAYER}attention.attention.query.weight", f"{_FIRST_LAYER}mlp.fc1.weight"),
         networks={"content_encoder": infer_dinov2},
+        configs=CONFIGS,
     ),
     Format(
         "dinov2-gated",
@@ -105,6 +116,7 @@ FORMATS = (
             f"{_FIRST_LAYER}mlp.weights_in.weight",
         ),
         networks={"content_encoder": infer_dinov2},
+        configs=CONFIGS,
     ),
     Format(
         "dinov2-in-memory",
@@ -112,6 +124,7 @@ FORMATS = (
         {"content_encoder": DINOV2_IN_MEMORY},
         ("embeddings.cls_token", f"{_FIRST_LAYER}attention.q_proj.weight", f"{_FIRST_LAYER}mlp.fc1.weight"),
         networks={"content_encoder": infer_dinov2},
+        configs=CONFIGS,
     ),
     Format(
         "dinov2-gated-in-memory",
@@ -119,6 +132,7 @@ FORMATS = (
         {"content_encoder": DINOV2_GATED_IN_MEMORY},
         ("embeddings.cls_token", f"{_FIRST_LAYER}attention.q_proj.weight", f"{_FIRST_LAYER}mlp.gate_proj.weight"),
         networks={"content_encoder": infer_dinov2},
+        configs=CONFIGS,
     ),
 )
 

@@ -10,7 +10,8 @@ from jaxmotion.weights.checkpoint_format import Format
 from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import Rule, conv, linear, norm, pointwise, under
 from jaxmotion.weights.tables.autoencoder import infer_autoencoder_kl
-from jaxmotion.weights.tables.clip import CLIP_TEXT, CLIP_TEXT_BARE, infer_clip_text
+from jaxmotion.weights.tables.clip import CLIP_TEXT, CLIP_TEXT_BARE, TEXT_HEADER, infer_clip_text
+from jaxmotion.weights.tables.process import HEADER_CONFIG
 from jaxmotion.weights.tables.stable_diffusion import TRANSFORMER, infer_unet
 
 STAGES, BLOCKS = 4, 2
@@ -145,6 +146,7 @@ LEFT_BY_TRAINING = (
 
 
 _NETWORKS = {"denoiser": infer_unet, "codec": infer_autoencoder_kl, "text_encoder": infer_clip_text}
+_CONFIGS = {"denoiser": (HEADER_CONFIG,), "text_encoder": (TEXT_HEADER,)}
 
 FORMATS = (
     Format(
@@ -155,6 +157,7 @@ FORMATS = (
         forbidden=("cond_stage_model.transformer.embeddings.token_embedding.weight", "*temporal_transformer*"),
         ignored=LEFT_BY_TRAINING,
         networks=_NETWORKS,
+        configs=_CONFIGS,
     ),
     Format(
         "sd-single-file-bare",
@@ -166,6 +169,7 @@ FORMATS = (
         ),
         ignored=LEFT_BY_TRAINING,
         networks=_NETWORKS,
+        configs=_CONFIGS,
     ),
     Format(
         "ldm-vae",

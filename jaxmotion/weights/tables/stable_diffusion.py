@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Protocol, runtime_checkable
 
 import jax.numpy as jnp
 
@@ -16,9 +17,11 @@ from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.stable_diffusion import CONTEXT_FEATURES, stable_diffusion_unet
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.weights.checkpoint_format import INPUT_CONV, Format, Network, Shapes, last_number
+from jaxmotion.weights.config_fields import ConfigField, ConfigTable, Value, attribute, fixed
 from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import Rule, conv, linear, norm, pair, pointwise, under
+from jaxmotion.weights.tables.process import PROCESS
 
 
 def attention(torch: str, path: str) -> tuple[Rule, ...]:
@@ -136,6 +139,64 @@ def infer_unet(seen: Shapes) -> Network:
     return network, (jnp.zeros((*shape, sizes.in_channels)), jnp.zeros((1,), jnp.int32), condition)
 
 
+@runtime_checkable
+class Clips(Protocol):
+    """A config value that says how long clips are, and how high and wide."""
+
+    @property
+    def frames(self) -> int:
+        """Frames of a clip."""
+        ...
+
+    @property
+    def size(self) -> tuple[int, int]:
+        """Height and width in pixels."""
+        ...
+
+
+def _heads(config: Json) -> Value:
+    """Returns the number of heads, which diffusers reads under two names; one for each stage where they differ."""
+    heads = config.get("num_attention_heads") or config.get("attention_head_dim", 8)
+    stages = list(heads) if isinstance(heads, list) else [heads]
+    return stages[0] if len(set(stages)) == 1 else heads
+
+
+GROUPS = attribute("norm_num_groups", 32, "groups")
+SHARED = fixed(act_fn="silu", norm_eps=1e-5, mid_block_scale_factor=1, downsample_padding=1)
+UNET_CONFIG = ConfigTable(
+    UNetSizes,
+    (
+        ConfigField("attention_head_dim", 8, lambda sizes: sizes.heads, "heads", read=_heads),
+        GROUPS,
+        *SHARED,
+        *fixed(center_input_sample=False, flip_sin_to_cos=True, freq_shift=0, mid_block_type="UNetMidBlock2DCrossAttn"),
+        *fixed(only_cross_attention=False, dual_cross_attention=False, attention_type="default"),
+        *fixed(resnet_time_scale_shift="default", resnet_skip_time_act=False, resnet_out_scale_factor=1.0),
+        *fixed(time_embedding_type="positional", time_embedding_act_fn=None, timestep_post_act=None),
+    ),
+)
+UNET_MOTION_CONFIG = ConfigTable(
+    UNetSizes,
+    (
+        attribute("num_attention_heads", 8, "heads"),
+        attribute("motion_num_attention_heads", 8, "heads"),
+        GROUPS,
+        *SHARED,
+    ),
+)
+ADAPTER_CONFIG = ConfigTable(
+    UNetSizes,
+    (attribute("motion_num_attention_heads", 8, "heads"), attribute("motion_norm_num_groups", 32, "groups")),
+)
+
+
+LONGEST = ConfigTable(
+    Clips,
+    (ConfigField("motion_max_seq_length", 32, lambda clips: clips.frames, "frames", decides=False),),
+    alike=lambda config, clips: config.get("motion_max_seq_length", 32) >= clips.frames,
+)
+"""Positions are computed, so longer clips than motion modules have seen can be made; they have not learned them."""
+
 _MODULE = "down_blocks.0.motion_modules.0."
 _RESNET = "down_blocks.0.resnets.0.conv1.weight"
 
@@ -147,6 +208,7 @@ FORMATS = (
         (INPUT_CONV, _RESNET),
         forbidden=("*motion_modules*",),
         networks={"denoiser": infer_unet},
+        configs={"denoiser": (UNET_CONFIG, *PROCESS)},
     ),
     Format(
         "diffusers-unet-motion",
@@ -155,6 +217,7 @@ FORMATS = (
         (INPUT_CONV, _RESNET, f"{_MODULE}proj_in.weight"),
         ignored=MOTION_BUFFERS,
         networks={"denoiser": infer_unet},
+        configs={"denoiser": (UNET_MOTION_CONFIG, LONGEST, *PROCESS)},
     ),
     Format(
         "diffusers-motion",
@@ -164,6 +227,7 @@ FORMATS = (
         forbidden=(_RESNET, INPUT_CONV),
         ignored=MOTION_BUFFERS,
         networks={"denoiser": infer_unet},
+        configs={"denoiser": (ADAPTER_CONFIG, LONGEST)},
     ),
     Format(
         "diffusers-motion-input",
@@ -173,6 +237,7 @@ FORMATS = (
         forbidden=(_RESNET,),
         ignored=MOTION_BUFFERS,
         networks={"denoiser": infer_unet},
+        configs={"denoiser": (ADAPTER_CONFIG, LONGEST)},
     ),
 )
 

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.weights.checkpoint_format import Format, Network, Shapes
+from jaxmotion.weights.config_fields import ConfigField, ConfigTable, attribute, fixed
 from jaxmotion.weights.rules import JOINED_KERNEL, LINEAR, Rule, under
 
 _ATTENTION, _MLP = "layer.0.SelfAttention", "layer.1.DenseReluDense"
@@ -48,6 +49,17 @@ def infer_t5(seen: Shapes) -> Network:
     return T5Encoder(sizes), (jnp.zeros((1, 1), jnp.int32),)
 
 
+CONFIG = ConfigTable(
+    T5Sizes,
+    (
+        ConfigField("feed_forward_proj", "relu", lambda _: "gated-gelu"),
+        attribute("relative_attention_max_distance", 128, "farthest"),
+        *fixed(layer_norm_epsilon=1e-6),
+        attribute("eos_token_id", 1, "end_token"),
+        attribute("pad_token_id", 0, "pad_token"),
+    ),
+)
+
 FORMATS = (
     Format(
         "t5",
@@ -56,6 +68,7 @@ FORMATS = (
         ("shared.weight", "encoder.block.0.layer.1.DenseReluDense.wi_1.weight"),
         ignored=SHARED_AGAIN,
         networks={"text_encoder": infer_t5},
+        configs={"text_encoder": (CONFIG,)},
     ),
 )
 
