@@ -34,9 +34,9 @@ DESCRIPTION = """Says how much the objects and how much the camera of your clips
   python -m jaxmotion.score convert vmaf 12                     what another's number usually means here
   python -m jaxmotion.score export --run runs/meter --out my_meter.safetensors   weights for --meter, from a trained run
 
-A PATH is a folder (searched through), a video, a pattern, or a list: .txt with one path a line, .csv or .jsonl with a
-column path or file_name. A run that was stopped goes on where it was when the same command is given again; clips whose
-content is known are not measured again."""
+A PATH is a folder (searched through), a video, a pattern, or a list: .txt with one path a line, or any list of clips
+that training reads, with captions or without. Hidden files, bins and __MACOSX are no clips. A run that was stopped goes
+on where it was when the same command is given again; clips whose content is known are not measured again."""
 
 EPILOG = """A record has:
   path            as you gave it

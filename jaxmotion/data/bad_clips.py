@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import fcntl
-import json
 import logging
 from pathlib import Path
 
+from jaxmotion.foundation.text_files import json_line, whole_rows
 from jaxmotion.video.listing import ClipFile
 
 log = logging.getLogger(__name__)
@@ -33,22 +33,14 @@ class BadClips:
     def _write(self, report: Path, file: ClipFile, reason: str) -> bool:
         """Adds a line, if no other process did; the lock keeps them from doing it at the same time."""
         report.parent.mkdir(parents=True, exist_ok=True)
-        with report.open("a+", encoding="utf-8") as lines:
+        with report.open("a+", encoding="utf-8", errors="replace") as lines:
             fcntl.flock(lines, fcntl.LOCK_EX)
             lines.seek(0)
-            known = lines.readlines()
-            if file.path in map(_path_of, known):
+            known = lines.read()
+            if file.path in (row.get("path") for row in whole_rows(known)):
                 return False
-            if known and not known[-1].endswith("\n"):
+            if known and not known.endswith("\n"):
                 lines.write("\n")
-            lines.write(json.dumps({"id": file.id, "path": file.path, "reason": reason}) + "\n")
+            lines.write(json_line({"id": file.id, "path": file.path, "reason": reason}))
             lines.flush()
         return True
-
-
-def _path_of(line: str) -> str | None:
-    """The path in a line of the report; nothing for a line that a killed process left unfinished."""
-    try:
-        return json.loads(line).get("path")
-    except json.JSONDecodeError:
-        return None

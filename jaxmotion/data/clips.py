@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import logging
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Literal
@@ -18,10 +18,11 @@ from jaxmotion.data.bad_clips import BadClips
 from jaxmotion.data.source import Buckets, DataConfig, DataSource, Example, Shape, nearest
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
+from jaxmotion.video.clip_files import say_odd_names
 from jaxmotion.video.decode import BadClipError, latest_time, read_clip, read_size, read_timeline
-from jaxmotion.video.listing import LOOKED_FOR, ClipFile, Listing, list_clips
+from jaxmotion.video.listing import LOOKED_FOR, ClipFile, Listing, describe_missing_captions, list_clips
 from jaxmotion.video.score_lists import read_scores
-from jaxmotion.video.synthetic.captions import CAPTION
+from jaxmotion.video.synthetic.captions import CAPTION, CAPTIONS
 
 SHOWN = 5
 """So many bad clips are named in an error message; the report names all."""
@@ -83,9 +84,11 @@ class Clips(DataConfig):
             FileNotFoundError: there is no such path.
             ValueError: no list of clips and no clip there; none can be used; one cannot, and `on_bad` is "stop".
         """
+        listing = self._list()
+        self._say_captions(listing.files)
         if not self.buckets:
-            return self.open_as_one(report)
-        usable, found, bad = self._usable(report)
+            return self.open_as_one(report, listing)
+        usable, found, bad = self._usable(listing, report)
         scores = self._scores_of(usable)
         parts = []
         for shape in self.shapes:
@@ -98,14 +101,27 @@ class Clips(DataConfig):
                 log.warning("%s has no clip for the bucket %s.", self.path, shape)
         return Buckets(parts)
 
-    def open_as_one(self, report: Path | None = None) -> ClipsSource:
-        """Opens all clips as one source, at `frames` and `size`; raises as `open` does."""
-        usable, _, bad = self._usable(report)
+    def open_as_one(self, report: Path | None = None, listing: Listing | None = None) -> ClipsSource:
+        """Opens all clips as one source, at `frames` and `size`, and says nothing of captions; raises as `open` does.
+
+        Args:
+            report: as for `open`.
+            listing: of the clips, if that is known.
+        """
+        usable, _, bad = self._usable(listing or self._list(), report)
         return ClipsSource(self, usable, bad, self._scores_of(usable))
 
-    def _usable(self, report: Path | None) -> tuple[tuple[ClipFile, ...], dict[str, str | Shape], BadClips]:
-        """Returns the clips that can be used, what probing found out of each file by its id, and the bad clips."""
+    def _list(self) -> Listing:
         listing = list_clips(Path(self.path), Path(self.root) if self.root else None)
+        say_odd_names([file.path for file in listing.files])
+        for sentence in listing.left_out:
+            log.warning("%s", sentence)
+        return listing
+
+    def _usable(
+        self, listing: Listing, report: Path | None
+    ) -> tuple[tuple[ClipFile, ...], dict[str, str | Shape], BadClips]:
+        """Returns the clips that can be used, what probing found out of each file by its id, and the bad clips."""
         bad = BadClips(report)
         found = dict(_probe_shapes(listing.files, self)) if self.probe else {}
         reasons = {name: result for name, result in found.items() if isinstance(result, str)}
@@ -129,8 +145,12 @@ class Clips(DataConfig):
         """The scores of the clips that the list of scores names."""
         if not self.scores:
             return {}
-        places = {str(Path(file.path).resolve()): index for index, file in enumerate(files)}
-        known = read_scores(Path(self.scores), Path(self.path), places)
+        paths = [os.path.realpath(file.path) for file in files]
+        places = {path: index for index, path in enumerate(paths)}  # links may lead to one file from several names
+        named = read_scores(Path(self.scores), Path(self.path), places)
+        known = {
+            index: named[places[path]] for index, path in enumerate(paths) if places[path] in named
+        }  # linked files
         if not known:
             raise ValueError(f"{self.scores} names none of the {len(files)} clips in {self.path}.")
         if len(known) < len(files):
@@ -141,6 +161,13 @@ class Clips(DataConfig):
                 len(files),
             )
         return known
+
+    def _say_captions(self, files: Sequence[ClipFile]) -> None:
+        """Says how many clips have no caption, and why, and how many have several."""
+        if missing := describe_missing_captions(files):
+            log.warning("%s: %s", self.path, missing)
+        if several := sum(bool(file.further) for file in files):
+            log.info("%s: %d clips have several captions; one of them is drawn each time.", self.path, several)
 
     def _check(self, listing: Listing, reasons: dict[str, str]) -> None:
         if len(reasons) == len(listing.files):
@@ -172,6 +199,7 @@ class ClipsSource(DataSource):
         self.bad = bad
         self.scores = scores or {}
         self.optional_entries = self.requested_entries = (OBJECT, CAMERA) if config.scores else ()
+        self.most_captions = max((len(file.captions) for file in files), default=1)
 
     def __len__(self) -> int:
         return len(self.files)
@@ -179,7 +207,8 @@ class ClipsSource(DataSource):
     def load(self, index: int, rng: np.random.Generator | None = None) -> Example:
         """Reads a clip: `video` uint8 [T H W 3], `caption`, `fps`, `id`, and its scores, NaN where they are unknown.
 
-        It starts at a random time, or without a generator at the first frame. When it cannot be read, the next that can
+        It starts at a random time and has a caption drawn from its own; without a generator it starts at the first
+        frame and has the first caption. When it cannot be read, the next that can
         is read instead, so the same index and generator give the same clip as long as the files do not change.
 
         Raises:
@@ -187,7 +216,7 @@ class ClipsSource(DataSource):
         """
         where = 0.0 if rng is None else float(rng.random())
         for step in range(min(MOST_SUBSTITUTES, len(self))):
-            example = self._read((index + step) % len(self), where)
+            example = self._read((index + step) % len(self), where, rng)
             if example is not None:
                 return example
         raise BadClipError(
@@ -196,20 +225,25 @@ class ClipsSource(DataSource):
         )
 
     def load_or_skip(self, index: int, rng: np.random.Generator | None = None) -> Example | None:
-        return self._read(index, 0.0 if rng is None else float(rng.random()))
+        return self._read(index, 0.0 if rng is None else float(rng.random()), rng)
 
     def fingerprint(self) -> str:
         """Returns a digest of the files, their sizes and dates, the captions and the listed scores."""
         digest = hashlib.blake2b(digest_size=16)
         for file in self.files:
             stat = Path(file.path).stat()
-            digest.update(f"{file.id} {file.caption} {stat.st_size} {stat.st_mtime_ns}\n".encode())
+            captions = "\n".join(file.captions)
+            digest.update(
+                f"{file.id} {captions} {stat.st_size} {stat.st_mtime_ns}\n".encode("utf-8", "surrogateescape")
+            )
         for index, scores in sorted(self.scores.items()):
             digest.update(f"{index} {scores}\n".encode())
         return digest.hexdigest()
 
-    def _read(self, index: int, where: float) -> Example | None:
+    def _read(self, index: int, where: float, rng: np.random.Generator | None) -> Example | None:
         """Reads a clip from a place 0..1 of its file on; None, and a line in the report, if it cannot be read.
+
+        Of several captions the generator draws one; without a generator it is the first.
 
         Raises:
             BadClipError: it cannot be read and `on_bad` is "stop".
@@ -224,7 +258,11 @@ class ClipsSource(DataSource):
             return None
         scores = self.scores.get(index, (float("nan"),) * 2)
         labels = {name: np.float32(score) for name, score in zip(self.optional_entries, scores, strict=False)}
-        return {VIDEO: video, CAPTION: file.caption, FPS: np.float32(config.fps), "id": file.id, **labels}
+        caption = file.caption
+        if rng is not None and file.further:  # clips of one caption leave the generator as it is
+            caption = file.captions[int(rng.random() * len(file.captions))]
+        captions = {CAPTION: caption, CAPTIONS: file.captions} if file.further else {CAPTION: caption}
+        return {VIDEO: video, **captions, FPS: np.float32(config.fps), "id": file.id, **labels}
 
 
 def _probe_shapes(files: Iterable[ClipFile], config: Clips) -> Iterable[tuple[str, str | Shape]]:

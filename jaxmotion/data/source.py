@@ -85,6 +85,8 @@ class DataSource:
     texts: Mapping[str, str] = {TEXT: CAPTION}
     """Batch entries of token ids, and the texts of an example that they are made of. A text is a string, tokens [B L],
     or a list of as many strings in every example, tokens [B N L]."""
+    most_captions: int = 1
+    """Captions of the clip that has most. Loading draws one; a precomputed set stores one in each record."""
     settings: Json | None = None
     """The settings that a precomputed set was made with (JSON values); None: nothing is precomputed."""
 
@@ -146,6 +148,7 @@ class Buckets(DataSource):
         first = self._parts[0]
         self.entries, self.optional_entries = first.entries, first.optional_entries
         self.requested_entries, self.texts, self.settings = first.requested_entries, first.texts, first.settings
+        self.most_captions = max(part.most_captions for part in self._parts)
 
     @property
     def parts(self) -> tuple[DataSource, ...]:

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.text_files import well_formed
 
 if TYPE_CHECKING:
     from sentencepiece import SentencePieceProcessor
@@ -69,7 +70,7 @@ class HashTokenizer(Tokenizer):
         """int32 token ids."""
         ids = np.full((len(captions), self.length), self.vocabulary - 1, np.int32)
         for row, caption in zip(ids, captions, strict=True):
-            words = _WORD.findall(caption.lower())[: self.length - 2]
+            words = _WORD.findall(well_formed(caption).lower())[: self.length - 2]
             row[0] = self.vocabulary - 2
             row[1 : 1 + len(words)] = [zlib.crc32(word.encode()) % (self.vocabulary - 2) for word in words]
         return ids
@@ -99,7 +100,8 @@ class ClipTokenizer(Tokenizer):
     def __call__(self, captions: Sequence[str]) -> Int[np.ndarray, "B L"]:
         """int32 token ids."""
         tokenizer = _clip_tokenizer(self.source)
-        encoded = tokenizer(list(captions), padding="max_length", truncation=True, max_length=self.length)
+        texts = list(map(well_formed, captions))
+        encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=self.length)
         return np.asarray(encoded["input_ids"], np.int32)
 
     def export(self) -> Component:
@@ -130,7 +132,7 @@ class T5Tokenizer(Tokenizer):
         pieces = _t5_pieces(self.source)
         ids = np.zeros((len(captions), self.length), np.int32)
         for row, caption in zip(ids, captions, strict=True):
-            words = pieces.encode(caption)[: self.length - 1]
+            words = pieces.encode(well_formed(caption))[: self.length - 1]
             row[: len(words) + 1] = [*words, 1]
         return ids
 

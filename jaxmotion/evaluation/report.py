@@ -26,6 +26,7 @@ from jaxmotion.evaluation.evaluation import FOLDER, Evaluation, Numbers, read_nu
 from jaxmotion.evaluation.page import section, tile
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.files import atomic_file
+from jaxmotion.foundation.text_files import escape
 
 REPORT = "report.html"
 
@@ -95,7 +96,7 @@ def write_report(
     page = template.substitute(title=html.escape(title), body="\n".join(filter(None, sections)))
     path = directory / REPORT
     with atomic_file(path) as part:
-        part.write_text(page, encoding="utf-8")
+        part.write_text(escape(page), encoding="utf-8")
     return path
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import ctypes
 import importlib.util
+import io
 import logging
 import os
 import sys
@@ -24,6 +25,8 @@ def command(body: Callable[[list[str]], None]) -> None:
     tune_glibc_malloc()
     exit_on_sigterm()
     tune_xla_on_nvidia()
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # as stderr has it, for names that are not UTF-8
     try:
         body(sys.argv[1:])
     except EXPECTED as error:

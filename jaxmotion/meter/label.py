@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import importlib.resources
+import logging
 import os
 import threading
 from collections.abc import Sequence
@@ -19,6 +20,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxmotion.foundation.config_json import Json
+from jaxmotion.foundation.text_files import escape
 from jaxmotion.meter.score_files import find_videos
 from jaxmotion.meter.serve import serve
 from jaxmotion.video.pairs import ENDINGS, Pair, read_pairs, write_pairs
@@ -34,6 +36,7 @@ continues. The page can be reached from this machine only; from another one, thr
 EPILOG = """The file has the columns a, b (paths from its folder on), stronger_object, stronger_camera (a, b, tie, or
 empty if not judged), who, seconds; with the ending .jsonl, objects with these keys."""
 
+log = logging.getLogger(__name__)
 PAIRS_PER_CLIP = 3
 """Pairs per clip by default: every clip is in six."""
 Request = Json
@@ -57,12 +60,24 @@ def add_options(parser: argparse.ArgumentParser) -> None:
 
 def _label(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
     """Serves the page until it is stopped."""
-    clips = find_videos(options.clips)
+    clips = _writable(find_videos(options.clips))
     session = LabelingSession(clips, options.out, count=options.pairs, seed=options.seed, who=options.who)
     page = importlib.resources.files("jaxmotion.meter").joinpath("label.html").read_bytes()
     state = session.state()
     print(f"{len(clips)} clips, {state['total']} pairs, {state['done']} of them judged: {options.out}")
     serve(page, clips, {"state": session.state, "answer": session.answer, "undo": session.undo}, options.port)
+
+
+def _writable(clips: Sequence[str]) -> list[str]:
+    """Returns the clips whose names a list of pairs can hold, and says which others there are."""
+    others = [clip for clip in clips if escape(clip) != clip]
+    if others:
+        log.warning(
+            "%d clips are left out: their names are not UTF-8, which a list of pairs cannot hold. Rename %s.",
+            len(others),
+            ", ".join(map(escape, others[:5])),
+        )
+    return [clip for clip in clips if escape(clip) == clip]
 
 
 class LabelingSession:

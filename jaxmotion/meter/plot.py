@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from PIL import Image, ImageDraw, ImageFont
 
 from jaxmotion.foundation.files import atomic_file
+from jaxmotion.foundation.text_files import escape
 from jaxmotion.meter.sinks import Record
 from jaxmotion.meter.windows import Picture
 from jaxmotion.video.decode import BadClipError
@@ -128,7 +129,7 @@ def _draw_text(
     draw: ImageDraw.ImageDraw, corner: tuple[int, int], text: str, size: int, colour: str, width: int
 ) -> None:
     """Draws one line of text, its end left out where it does not fit."""
-    font = ImageFont.load_default(size)
+    font, text = ImageFont.load_default(size), escape(text)
     while len(text) > 4 and draw.textlength(text, font) > width:
         text = f"{text[:-4]}..."
     draw.text(corner, text, colour, font)

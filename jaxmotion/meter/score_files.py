@@ -1,30 +1,25 @@
 """Video files from folders, files, patterns and lists, as people have them; and hashes of their contents.
 
-- A folder: every video in it and in its subfolders; names that begin with a dot are left out.
+- A folder: every clip in it and in its subfolders, whatever lists are there; `video.clip_files` says what is a clip.
 - A pattern such as `clips/**/*.mp4`, expanded here where the shell has not; folders that match count as folders.
-- A list: `.txt` with one path a line; `.csv` or `.jsonl` with a column of paths (see `COLUMNS`), or WebVid's. Paths in
-  a list start at the one of these folders that holds most of them: the list's own, the working directory, the
-  subfolders of the list's own, the one above, that one's subfolders.
+- A list of names, with captions or without: `video.list_files` says what it may look like, `video.list_places` where
+  its names start.
 - Anything else that is a file is taken for a video, whatever its name.
 """
 
 from __future__ import annotations
 
-import csv
 import glob
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+import stat
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from jaxmotion.foundation.config_json import Json
-from jaxmotion.video.listing import SUFFIXES, WEBVID, json_rows
+from jaxmotion.video.clip_files import SUFFIXES, Identities, is_left_out, say_odd_names, walk_folders
+from jaxmotion.video.list_files import LISTS
+from jaxmotion.video.list_places import read_list
 
-COLUMNS = ("path", "file_name", "video_path", "file_path", "video", "file")
-"""Columns of a list that hold a path; the first that is there counts."""
-LISTS = (".txt", ".csv", ".jsonl")
-TRIAL = 20
-"""So many names of a list are looked for to find out where they start."""
 BLOCK = 2**20
 BLOCKS = 16
 """So many bytes and blocks make the hash of a large file."""
@@ -39,11 +34,13 @@ def find_videos(paths: Sequence[str]) -> list[str]:
         ValueError: there is no video at all, or a list cannot be read.
     """
     found: dict[str, str] = {}
+    identities = Identities()
     for path in paths:
         for video in _videos_of(path):
-            found.setdefault(os.path.abspath(video), video)
+            found.setdefault(identities.of(os.path.abspath(video)), video)
     if not found:
         raise ValueError(f"No video in {', '.join(paths)}: looked for files ending in {', '.join(SUFFIXES)}.")
+    say_odd_names(list(found.values()))
     return list(found.values())
 
 
@@ -53,7 +50,10 @@ def content_hash(path: str) -> str:
     Source: BLAKE2b (RFC 7693) of the file's size and bytes; of a file above 16 MiB, of 16 blocks of 1 MiB spread evenly
     from the first to the last, so that a folder of long films is known again in seconds.
     """
-    size = os.path.getsize(path)
+    there = os.stat(path)
+    if not stat.S_ISREG(there.st_mode):
+        raise ValueError("it is a folder, a pipe or a device, and no file")
+    size = there.st_size
     digest = hashlib.blake2b(str(size).encode(), digest_size=16)
     starts = range(0, size, BLOCK)
     if size > BLOCK * BLOCKS:
@@ -71,28 +71,7 @@ def listed_videos(path: Path) -> list[str]:
     Raises:
         ValueError: it cannot be read, or names no video.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is not a list of videos: it is no text in UTF-8 ({error}).") from error
-    if path.suffix.lower() == ".txt":
-        names = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("#")]
-    else:
-        rows = csv.DictReader(text.splitlines()) if path.suffix.lower() == ".csv" else json_objects(path, text)
-        names = [_name(path, row) for row in rows]
-    if not names:
-        raise ValueError(f"{path} lists no video.")
-    start = _start_folder(names[:TRIAL], path)
-    return [os.path.join(start, name) for name in names]
-
-
-def json_objects(path: Path, text: str) -> list[Json]:
-    """Returns the objects in the text of a file of JSON lines.
-
-    Raises:
-        ValueError: a line is no JSON object.
-    """
-    return [row for _, row in json_rows(path, text.split("\n"))]
+    return [video for _, video in read_list(path)]
 
 
 def _videos_of(path: str) -> Iterator[str]:
@@ -100,8 +79,10 @@ def _videos_of(path: str) -> Iterator[str]:
     if os.path.isdir(path):
         yield from _videos_in(path)
     elif not os.path.exists(path) and glob.has_magic(path):
+        plain = os.path.dirname(path[: next(place for place, letter in enumerate(path) if letter in "*?[")])
         for match in sorted(glob.glob(path, recursive=True)):
-            yield from _videos_in(match) if os.path.isdir(match) else (match,)
+            if not any(map(is_left_out, os.path.relpath(match, plain or os.curdir).split(os.sep))):
+                yield from _videos_in(match) if os.path.isdir(match) else (match,)
     elif os.path.isfile(path) and path.lower().endswith(LISTS):
         yield from listed_videos(Path(path))
     else:
@@ -109,40 +90,6 @@ def _videos_of(path: str) -> Iterator[str]:
 
 
 def _videos_in(folder: str) -> Iterator[str]:
-    """Yields the videos of a folder and its subfolders; links are followed, never in circles."""
-    seen: set[str] = set()
-    for place, folders, names in os.walk(folder, followlinks=True):
-        folders[:] = sorted(name for name in folders if not name.startswith("."))
-        if os.path.realpath(place) in seen:
-            folders.clear()
-            continue
-        seen.add(os.path.realpath(place))
-        for name in sorted(names):
-            if name.lower().endswith(SUFFIXES) and not name.startswith("."):
-                yield os.path.join(place, name)
-
-
-def _start_folder(names: Sequence[str], listed_in: Path) -> str:
-    """Returns the folder that holds most of these names; the list's own when none holds any."""
-    own = os.path.dirname(str(listed_in))
-    above = os.path.join(own, os.pardir)
-    places = [own, "", *_subfolders(own), above, *_subfolders(above)]
-    return max(places, key=lambda place: sum(os.path.isfile(os.path.join(place, name)) for name in names))
-
-
-def _subfolders(folder: str) -> list[str]:
-    try:
-        found = sorted(entry.path for entry in os.scandir(folder or os.curdir) if entry.is_dir())
-    except PermissionError:
-        return []
-    return [os.path.normpath(path) for path in found]
-
-
-def _name(path: Path, row: Mapping[str, object]) -> str:
-    """Returns the path that a row of a list names."""
-    if set(WEBVID) <= set(row):
-        return f"{row['page_dir']}/{row['videoid']}.mp4"
-    for column in COLUMNS:
-        if row.get(column):
-            return str(row[column])
-    raise ValueError(f"{path}: the entry {dict(row)} names no video; a list has one of {', '.join(COLUMNS)}.")
+    """Yields the clips of a folder and its subfolders."""
+    for place in walk_folders(folder):
+        yield from (os.path.join(place.path, name) for name in place.clips)

@@ -6,14 +6,16 @@ import fcntl
 import json
 import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, Protocol, TextIO
 
-from jaxmotion.foundation.config_json import Json, JsonValue
+from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.files import atomic_file
-from jaxmotion.meter.score_files import json_objects, listed_videos
+from jaxmotion.foundation.text_files import escape, json_line, json_rows, read_utf8, whole_rows
+from jaxmotion.meter.score_files import listed_videos
+from jaxmotion.video.clip_files import Identities
 from jaxmotion.video.score_lists import MOTION, MOTION_SCORE
 
 Record = Json
@@ -45,7 +47,7 @@ class StdoutSink:
         return []
 
     def add(self, record: Record) -> None:
-        print(_line(record), end="", file=self._stream, flush=True)
+        print(json_line(record), end="", file=self._stream, flush=True)
 
 
 class ScoreFile:
@@ -86,7 +88,7 @@ class ScoreFile:
         return self._by_hash.get(digest, [])
 
     def add(self, record: Record) -> None:
-        self._file.write(_line(record).encode())
+        self._file.write(json_line(record).encode())
         self._file.flush()
         os.fsync(self._file.fileno())
         self._records.append(record)
@@ -97,7 +99,7 @@ class ScoreFile:
         records = self.records
         if len(records) < len(self._records):
             with atomic_file(self.path) as part:
-                part.write_bytes("".join(map(_line, records)).encode())
+                part.write_bytes("".join(map(json_line, records)).encode())
         self._file.close()
 
 
@@ -110,8 +112,8 @@ class BadFiles:
     def __init__(self, path: Path, videos: Iterable[str]):
         self.path = path
         scored = set(videos)
-        earlier = json_objects(path, path.read_text(encoding="utf-8")) if path.exists() else []
-        kept = [row for row in earlier if row.get("path") not in scored]
+        earlier = whole_rows(path.read_text(encoding="utf-8", errors="replace")) if path.exists() else []
+        kept = [row for row in earlier if {"path", "reason"} <= set(row) and row["path"] not in scored]
         path.unlink(missing_ok=True)
         for row in kept:
             self.add(row["path"], row["reason"])
@@ -119,7 +121,7 @@ class BadFiles:
     def add(self, path: str, reason: str) -> None:
         """Names a file."""
         with self.path.open("a", encoding="utf-8") as file:
-            file.write(_line({"path": path, "reason": reason}))
+            file.write(json_line({"path": path, "reason": reason}))
 
 
 def write_parquet(records: Iterable[Record], path: Path) -> None:
@@ -140,7 +142,9 @@ def write_parquet(records: Iterable[Record], path: Path) -> None:
         "note": text,
         "windows": pyarrow.list_(pyarrow.struct(list(window.items()))),
     }
-    table = pyarrow.Table.from_pylist(list(records), pyarrow.schema(list(columns.items())))
+    rows = {escape(record["path"]): record for record in records}
+    schema = pyarrow.schema(list(columns.items()))
+    table = pyarrow.Table.from_pylist([{**record, "path": path} for path, record in rows.items()], schema)
     with atomic_file(path) as part:
         parquet.write_table(table, part)
 
@@ -163,19 +167,20 @@ def add_to_metadata(path: Path, records: Iterable[Record]) -> int:
     is something else in any row, such as a word, it stays, and all rows get `motion_score` instead. Rows of clips
     without scores, other keys and their order stay as they are. The file is replaced as a whole.
     """
-    text = path.read_text(encoding="utf-8-sig")
-    rows = json_objects(path, text)
+    text = read_utf8(path)
+    rows = [row for _, row in json_rows(path)]
     taken = any(not isinstance(row.get(MOTION, {}), dict) for row in rows)
     key = MOTION_SCORE if taken else MOTION
-    scores = {os.path.abspath(record["path"]): record for record in records}
-    found = [scores.get(os.path.abspath(video)) for video in listed_videos(path)]
+    identities = Identities()
+    scores = {identities.of(os.path.abspath(record["path"])): record for record in records}
+    found = [scores.get(identities.of(os.path.abspath(video))) for video in listed_videos(path)]
     for row, record in zip(rows, found, strict=True):
         if record is not None:
             scores = {"object": record["object"], "camera": record["camera"], "unit": UNIT, "source": record["meter"]}
             row[key] = {**row.get(key, {}), **scores}
     with atomic_file(path) as part:
-        lines = "".join(json.dumps(row, ensure_ascii=text.isascii()) + "\n" for row in rows)
-        part.write_text(lines, encoding="utf-8", newline="\n")
+        lines = [json.dumps(row) + "\n" if text.isascii() else json_line(row) for row in rows]
+        part.write_text("".join(lines), encoding="utf-8", newline="\n")
     return sum(record is not None for record in found)
 
 
@@ -231,16 +236,12 @@ def _ignore(path: str, reason: str) -> None:
     """Does nothing: bad files are only named on stderr."""
 
 
-def _line(record: Mapping[str, JsonValue]) -> str:
-    return json.dumps(record, ensure_ascii=False) + "\n"
-
-
 def _read_whole_lines(file: BinaryIO, path: Path) -> list[Record]:
     """Reads the records of a file and cuts off what follows the last whole line."""
     data = path.read_bytes()
     whole = data[: data.rfind(b"\n") + 1]
     try:
-        rows = json_objects(path, whole.decode())
+        rows = [row for _, row in json_rows(path, whole.decode().split("\n"))]
     except UnicodeDecodeError:
         rows = [{}]
     if (data and not whole) or any(not {"path", "hash", "meter"} <= set(row) for row in rows):

@@ -20,11 +20,13 @@ from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.entries import VIDEO
 from jaxmotion.foundation.files import atomic_file, read_json
+from jaxmotion.foundation.text_files import escape
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.train import train
 from jaxmotion.runs.trained import TrainedRun, open_run
 from jaxmotion.systems.control import Controls, ControlValues, describe, filename_suffix, sweeps
 from jaxmotion.training.restore import newest_intact_step
+from jaxmotion.video.clip_files import is_left_out
 from jaxmotion.video.encode import write_clip
 from jaxmotion.video.images import fit, load_photo
 from jaxmotion.video.synthetic.captions import CAPTION
@@ -167,10 +169,11 @@ def evaluation_photos(
     if images is not None:
         if not images.is_dir():
             raise FileNotFoundError(f"There is no folder {images}; give a folder of pictures.")
-        files = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
+        there = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
+        files = [path for path in there if not is_left_out(path.name)]
         if not files:
             raise ValueError(f"{images} holds no picture; looked for {', '.join(SUFFIXES)}.")
-        found = {path.stem: load_photo(path, size) for path in files}
+        found = {escape(path.stem): load_photo(path, size) for path in files}
     else:
         whole = [photo.levels[0] for photo in read_photos(SKIMAGE_PHOTOS, HELD_OUT, "held_out", 1024).photos]
         found = {}

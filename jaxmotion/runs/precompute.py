@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import logging
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -23,6 +24,11 @@ from jaxmotion.parallel.mesh import MeshSizes, make_mesh
 from jaxmotion.runs.compatibility import check_entries
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.initial import starting_weights
+from jaxmotion.video.synthetic.captions import CAPTION, CAPTIONS
+
+CAPTION_OF_WINDOW = "window n has caption n of its clip, and after the last the first again"
+"""How records get one of several captions, as the settings of a set say it."""
+log = logging.getLogger(__name__)
 
 
 def precompute(
@@ -42,7 +48,8 @@ def precompute(
 
     Args:
         dtype: of arrays of floats, such as the latents' moments and the text features.
-        windows: records of each clip; the first starts where the clip does, the others at random times.
+        windows: records of each clip; the first starts where the clip does, the others at random times. Of a clip with
+            several captions, they have one after the other.
         at_once: clips that are encoded together; 0: one for each device.
         shard_index, shard_count: which of how many processes this is; each writes its own shards.
 
@@ -55,6 +62,13 @@ def precompute(
     weights = starting_weights(experiment, experiment.system.build())
     source = experiment.data.open(destination.with_name(f"{destination.name}.bad_clips.jsonl"))
     check_entries(experiment, source)
+    if source.most_captions > windows:
+        log.warning(
+            "Clips have up to %d captions, and of each only the first %d will be stored; --windows %d stores all.",
+            source.most_captions,
+            windows,
+            source.most_captions,
+        )
     encoder = Encoder(experiment.system, source, experiment.tokenizer, dtype)
     params, digests = encoder.load_parameters(weights, mesh)
     writer = _Writer(encoder, params, digests, mesh, experiment.train.seed, windows)
@@ -96,14 +110,15 @@ class _Writer:
         }
         if self.windows > 1:
             settings["seed"] = self.seed
+        if part.most_captions > 1:
+            settings["captions"] = CAPTION_OF_WINDOW
         return shards.Job(folder, len(part) * self.windows, per_shard, at_once, settings)
 
     def write(self, part: DataSource, job: shards.Job, shard_index: int, shard_count: int) -> int:
         """Writes the shards of this process, and returns how many records they hold."""
 
         def load(index: int) -> Example | None:
-            clip, window = divmod(index, self.windows)
-            return part.load_or_skip(clip, None if window == 0 else np.random.default_rng([self.seed, clip, window]))
+            return load_window(part, *divmod(index, self.windows), self.seed)
 
         def encode(examples: Sequence[Example]) -> list[dict[str, Value]]:
             return self.encoder.encode(self.params, examples, job.at_once, self.mesh)
@@ -112,3 +127,12 @@ class _Writer:
             written = shards.write(job, load, encode, shard_index, shard_count)
         shards.finish(job)
         return written
+
+
+def load_window(part: DataSource, clip: int, window: int, seed: int) -> Example | None:
+    """Loads what a record holds: the start of a clip or a later window, and one of its captions."""
+    rng = None if window == 0 else np.random.default_rng([seed, clip, window])
+    example = part.load_or_skip(clip, rng)
+    if example is not None and (captions := example.get(CAPTIONS)):
+        example[CAPTION] = captions[window % len(captions)]
+    return example

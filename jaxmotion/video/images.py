@@ -10,6 +10,11 @@ import numpy as np
 from jaxtyping import Num, UInt8
 from PIL import Image, ImageOps
 
+HEIF = frozenset((b"heic", b"heix", b"heim", b"heis", b"hevc", b"hevx", b"hevm", b"hevs"))
+AVIF = frozenset((b"avif", b"avis"))
+PHOTOS = HEIF | AVIF | {b"mif1", b"msf1", b"mif2"}
+KINDS = "Give a JPEG, PNG, WebP, TIFF, BMP, GIF, AVIF or HEIC file."
+
 
 def load_photo(path: str | Path, size: tuple[int, int]) -> UInt8[np.ndarray, "H W 3"]:
     """Loads a photo, cropped and resized to (height, width)."""
@@ -30,7 +35,9 @@ def load_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         raise ValueError(f"{path} is a folder; give one picture file, such as a JPEG or PNG.")
     head = _head(path)
     if not head:
-        raise ValueError(f"{path} is empty (0 bytes); give a JPEG, PNG, WebP, TIFF, BMP or GIF file.")
+        raise ValueError(f"{path} is empty (0 bytes). {KINDS}")
+    if _is_heif(head):
+        _register_heif(path)
     try:
         with warnings.catch_warnings():
             # Pillow warns of odd metadata, and of pictures between its limit and twice the limit: 90 to 180 megapixels
@@ -44,8 +51,7 @@ def load_image(path: str | Path) -> UInt8[np.ndarray, "H W 3"]:
         raise ValueError(f"{path} has more than {limit} million pixels; shrink it first, e.g. to 4000 px.") from error
     except Image.UnidentifiedImageError as error:
         raise ValueError(
-            f"{path} is no picture that can be read: it looks like {_looks_like(head)}. "
-            "Give a JPEG, PNG, WebP, TIFF, BMP or GIF file."
+            f"{path} is no picture that can be read: it looks like {_looks_like(head)}. {KINDS}"
         ) from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, TypeError, OverflowError, struct.error) as error:
         # Pillow's decoders report a broken file by any of these.
@@ -92,10 +98,42 @@ def _head(path: Path) -> bytes:
         return file.read(512)
 
 
+def _brands(head: bytes) -> set[bytes]:
+    """Returns the brands of an ISO media file: what it is, and what else it may be read as; none of another file.
+
+    Source: ISO/IEC 14496-12, File Type Box.
+    """
+    if head[4:8] != b"ftyp":
+        return set()
+    end = min(int.from_bytes(head[:4], "big"), len(head))
+    return {head[8:12], *(head[place : place + 4] for place in range(16, end, 4))}
+
+
+def _is_heif(head: bytes) -> bool:
+    brands = _brands(head)
+    return bool(brands & HEIF) and not brands & AVIF
+
+
+def _register_heif(path: Path) -> None:
+    """Lets Pillow open HEIC, which cameras of phones write.
+
+    Raises:
+        ValueError: the package for it is not installed.
+    """
+    try:
+        import pillow_heif
+    except ImportError as error:
+        raise ValueError(
+            f"{path} is a HEIC/AVIF photo of the kind that needs pillow-heif: pip install 'jaxmotion[heif]'. Or give a "
+            "JPEG, PNG or another kind of file."
+        ) from error
+    pillow_heif.register_heif_opener()
+
+
 def _looks_like(head: bytes) -> str:
     """Guesses the kind of a file that is no picture from its first bytes."""
-    if head[4:8] == b"ftyp":
-        return "a HEIC/AVIF photo" if head[8:12] in {b"heic", b"heix", b"mif1", b"msf1", b"avif"} else "a video"
+    if brands := _brands(head):
+        return "a HEIC/AVIF photo that is damaged, or that Pillow here cannot read" if brands & PHOTOS else "a video"
     if head.startswith(b"%PDF"):
         return "a PDF document"
     if head.startswith((b"PK\x03\x04", b"\x1f\x8b")):

@@ -1,35 +1,51 @@
 """Lists clips and their captions from the forms in which data sets of videos come.
 
-- A Hugging Face video folder: `metadata.jsonl` or `metadata.csv` with `file_name` and a caption, in the folder or
-  its subfolders.
-- A WebVid csv with `videoid`, `name` (the caption) and `page_dir`: the clip is `page_dir/videoid.mp4`.
-- `a.mp4` beside `a.txt`.
-- A bare folder of clips, whose captions are empty.
+Every folder may have a list of its own, and the captions of the clips that no list speaks for stand beside them.
 
-A list file can also be given itself. Its names start at `root`; without one, at the one of these folders that holds
-most of them: the file's own, its subfolders, the one above, that one's subfolders.
+- `metadata.jsonl`, `.csv`, `.json` (an array) or `.parquet`, as Hugging Face's video folders have it.
+- `prompts.txt` and `videos.txt`, line by line; `captions.txt`, and `video.txt`, too.
+- Any other .jsonl, .json, .csv, .tsv or .parquet with names and captions, if it is the only one in the folder.
+  WebVid's csv is one: the clip is `page_dir/videoid.mp4`.
+- `a.mp4` beside `a.txt`, `a.caption`, `a.mp4.txt` or `a.json`.
+
+A list says which clips of its own folder are data; a list that names a clip in a subfolder says it of all subfolders
+that have none. The other clips there are left out. Rows about one clip, in one list or several, are several captions.
+
+A list file can also be given itself, or a single clip. `list_files` says what a row may look like, `list_places` where
+its names start, `clip_files` which files are clips, `captions_beside` where their texts may be.
 """
 
 from __future__ import annotations
 
-import csv
 import dataclasses
-import json
 import os
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections import Counter
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 
-from jaxmotion.foundation.config_json import Json
-
-SUFFIXES = (".mp4", ".m4v", ".mov", ".mkv", ".webm", ".avi", ".mpg", ".mpeg", ".ts", ".gif")
-METADATA = ("metadata.jsonl", "metadata.csv")
-CAPTIONS = ("caption", "text", "prompt", "name", "description")
-WEBVID = ("videoid", "page_dir")
-LOOKED_FOR = (
-    f"{METADATA[0]} or {METADATA[1]} with 'file_name' and a caption, a WebVid csv with 'videoid', 'name' and "
-    f"'page_dir', or clips ending in {', '.join(SUFFIXES)} with or without a .txt of the same name"
+from jaxmotion.foundation.text_files import escape
+from jaxmotion.video.captions_beside import NOTHING, Texts
+from jaxmotion.video.clip_files import SUFFIXES, Folder, Identities, walk_folders
+from jaxmotion.video.list_files import (
+    CAPTION_KEYS,
+    LISTS,
+    TABLES,
+    Row,
+    has_captions,
+    lists_captions,
+    read_side_by_side,
+    table_rows,
 )
-ROOT_TRIAL = 20
+from jaxmotion.video.list_places import locate, read_list
+
+METADATA = ("metadata.jsonl", "metadata.csv", "metadata.json", "metadata.parquet")
+NAME_TEXTS = ("videos.txt", "video.txt")
+CAPTION_TEXTS = ("prompts.txt", "prompt.txt", "captions.txt", "caption.txt")
+LOOKED_FOR = (
+    f"{METADATA[0]}, .csv or .json with 'file_name' and a caption, a WebVid csv with 'videoid', 'name' and 'page_dir', "
+    f"{CAPTION_TEXTS[0]} and {NAME_TEXTS[0]}, or clips ending in {', '.join(SUFFIXES)} with or without a .txt of the "
+    "same name"
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -39,6 +55,16 @@ class ClipFile:
     id: str
     path: str
     caption: str
+    """The first of its captions; empty if it has none."""
+    further: tuple[str, ...] = ()
+    """Its other captions."""
+    no_caption: str = ""
+    """Why it has none."""
+
+    @property
+    def captions(self) -> tuple[str, ...]:
+        """All its captions: one at least, which may be empty."""
+        return (self.caption, *self.further)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,14 +73,16 @@ class Listing:
 
     form: str
     files: tuple[ClipFile, ...]
+    left_out: tuple[str, ...] = ()
+    """Sentences on clips that are in a folder and not in its list."""
 
 
 def list_clips(path: Path, root: Path | None = None) -> Listing:
-    """Lists the clips of a folder or of a list file.
+    """Lists the clips of a folder or of a list file, or the one clip that a file is.
 
     Args:
         path: the folder or the file.
-        root: where the names in a list file start; see the top for what happens without one.
+        root: where the names in a list file start; `list_places` says what happens without one.
 
     Raises:
         FileNotFoundError: there is no such path.
@@ -62,139 +90,225 @@ def list_clips(path: Path, root: Path | None = None) -> Listing:
     """
     if not path.exists():
         raise FileNotFoundError(f"Clips are looked for in {path}, and there is no such file or folder.")
-    if path.is_file():
-        return _listing(path.name, _resolve(_read_list(path), path, root))
-    for lists in (
-        _existing_files(path, METADATA),
-        *(_existing_files(folder, METADATA) for folder in _subfolders(path)),
-    ):
-        if lists:
-            found = [
-                lists[0],
-                *(each for folder in _subfolders(path) for each in _existing_files(folder, METADATA)[:1]),
-            ]
-            entries = [entry for each in dict.fromkeys(found) for entry in _resolve(_read_list(each), each, root)]
-            return _listing(", ".join(str(each.relative_to(path)) for each in dict.fromkeys(found)), entries)
-    for each in sorted(path.glob("*.csv")):
-        if set(WEBVID) <= set(_csv_columns(each)):
-            return _listing(each.name, _resolve(_read_list(each), each, root))
-    return _list_folder(path)
+    start = str(root) if root is not None else None
+    clips = _Clips()
+    if path.is_dir():
+        return _list_folder(str(path), start, clips)
+    name = path.name.lower()
+    if not name.endswith(LISTS):
+        clips.add_all(_captions_of_one(str(path), start))
+        return clips.listing("one clip")
+    pair = _pair_with(path) if name in (*NAME_TEXTS, *CAPTION_TEXTS) else None
+    clips.add_all(_read([str(each) for each in pair or [path]], start))
+    return clips.listing(path.name)
 
 
-def _listing(form: str, entries: Iterable[tuple[Path, str]]) -> Listing:
-    """Names every clip by its path below the folder that all of them share, without the suffix."""
-    found = {Path(os.path.abspath(path)): caption for path, caption in entries}
-    if not found:
-        raise ValueError(f"{form} lists no clip.")
-    shared = Path(os.path.commonpath([path.parent for path in found]))
-    names = {path: path.relative_to(shared).with_suffix("").as_posix() for path in found}
-    if len(set(names.values())) < len(names):  # a.mp4 beside a.mov
-        names = {path: path.relative_to(shared).as_posix() for path in found}
-    files = [ClipFile(names[path], str(path), caption) for path, caption in found.items()]
-    return Listing(form, tuple(sorted(files, key=lambda file: file.id)))
+def describe_missing_captions(files: Sequence[ClipFile]) -> str:
+    """Returns a sentence on how many clips have no caption, and why; empty if all have one."""
+    without = [file for file in files if not file.caption]
+    if not without:
+        return ""
+    reasons = Counter(file.no_caption or NOTHING for file in without)
+    examples = {file.no_caption or NOTHING: file.id for file in reversed(without)}
+    said = "; ".join(
+        f"{count} such as {examples[reason]}, because {reason}" for reason, count in reasons.most_common(8)
+    )
+    return escape(f"{len(without)} of {len(files)} clips have no caption: {said}.")
 
 
-def _read_list(path: Path) -> list[tuple[str, str]]:
-    """Reads the names and captions of a list file, as they stand there."""
-    rows = list(_json_list(path) if path.suffix == ".jsonl" else _csv_rows(path))
-    if not rows:
-        raise ValueError(f"{path} lists no clip.")
-    columns = list(rows[0])
-    caption = next((name for name in CAPTIONS if name in columns), None)
-    if caption is None:
-        raise ValueError(f"{path} has no caption column; its columns are {columns}, looked for {', '.join(CAPTIONS)}.")
-    if "file_name" in columns:
-        return [(_value(path, row, "file_name"), str(row.get(caption) or "")) for row in rows]
-    if set(WEBVID) <= set(columns):
-        names = [f"{_value(path, row, 'page_dir')}/{_value(path, row, 'videoid')}.mp4" for row in rows]
-        return [(name, str(row.get(caption) or "")) for name, row in zip(names, rows, strict=True)]
-    raise ValueError(f"{path} has the columns {columns}; a list of clips has 'file_name', or 'videoid' and 'page_dir'.")
+class _Clips:
+    """Collects clips and their captions; a clip that comes again brings further captions."""
+
+    def __init__(self) -> None:
+        self._identities = Identities()
+        self._paths: dict[str, str] = {}
+        self._captions: dict[str, tuple[str, ...]] = {}
+        self._reasons: dict[str, str] = {}
+
+    def identity(self, path: str) -> str:
+        return self._identities.of(os.path.abspath(path))
+
+    def __contains__(self, path: str) -> bool:
+        return self.identity(path) in self._paths
+
+    def add_all(self, rows: Iterable[tuple[Row, str]], texts: Texts | None = None) -> None:
+        """Adds rows with the paths of their files; those without a caption get the one beside the clip."""
+        texts = texts or Texts()
+        for row, path in rows:
+            captions, reason = row.captions, row.no_caption
+            if not captions:
+                captions, beside = texts.of(path)
+                reason = "" if captions else (reason if beside == NOTHING and reason else beside)
+            self.add(path, captions, reason)
+
+    def add(self, path: str, captions: tuple[str, ...], reason: str) -> None:
+        key = self.identity(path)
+        self._paths.setdefault(key, os.path.abspath(path))
+        self._captions[key] = tuple(dict.fromkeys((*self._captions.get(key, ()), *captions)))
+        self._reasons.setdefault(key, reason)
+
+    def listing(self, form: str, left_out: Sequence[str] = ()) -> Listing:
+        """Names every clip by its path below the folder that all of them share, without the suffix."""
+        if not self._paths:
+            raise ValueError(f"{form} lists no clip.")
+        paths = {key: Path(path) for key, path in self._paths.items()}
+        shared = Path(os.path.commonpath([path.parent for path in paths.values()]))
+        names = {key: path.relative_to(shared).with_suffix("").as_posix() for key, path in paths.items()}
+        if len(set(names.values())) < len(names):  # a.mp4 beside a.mov
+            names = {key: path.relative_to(shared).as_posix() for key, path in paths.items()}
+        files = []
+        for key, path in paths.items():
+            first, *further = self._captions[key] or ("",)
+            files.append(ClipFile(names[key], str(path), first, tuple(further), "" if first else self._reasons[key]))
+        return Listing(form, tuple(sorted(files, key=lambda file: file.id)), tuple(left_out))
 
 
-def _value(path: Path, row: Mapping[str, object], column: str) -> str:
-    if not row.get(column):
-        raise ValueError(f"{path}: the entry {dict(row)} has no {column!r}.")
-    return str(row[column])
+def _list_folder(path: str, root: str | None, clips: _Clips) -> Listing:
+    folders = list(walk_folders(path))
+    texts = Texts(folders)
+    scopes = _Scopes()
+    lists, reasons = [], {}
+    for folder in folders:
+        found, reasons[folder.path] = _list_of(folder, texts)
+        if found:
+            rows = _read(found, root)
+            clips.add_all(rows, texts)
+            scopes.add(folder.path, found[0], [path for _, path in rows])
+            lists.append(os.path.relpath(found[0], path))
+    bare, with_text = 0, 0
+    for folder in folders:
+        others = [each for name in folder.clips if (each := os.path.join(folder.path, name)) not in clips]
+        if others and scopes.leave_out(folder.path, others):
+            continue
+        for each in others:
+            captions, reason = texts.of(each)
+            if reason == NOTHING:
+                reason = next((why for above in _upwards(folder.path) if (why := reasons.get(above))), NOTHING)
+            clips.add(each, captions, reason)
+            bare, with_text = bare + 1, with_text + bool(captions)
+    if not bare and not lists:
+        raise ValueError(f"No clip in {path}: looked for {LOOKED_FOR}.")
+    parts = [f"{', '.join(lists[:3])}{f' and {len(lists) - 3} more lists' if len(lists) > 3 else ''}"] if lists else []
+    if bare:
+        parts.append(f"clips, {with_text} of {bare} with a text beside them" if with_text else "clips without captions")
+    return clips.listing("; ".join(parts), scopes.sentences())
 
 
-def json_rows(path: Path, lines: Iterable[str]) -> Iterator[tuple[int, Json]]:
-    """Yields the objects of JSON lines with the numbers of their lines, from 1; empty lines are left out.
+class _Scopes:
+    """The folders for which lists speak: their own, those of the clips that they name, and those below, if any is."""
 
-    Args:
-        path: where the lines are from, for messages.
+    def __init__(self) -> None:
+        self._folders: dict[str, str] = {}
+        self._trees: dict[str, str] = {}
+        self._left_out: dict[str, list[str]] = {}
+
+    def add(self, folder: str, listed_in: str, paths: Sequence[str]) -> None:
+        own = os.path.realpath(folder)
+        named = {os.path.realpath(place) for place in {os.path.dirname(path) for path in paths}}
+        self._folders |= dict.fromkeys({own, *named} - set(self._folders), listed_in)
+        if any(place.startswith(os.path.join(own, "")) for place in named):
+            self._trees[own] = listed_in
+
+    def leave_out(self, folder: str, clips: Sequence[str]) -> bool:
+        """Notes clips that are in no list, if one speaks for their folder; returns whether one does."""
+        place = os.path.realpath(folder)
+        listed_in = self._folders.get(place)
+        listed_in = listed_in or next((self._trees[above] for above in _upwards(place) if above in self._trees), None)
+        if listed_in is not None:
+            self._left_out.setdefault(listed_in, []).extend(clips)
+        return listed_in is not None
+
+    def sentences(self) -> list[str]:
+        return [
+            escape(f"{len(clips)} clips are not in {listed_in} and are left out, such as {clips[0]}.")
+            for listed_in, clips in self._left_out.items()
+        ]
+
+
+def _list_of(folder: Folder, texts: Texts) -> tuple[tuple[str, ...], str]:
+    """Returns the list of a folder, which is one file or two texts, and why there is none where there might be one."""
+    small = {name.lower(): os.path.join(folder.path, name) for name in reversed(folder.names)}
+    metadata = [small[name] for name in METADATA if name in small]
+    if metadata:
+        return (metadata[0],), ""
+    beside = texts.belong_to(folder)
+    names, captions = (
+        [small[name] for name in known if name in small and os.path.basename(small[name]) not in beside]
+        for known in (NAME_TEXTS, CAPTION_TEXTS)
+    )
+    if names and captions:
+        return (names[0], captions[0]), ""
+    tables = [os.path.join(folder.path, n) for n in folder.names if n.lower().endswith(TABLES) and n not in beside]
+    lists = [table for table in tables if _is_list(table, alone=len(tables) == 1)]
+    if len(lists) == 1:
+        return (lists[0],), ""
+    if lists:
+        return (), f"{len(lists)} lists are in {folder.path} and none is called metadata; give one as data.path"
+    if captions:
+        return (), f"{captions[0]} has no {NAME_TEXTS[0]} beside it, which would name the clip of each line"
+    if names:
+        return (), f"{names[0]} has no {CAPTION_TEXTS[0]} beside it"
+    shown = ", ".join(os.path.basename(table) for table in tables[:3])
+    return (), f"no text stands beside it, and {shown} in {folder.path} lists no clips with captions" if tables else ""
+
+
+def _is_list(path: str, *, alone: bool) -> bool:
+    """Returns whether a file lists clips with captions; one that cannot be read and stands alone ends the listing."""
+    try:
+        return lists_captions(Path(path))
+    except (ValueError, OSError):
+        if alone and not path.lower().endswith(".json"):  # configs and the like
+            raise
+        return False
+
+
+def _read(found: Sequence[str], root: str | None) -> list[tuple[Row, str]]:
+    """Reads a list, which is one file or two texts.
 
     Raises:
-        ValueError: a line is no JSON object.
+        ValueError: it cannot be read, or is a table in which no row has a caption and no text stands beside a clip.
     """
-    for number, line in enumerate(lines, 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
-        if not isinstance(row, dict):
-            raise ValueError(f"{path}, line {number} is not a JSON object but {row!r}.")
-        yield number, row
+    if len(found) == 2:
+        return locate(read_side_by_side(*map(Path, found)), found[0], root)
+    path = Path(found[0])
+    rows = read_list(path, root)
+    if path.name.lower().endswith(TABLES) and not has_captions([row for row, _ in rows]):
+        texts = Texts()
+        if not any(texts.of(clip)[0] for _, clip in rows):
+            columns = list(next(table_rows(path))[1])
+            raise ValueError(
+                f"{path} has no caption column; its columns are {columns}, looked for {', '.join(CAPTION_KEYS)}."
+            )
+    return rows
 
 
-def _json_list(path: Path) -> Iterator[Json]:
-    with path.open(encoding="utf-8-sig") as lines:
-        yield from (row for _, row in json_rows(path, lines))
+def _pair_with(path: Path) -> tuple[Path, Path] | None:
+    """Returns the texts of names and captions of which this is one; None for a text of names alone."""
+    there = {each.name.lower(): each for each in sorted(path.parent.iterdir(), reverse=True)}
+    names = next((there[name] for name in NAME_TEXTS if name in there), None)
+    captions = next((there[name] for name in CAPTION_TEXTS if name in there), None)
+    if path.name.lower() in NAME_TEXTS:
+        return (path, captions) if captions else None
+    if names is None:
+        raise ValueError(f"{path} holds captions; {NAME_TEXTS[0]} beside it would name the clip of each line.")
+    return names, path
 
 
-def _csv_rows(path: Path) -> Iterator[Mapping[str, object]]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            yield from csv.DictReader(lines)
-    except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path} is not a list of clips (.jsonl or .csv): {error}.") from error
+def _captions_of_one(path: str, root: str | None) -> list[tuple[Row, str]]:
+    """Returns one clip with its captions: those of its folder's list, if that names it, or else the one beside it."""
+    place = os.path.dirname(path) or os.curdir
+    folder = next(iter(walk_folders(place)), Folder(place, ()))
+    found, _ = _list_of(folder, Texts([folder]))
+    identity = Identities()
+    own = identity.of(os.path.abspath(path))
+    rows = _read(found, root) if found else []
+    named = [(row, path) for row, each in rows if identity.of(os.path.abspath(each)) == own]
+    return named or [(Row((os.path.basename(path),), ""), path)]
 
 
-def _csv_columns(path: Path) -> Sequence[str]:
-    try:
-        with path.open(encoding="utf-8-sig", newline="") as lines:
-            return next(csv.reader(lines), [])
-    except (UnicodeDecodeError, csv.Error):
-        return []
-
-
-def _resolve(entries: list[tuple[str, str]], listed_in: Path, root: Path | None) -> list[tuple[Path, str]]:
-    start = root if root is not None else _root_of([name for name, _ in entries[:ROOT_TRIAL]], listed_in)
-    return [(start / name, caption) for name, caption in entries]
-
-
-def _root_of(names: Sequence[str], listed_in: Path) -> Path:
-    """Returns the folder that holds most of these names; the list's own folder when none holds any."""
-    own = Path(os.path.abspath(listed_in)).parent
-    places = [own, *_subfolders(own), own.parent, *_subfolders(own.parent)]
-    return max(places, key=lambda place: sum((place / name).is_file() for name in names))
-
-
-def _list_folder(folder: Path) -> Listing:
-    clips = sorted(path for path in folder.rglob("*") if path.suffix.lower() in SUFFIXES and path.is_file())
-    if not clips:
-        raise ValueError(f"No clip in {folder}: looked for {LOOKED_FOR}.")
-    texts = {clip: clip.with_suffix(".txt") for clip in clips}
-    captioned = {clip for clip, text in texts.items() if text.is_file()}
-    captions = [_read_text(texts[clip]) if clip in captioned else "" for clip in clips]
-    form = f"clips, {len(captioned)} of {len(clips)} with a .txt" if captioned else "clips without captions"
-    return _listing(form, zip(clips, captions, strict=True))
-
-
-def _read_text(path: Path) -> str:
-    try:
-        return " ".join(path.read_text(encoding="utf-8-sig").split())
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} stands beside a clip and is not a text in UTF-8: {error}.") from error
-
-
-def _existing_files(folder: Path, names: Sequence[str]) -> list[Path]:
-    return [folder / name for name in names if (folder / name).is_file()]
-
-
-def _subfolders(folder: Path) -> list[Path]:
-    try:
-        return sorted(path for path in folder.iterdir() if path.is_dir())
-    except PermissionError:
-        return []
+def _upwards(folder: str) -> Iterator[str]:
+    """Yields a folder and those above it."""
+    yield folder
+    while (above := os.path.dirname(folder)) != folder:
+        folder = above
+        yield folder

@@ -16,13 +16,13 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-import json
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, cast, get_args
 
 from jaxmotion.foundation.files import atomic_file
-from jaxmotion.video.listing import json_rows
+from jaxmotion.foundation.text_files import escape, json_line, json_rows
+from jaxmotion.video.list_files import csv_rows
 from jaxmotion.video.motion_scale import AXES
 
 Verdict = Literal["a", "b", "tie", ""]
@@ -63,12 +63,8 @@ def read_pairs(path: Path) -> list[Pair]:
         ValueError: the file has another form, a column is missing, or a value is none of those that there are.
     """
     _check_ending(path)
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise ValueError(f"{path} is no text in UTF-8: {error}.") from error
     pairs = []
-    for number, row in _csv_rows(path, text) if path.suffix == ".csv" else json_rows(path, text.split("\n")):
+    for number, row in csv_rows(path, COLUMNS) if path.suffix == ".csv" else json_rows(path):
         missing = [column for column in COLUMNS if column not in row]
         if missing:
             raise ValueError(f"{path}, line {number} has no {', '.join(missing)}; a pair has {', '.join(COLUMNS)}.")
@@ -94,9 +90,9 @@ def write_pairs(pairs: Iterable[Pair], path: Path) -> None:
         table.writerows(rows)
         lines = text.getvalue()
     else:
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        lines = "".join(map(json_line, rows))
     with atomic_file(path) as part:
-        part.write_text(lines, encoding="utf-8", newline="\n")
+        part.write_text(escape(lines), encoding="utf-8", newline="\n")
 
 
 def locate_pairs(pairs: Sequence[Pair], root: Path) -> list[Pair]:
@@ -127,12 +123,3 @@ def _pair(row: Mapping[str, object]) -> Pair:
         raise ValueError(f"seconds is {row['seconds']!r}; it must be a number.") from None
     by_object, by_camera = (fields[axis].lower() for axis in COLUMNS[2:])
     return Pair(fields["a"], fields["b"], cast(Verdict, by_object), cast(Verdict, by_camera), fields["who"], seconds)
-
-
-def _csv_rows(path: Path, text: str) -> Iterator[tuple[int, Mapping[str, object]]]:
-    reader = csv.DictReader(io.StringIO(text), strict=True)
-    try:
-        for row in reader:
-            yield reader.line_num, row
-    except csv.Error as error:
-        raise ValueError(f"{path}, line {reader.line_num} is not csv: {error}.") from error

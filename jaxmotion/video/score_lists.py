@@ -6,17 +6,21 @@
 
 from __future__ import annotations
 
-import json
+import os
 from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.entries import CAMERA, OBJECT
+from jaxmotion.foundation.text_files import json_rows
 from jaxmotion.video import motion_scale as unit
+from jaxmotion.video.list_files import CAPTION_KEYS, names_in
 
 MOTION, MOTION_SCORE = "motion", "motion_score"
 """The key of the scores in a data set's own list, and the one to use when the first already means something else."""
+PATH = "path"
+"""The key of the meter's own records."""
 Scores = tuple[float, float]
 
 
@@ -35,16 +39,13 @@ def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, 
         ValueError: a line is no JSON object with a path and both scores in 1..10.
     """
     listed: dict[Path, Scores] = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8-sig").splitlines(), 1):
-        if not line.strip():
-            continue
+    for number, row in json_rows(path):
         try:
-            row = json.loads(line)
             part = _scores_part(row)
             scores = None if part is None else (float(part[OBJECT]), float(part[CAMERA]))
-            name = Path(row["path"] if "path" in row else row["file_name"])
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ValueError(f"{path}, line {number}: needs path, object and camera ({error!r}).") from error
+        name = Path(names_in(row, f"{path}, line {number}")[0])
         if scores is None:
             continue
         if not all(unit.LOWEST <= score <= unit.HIGHEST for score in scores):
@@ -53,7 +54,7 @@ def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, 
     found: dict[int, Scores] = {}
     missing: list[Path] = []
     for name, scores in listed.items():
-        there = (str(place.resolve()) for place in (name, root / name, path.parent / name))
+        there = (os.path.realpath(place) for place in (name, root / name, path.parent / name))
         place = next((places[at] for at in there if at in places), None)
         if place is None:
             missing.append(name)
@@ -73,4 +74,5 @@ def _scores_part(row: Json) -> Json | None:
     for key in (MOTION, MOTION_SCORE):
         if isinstance(row.get(key), dict) and OBJECT in row[key]:
             return row[key]
-    return None if "file_name" in row and not {OBJECT, CAMERA} & set(row) else row
+    listed = PATH not in row or bool({*CAPTION_KEYS} & set(row))
+    return None if listed and not {OBJECT, CAMERA} & set(row) else row

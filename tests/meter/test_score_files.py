@@ -53,8 +53,8 @@ def test_links_in_circles_end(folder):
 @pytest.mark.parametrize(
     ("name", "text", "message"),
     [
-        ("empty.txt", "", "lists no video"),
-        ("list.csv", "caption\na cat\n", "names no video; a list has one of path, file_name"),
+        ("empty.txt", "", "lists no clip"),
+        ("list.csv", "caption\na cat\n", "line 2 names no clip: .* has no 'file_name', nor another of filename, path"),
         ("list.jsonl", '{"path": "a.mp4"}\n{oops\n', "line 2 is not JSON"),
         ("list.jsonl", "[1]\n", "line 1 is not a JSON object"),
     ],

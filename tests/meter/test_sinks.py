@@ -198,5 +198,5 @@ def test_metadata_of_another_form_is_refused(tmp_path):
         check_metadata(table)
     lines = tmp_path / "metadata.jsonl"
     lines.write_text('{"caption": "a cat"}\n')
-    with pytest.raises(ValueError, match="names no video"):
+    with pytest.raises(ValueError, match="names no clip"):
         check_metadata(lines)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -129,6 +130,33 @@ def test_what_is_no_picture_is_named(tmp_path: Path, name: str, content: bytes, 
         load_image(tmp_path / name)
     assert said in str(error.value)
     assert str(tmp_path / name) in str(error.value)
+
+
+@pytest.mark.parametrize("suffix", [".heic", ".HEIF", ".avif", ".jpg"])
+def test_photos_of_phones_are_read_like_jpeg(tmp_path: Path, suffix: str) -> None:
+    """Within what their lossy codecs do; a photo that was held upright is shown upright."""
+    pillow_heif = pytest.importorskip("pillow_heif")
+    pillow_heif.register_heif_opener()
+    rows, columns = np.mgrid[0:64, 0:96]
+    scene = np.stack([2 * rows + 40, columns + 60, np.full_like(rows, 90)], -1).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned clockwise to be shown
+    kind = "AVIF" if suffix == ".avif" else "HEIF"  # .jpg: as some apps rename what they do not convert
+    path = tmp_path / f"IMG_0001{suffix}"
+    Image.fromarray(scene).save(path, kind, exif=exif.tobytes(), quality=95)  # HEIF: as `irot`, too
+    loaded = load_image(path)
+    assert loaded.shape == (96, 64, 3)
+    assert np.abs(loaded.astype(int) - np.rot90(scene, -1)).max() <= 8
+    assert load_photo(path, (32, 32)).shape == (32, 32, 3)
+
+
+def test_a_heic_photo_names_the_extra_that_reads_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "IMG_0001.HEIC").write_bytes(b"\0\0\0\x1cftypmif1\0\0\0\0mif1heic" + bytes(100))
+    with pytest.raises(ValueError, match=r"IMG_0001\.HEIC"):
+        load_image(tmp_path / "IMG_0001.HEIC")
+    monkeypatch.setitem(sys.modules, "pillow_heif", None)
+    with pytest.raises(ValueError, match=r"needs pillow-heif: pip install 'jaxmotion\[heif\]'"):
+        load_image(tmp_path / "IMG_0001.HEIC")
 
 
 @pytest.mark.parametrize("kind", ["PNG", "JPEG", "GIF", "WEBP", "TIFF", "BMP"])

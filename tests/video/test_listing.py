@@ -42,6 +42,8 @@ def test_lists_inside_the_folder_come_before_bare_clips(folder):
     assert _found(list_clips(folder / "clips")) == {"a": "only this"}
     assert _found(list_clips(folder)) == {"a": "only this"}  # as Hugging Face keeps the lists of its splits
     (folder / "clips" / "metadata.csv").rename(folder / "clips" / "results.csv")  # a name that means nothing
+    assert _found(list_clips(folder)) == {"a": "only this"}  # and b is not in the folder's list
+    (folder / "clips" / "results.csv").write_text("file_name,ssim\na.mp4,0.9\n")  # no list: it has no captions
     assert _found(list_clips(folder)) == {"a": "", "b": ""}
     (folder / "clips" / "results.csv").write_text("videoid,name,page_dir\na,webvid,clips\n")
     assert _found(list_clips(folder / "clips", root=folder)) == {"a": "webvid"}
@@ -67,15 +69,16 @@ def test_bare_clips_in_subfolders_keep_different_names(folder):
         ("metadata.jsonl", '{"file_name": "a.mp4"}\n{"file_name"', r"line 2 is not JSON"),
         ("metadata.jsonl", '["a.mp4"]\n', r"line 1 is not a JSON object"),
         ("metadata.csv", "file_name,fps\na.mp4,8\n", r"no caption column; its columns are \['file_name', 'fps'\]"),
-        ("metadata.csv", "video,caption\na.mp4,x\n", "a list of clips has 'file_name', or 'videoid' and 'page_dir'"),
+        ("metadata.csv", "film,caption\na.mp4,x\n", "line 2 names no clip: .* has no 'file_name', nor another of"),
         ("metadata.csv", "file_name,caption\n,x\n", "has no 'file_name'"),
         ("metadata.csv", "file_name,caption\n", "lists no clip"),
     ],
 )
 def test_a_list_that_cannot_be_read_says_what_is_wrong(tmp_path, name, text, message):
-    (tmp_path / name).write_text(text)
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / name).write_text(text)
     with pytest.raises(ValueError, match=message):
-        list_clips(tmp_path / name)
+        list_clips(tmp_path / "set" / name)
 
 
 def test_a_folder_without_clips_says_what_was_looked_for(tmp_path):
@@ -85,5 +88,5 @@ def test_a_folder_without_clips_says_what_was_looked_for(tmp_path):
     with pytest.raises(FileNotFoundError, match="no such file or folder"):
         list_clips(tmp_path / "none")
     (tmp_path / "clip.csv").write_bytes(b"\xff\xfe\x00\x80")
-    with pytest.raises(ValueError, match="not a list of clips"):
+    with pytest.raises(ValueError, match=r"clip\.csv is in UTF-16 or UTF-32; save it as UTF-8"):
         list_clips(tmp_path / "clip.csv")

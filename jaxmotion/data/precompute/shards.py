@@ -34,6 +34,7 @@ from jaxmotion.data.source import Example, Shape
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.example import Value
 from jaxmotion.foundation.files import PART, atomic_file
+from jaxmotion.foundation.text_files import escape
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core.features import FeaturesDict
@@ -243,7 +244,7 @@ def _record(clip_id: str, values: Mapping[str, Value], layout: Layout) -> dict[s
         if not np.isfinite(array).all():
             raise ValueError(f"The {name} of {clip_id} are not finite in {array.dtype}; prepare with --dtype float32.")
     record = {name: to_bytes_or_array(value) for name, value in values.items()}
-    record[ID] = clip_id.encode()
+    record[ID] = escape(clip_id).encode()
     return {**record, DIGEST: layout.digest(record)}
 
 

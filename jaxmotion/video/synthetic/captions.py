@@ -8,6 +8,8 @@ from jaxmotion.video.synthetic.cutouts import Cutout
 
 CAPTION = "caption"
 """Under this name an example holds its caption; a batch holds the token ids instead."""
+CAPTIONS = "captions"
+"""Under this name an example holds all captions of a clip, if it has several; `CAPTION` is one of them."""
 STILL = "nothing moves"
 CAMERA_VERBS = {"pan": "pans", "zoom": "zooms", "roll": "rolls", "shake": "shakes"}
 OBJECT_VERBS = {"translate": "moves", "rotate": "turns", "scale": "", "wobble": "wobbles"}

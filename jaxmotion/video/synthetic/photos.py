@@ -17,7 +17,11 @@ from pathlib import Path
 
 import numpy as np
 from jaxtyping import Float, UInt8
-from PIL import Image, ImageOps
+from PIL import Image
+
+from jaxmotion.foundation.text_files import escape
+from jaxmotion.video.clip_files import walk_folders
+from jaxmotion.video.images import load_image
 
 SKIMAGE_PHOTOS = "skimage"
 """Instead of a folder: the photographs inside the scikit-image wheel."""
@@ -40,7 +44,7 @@ NOUNS = {
 """The photographs taken from the wheel, and what a caption calls them."""
 HELD_OUT = ("chelsea", "coffee", "coins")
 """Those of the wheel that training never sees, unless told otherwise."""
-SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff")
+SUFFIXES = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".avif", ".heic", ".heif", ".hif")
 LEVELS_PER_OCTAVE = 2
 SMALLEST_SIDE = 16
 
@@ -122,7 +126,7 @@ def photos_digest(photos: Sequence[Photo]) -> str:
     """Returns a digest of the names, sizes and pixels of photos."""
     digest = hashlib.blake2b(digest_size=16)
     for photo in photos:
-        digest.update(f"{photo.name} {photo.levels[0].shape}".encode())
+        digest.update(escape(f"{photo.name} {photo.levels[0].shape}").encode())
         digest.update(np.ascontiguousarray(photo.levels[0]).data)
     return digest.hexdigest()
 
@@ -179,7 +183,12 @@ def _skimage_files() -> dict[str, Path]:
 def _folder_files(folder: Path) -> dict[str, Path]:
     if not folder.is_dir():
         raise ValueError(f"Photos are looked for in {folder}, and there is no such folder.")
-    files = {path.stem: path for path in sorted(folder.rglob("*")) if path.suffix.lower() in SUFFIXES}
+    files = {
+        Path(name).stem: Path(place.path, name)
+        for place in walk_folders(str(folder))
+        for name in place.names
+        if name.lower().endswith(SUFFIXES)
+    }
     if not files:
         raise ValueError(f"No photo in {folder}: looked for files ending in {', '.join(SUFFIXES)}.")
     return files
@@ -197,9 +206,9 @@ def _noun(name: str) -> str:
 
 def _read(path: Path, shorter_side: int) -> Image.Image:
     try:
-        image = ImageOps.exif_transpose(Image.open(path)).convert("RGB")
-    except OSError as error:
-        raise ValueError(f"{path} cannot be read as a photo: {error}.") from error
+        image = Image.fromarray(load_image(path))
+    except (OSError, ValueError) as error:
+        raise ValueError(f"{path} cannot be read as a photo: {error}") from error
     shrink = shorter_side / min(image.size)
     if shrink < 1:
         image = image.resize(_shrunk(image, shrink), Image.Resampling.LANCZOS)
