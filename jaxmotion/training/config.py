@@ -27,7 +27,7 @@ class TrainConfig:
     decay: Literal["constant", "cosine", "linear"] = "constant"
     """Shape of the learning rate after warm-up: constant, or falling to 0 at the last step."""
     weight_decay: float = 0.01
-    """AdamW's decay; applies to arrays of two or more dimensions, not to biases, scales and gates."""
+    """AdamW's decay of kernels, LoRA factors and tables of embeddings; biases, scales and gates have none."""
     betas: tuple[float, float] = (0.9, 0.999)
     """AdamW's decay rates of the first and the second moment."""
     eps: float = 1e-8

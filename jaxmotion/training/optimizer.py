@@ -7,7 +7,11 @@ import optax
 from jaxtyping import PyTree
 
 from jaxmotion.foundation.types import Params
+from jaxmotion.nn.low_rank import is_stacked
 from jaxmotion.training.config import TrainConfig
+
+VECTORS = ("bias", "scale", "gate", "mean", "variance", "cls", "mask_token")
+"""Names of parameters that are never decayed, in whatever shape they are kept; names that begin with `scale_` too."""
 
 
 def learning_rate(config: TrainConfig) -> optax.Schedule:
@@ -29,8 +33,8 @@ def learning_rate(config: TrainConfig) -> optax.Schedule:
 def optimizer(config: TrainConfig) -> optax.GradientTransformation:
     """Returns gradient clipping by the global norm, then AdamW (arXiv:1711.05101).
 
-    Not specified in the papers, which name no optimiser settings; we use: weight decay on all arrays but those of fewer
-    than two dimensions (biases, norm scales, gates), as is usual.
+    Not specified in the papers, which name no optimiser settings; we use: weight decay on kernels, LoRA factors and
+    tables of embeddings, and none on biases, norm and layer scales, and gates; as CogVideoX's own training (SAT).
     """
     adamw = optax.adamw(
         learning_rate(config),
@@ -44,5 +48,17 @@ def optimizer(config: TrainConfig) -> optax.GradientTransformation:
 
 
 def decay_mask(params: Params) -> PyTree[bool]:
-    """Returns True for each array that weight decay applies to."""
-    return jax.tree.map(lambda x: x.ndim >= 2, params)
+    """Returns True for each array that weight decay applies to, by what it is: by its name, else its axes in one layer.
+
+    Its rank alone says little: a stack of layers keeps a bias as [layers, C], a modulating or gated one as [parts, C].
+    """
+    return jax.tree_util.tree_map_with_path(
+        lambda path, x: _decays(jax.tree_util.keystr(path, simple=True, separator="/"), x.ndim), params
+    )
+
+
+def _decays(path: str, rank: int) -> bool:
+    name = path.rpartition("/")[2]
+    if name in VECTORS or name.startswith("scale_"):
+        return False
+    return name == "kernel" or rank - is_stacked(path) >= 2

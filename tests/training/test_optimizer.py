@@ -1,10 +1,12 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from flax.traverse_util import unflatten_dict
 
 from jaxmotion.training.config import TrainConfig
-from jaxmotion.training.optimizer import learning_rate, optimizer
+from jaxmotion.training.optimizer import decay_mask, learning_rate, optimizer
 from tests.support.toy import settings
 
 
@@ -27,7 +29,7 @@ def test_without_warming_up_the_first_step_has_the_full_rate():
 
 def test_weight_decay_shrinks_matrices_and_leaves_biases_and_gates():
     transform = optimizer(settings(learning_rate=0.1, weight_decay=0.5))
-    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2), "gate": jnp.ones(())}
+    params = {"kernel": jnp.ones((2, 2)), "bias": jnp.ones((2, 2)), "gate": jnp.ones(())}
     updates, _ = transform.update(
         {name: jnp.zeros_like(x) for name, x in params.items()}, transform.init(params), params
     )
@@ -35,6 +37,28 @@ def test_weight_decay_shrinks_matrices_and_leaves_biases_and_gates():
     np.testing.assert_allclose(after["kernel"], 0.95)
     np.testing.assert_array_equal(after["bias"], 1.0)
     np.testing.assert_array_equal(after["gate"], 1.0)
+
+
+@pytest.mark.parametrize(
+    ("path", "shape", "decays"),
+    [
+        ("a/layers/norm/scale", (4, 8), False),
+        ("a/layers/attention/query/bias", (4, 8), False),
+        ("a/layers/modulate/bias", (4, 6, 8), False),
+        ("a/modulate_out/bias", (2, 8), False),
+        ("a/layers/scale_mlp", (4, 8), False),
+        ("a/layers/gamma", (4, 8), False),
+        ("a/layers/query/kernel", (4, 8, 8), True),
+        ("lora/a/layers/query/kernel/down", (4, 8, 2), True),
+        ("text/tokens", (100, 8), True),
+        ("user/w", (8, 8), True),
+        ("user/b", (8,), False),
+    ],
+)
+def test_what_a_parameter_is_decides_and_not_its_rank(path, shape, decays):
+    """`gamma`, `w` and `b` are names of nobody here: their axes in one layer decide."""
+    params = unflatten_dict({path: jnp.zeros(shape)}, sep="/")
+    assert jax.tree.leaves(decay_mask(params)) == [decays]
 
 
 @pytest.mark.parametrize(
