@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Mapping
 from pathlib import Path
 
 import tyro
 
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation import command_line as commands
+from jaxmotion.foundation.entries import TEXT
 from jaxmotion.runs import trained
 from jaxmotion.sampling.request import Request
 from jaxmotion.systems.control import Controls, parse_values
@@ -38,7 +40,9 @@ def body(arguments: list[str]) -> None:
     asks_help = bool({"-h", "--help"} & set(arguments))
     experiment = None if directory is None else trained.read_config(directory)
     controls = {} if experiment is None else experiment.system.controls
-    parser = _parser(controls)
+    guided = {} if experiment is None else {**dict.fromkeys(controls, False), **experiment.system.guidable}
+    guided.pop(TEXT, None)
+    parser = _parser(controls, guided)
     if asks_help:
         parser.print_help()
         return
@@ -53,7 +57,7 @@ def body(arguments: list[str]) -> None:
         steps=options.steps,
         guidance=options.guidance,
         guidance_scales={
-            name: scale for name in controls if (scale := getattr(options, f"guidance_{name}", None)) is not None
+            name: scale for name in guided if (scale := getattr(options, f"guidance_{name}", None)) is not None
         },
         sampling=_override(experiment.sampling, overrides, parser),
         frames=options.frames,
@@ -61,12 +65,13 @@ def body(arguments: list[str]) -> None:
         size=options.size and tuple(options.size),
         fps=options.fps,
     )
+    experiment.system.check_guidance(request.resolve_sampling(experiment.sampling))
     for path in trained.open_run(options.run, options.weights).animate(request, options.out):
         print(path)
 
 
-def _parser(controls: Controls) -> argparse.ArgumentParser:
-    """The flags that all runs have, and those of these controls."""
+def _parser(controls: Controls, guided: Mapping[str, bool]) -> argparse.ArgumentParser:
+    """The flags that all runs have, those of these controls, and one for each condition, which may be guided or not."""
     parser = commands.parser("jaxmotion.sample", DESCRIPTION, config=False, run="the folder of a trained run")
     parser.add_argument("-h", "--help", action="help", help="show this help and leave")
     parser.add_argument("--image", type=Path, required=True, metavar="FILE", help="the picture, of any size and mode")
@@ -78,7 +83,7 @@ def _parser(controls: Controls) -> argparse.ArgumentParser:
         "--guidance",
         "--guidance-text",
         type=float,
-        help="classifier-free guidance scale on the text (default: the run's)",
+        help="classifier-free guidance scale on the text; 1 is none, 0 where the run's rises (default: the run's)",
     )
     parser.add_argument(
         "--frames", type=int, metavar="N", help="length of the clip, such as 49 or 81 (default: the run's)"
@@ -95,9 +100,9 @@ def _parser(controls: Controls) -> argparse.ArgumentParser:
     for name, control in controls.items():
         default = "must be given" if control.default is None else f"default {control.describe(name, control.default)}"
         group.add_argument(f"--{name}", metavar=control.metavar, help=f"{control.description} ({default})".strip())
-        group.add_argument(
-            f"--guidance-{name}", type=float, metavar="SCALE", help=f"guidance scale on {name}; takes more time"
-        )
+    for name, can in guided.items():  # the flags of the others are refused by name
+        said = f"guidance scale on {name}; takes more time" if can else argparse.SUPPRESS
+        group.add_argument(f"--guidance-{name.replace('_', '-')}", type=float, metavar="SCALE", help=said)
     return parser
 
 

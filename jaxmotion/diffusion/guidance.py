@@ -8,7 +8,7 @@ the next has its own scale, as in InstructPix2Pix (arXiv:2211.09800, Eq. 3):
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import TypeVar
+from typing import ClassVar, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -31,6 +31,9 @@ Term = tuple[Condition, Scale]
 class Constant:
     """Constant guidance scale."""
 
+    unguided: ClassVar[float] = 1.0
+    """The scale under which nothing is guided."""
+
     def scale(self, peak: float, timesteps: Int[np.ndarray, "N"]) -> Scale:
         """Returns the scale itself."""
         return peak
@@ -43,6 +46,8 @@ class CosineByStep:
 
     Source: `DynamicCFG` of CogVideoX's SAT code, if it were given the number of the step; see `CogVideoXDynamic`.
     """
+
+    unguided: ClassVar[float] = 0.0
 
     exponent: float = 5.0
 
@@ -61,8 +66,11 @@ class CogVideoXDynamic:
     1 + w until t is near N.
 
     Source: `use_dynamic_cfg` of diffusers' pipelines, and SAT (THUDM/CogVideo@e519ece, sat/sgm), whose samplers pass
-    num_steps - timestep to `DynamicCFG` as the step's number, which is the same.
+    num_steps - timestep to `DynamicCFG` as the step's number, which is the same. Not as there: diffusers guides only
+    where w is above 1; here 1 is the limit of 1.001, and 0 is no guidance.
     """
+
+    unguided: ClassVar[float] = 0.0
 
     exponent: float = 5.0
 

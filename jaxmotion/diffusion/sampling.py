@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Collection
+import itertools
+import math
+from collections.abc import Callable, Mapping
 
 from jaxtyping import Float
 
@@ -49,29 +51,48 @@ class Sampling:
     sampler: DDIM | DPMSolverPP | SDEDPMSolverPP | DDPM = DDIM()
     """The update rule and its number of steps."""
     guidance: float = 7.5
-    """Classifier-free guidance scale on the text; 1 is the plain conditional prediction."""
+    """Classifier-free guidance scale on the text; 1 is the plain conditional prediction. With a schedule that rises it
+    goes from 1 to 1 + this, and 0 is the plain prediction."""
     initial_noise: InitialNoise = Noise()
     """The latents that the first step starts from."""
     inversion_steps: int = 25
     """Steps of the DDIM inversion, when the initial noise asks for one."""
     guidance_scales: tuple[tuple[str, float], ...] = ()
-    """Guidance scales on other conditions by their names, such as (("object", 2.0),); each one that is not 1 takes one
-    more evaluation of the network in every step, unless it is that of the condition before it."""
+    """Guidance scales on other conditions by their names, such as (("object", 2.0),), of those that training has left
+    out of some clips; each takes one more evaluation of the network in every step, unless it is that of the condition
+    before it, or it is 1 and so are those before it."""
     guidance_schedule: Constant | CosineByStep | CogVideoXDynamic = Constant()
     """Schedule of the guidance scales over the steps."""
 
     def __post_init__(self) -> None:
         if self.inversion_steps < 1:
             raise ValueError(f"The inversion needs at least one step; got {self.inversion_steps}.")
+        for name, scale in ((TEXT, self.guidance), *self.guidance_scales):
+            if not math.isfinite(scale):
+                raise ValueError(f"A guidance scale is a number, such as 7.5; got {scale} for {name!r}.")
 
-    def scales(self, known: Collection[str]) -> dict[str, float]:
-        """Returns the scales that are not 1, by the names of conditions, the text first.
+    def scales(self, guidable: Mapping[str, bool]) -> dict[str, float]:
+        """Returns the scales of the conditions that are guided, by their names, the text first.
+
+        The first ones are left out while they guide nothing. After another, a scale of 1 still adds its condition: the
+        steps before it are made without that, and so they are when the scale is 1.001.
+
+        Args:
+            guidable: for each condition, whether the network knows what its absence means.
 
         Raises:
-            ValueError: one is of a condition that is not among the known ones.
+            ValueError: one is of a condition that cannot be guided, or that is not there.
         """
         scales = {TEXT: self.guidance, **dict(self.guidance_scales)}
-        unknown = [name for name, scale in scales.items() if name not in known and name != TEXT]
-        if unknown:
-            raise ValueError(f"There is no condition {unknown[0]!r} to guide; this system has {', '.join(known)}.")
-        return {name: scale for name, scale in scales.items() if scale != 1.0 and name in known}
+        choice = f"this system can guide {', '.join(name for name, can in guidable.items() if can) or 'none'}"
+        for name, _ in self.guidance_scales:
+            if not guidable.get(name, True):
+                raise ValueError(
+                    f"Guidance leads away from the prediction without {name!r}, which this network has never learned: "
+                    f"training left {name!r} out of no clip. As it is, {choice}; to guide {name!r}, train with a share "
+                    f"of it in the system's dropout, such as {{{name!r}: 0.1}}."
+                )
+            if name not in guidable:
+                raise ValueError(f"There is no condition {name!r} to guide; {choice}.")
+        named = [(name, scale) for name, scale in scales.items() if guidable.get(name)]
+        return dict(itertools.dropwhile(lambda each: each[1] == self.guidance_schedule.unguided, named))

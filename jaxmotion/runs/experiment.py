@@ -67,6 +67,7 @@ class Experiment:
                 f"{ours}, the data {theirs}. "
                 "Set --system.frames and --data.frames, --system.size and --data.size alike."
             )
+        self.system.check_guidance(self.sampling)
         captions = self.system.token_spec
         if captions and captions != (self.tokenizer.vocabulary, self.tokenizer.length):
             raise ValueError(

@@ -61,6 +61,8 @@ class TrainedRun:
 
         Clip n starts from noise of (seed, n), or all from the same noise, so that only what was asked for differs.
         """
+        sampling = sampling or self.experiment.sampling
+        self.experiment.system.check_guidance(sampling)
         key = jax.random.key(seed)
         keys = jnp.stack([key] * len(images)) if same_noise else jax.random.split(key, len(images))
         batch = {
@@ -68,7 +70,6 @@ class TrainedRun:
             TEXT: self.experiment.tokenizer(list(prompts)),
             **self.control_entries(values),
         }
-        sampling = sampling or self.experiment.sampling
         return generate(self.model, self.params, batch, keys, sampling, decode=self.decode)
 
     def control_entries(self, values: Sequence[ControlValues]) -> dict[str, np.ndarray]:
@@ -114,10 +115,11 @@ class TrainedRun:
     def animate(self, request: Request, out: Path) -> list[Path]:
         """Writes the requested clip, or a labelled grid of several control values, and returns the files."""
         writer_of(out)
+        sampling = request.resolve_sampling(self.experiment.sampling)
+        self.experiment.system.check_guidance(sampling)
         self = self.resized(request.frames, request.size)
         self = self.with_preview_decoder(Path(request.preview)) if request.preview else self
         photo = load_photo(request.image, self.experiment.system.size)
-        sampling = request.resolve_sampling(self.experiment.sampling)
         controls = self.experiment.system.controls
         values = combinations(controls, request.controls)
         clips = self.generate_grid(photo, request.prompt, values, request.seed, sampling=sampling)

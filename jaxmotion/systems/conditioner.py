@@ -26,6 +26,13 @@ class Conditioner:
     absent_in_inversion: ClassVar[bool] = False
     """Whether DDIM inversion of the picture runs without this condition, as with captions and motion scores."""
 
+    null_is_known: ClassVar[bool] = False
+    """Whether its absence means something to a network that was never trained without it, as the empty caption does to
+    public ones. Others can be guided only if training drops them."""
+
+    only_measures: ClassVar[bool] = False
+    """Whether it only makes entries that others read and brings no condition, so there is nothing to drop or guide."""
+
     @property
     def token_spec(self) -> tuple[int, int] | None:
         """(vocabulary, length) of the token ids it reads; None when it reads none."""

@@ -94,6 +94,10 @@ class LoRA(System):
     def controls(self) -> Controls:
         return self.base.controls
 
+    @property
+    def guidable(self) -> Mapping[str, bool]:
+        return self.base.guidable
+
     def exports(self) -> Mapping[str, Exporter]:
         """The factors alone, or what the adapted system can be written as, with the factors merged."""
         merged = {kind: _MergedExport(exporter) for kind, exporter in self.base.exports().items()}

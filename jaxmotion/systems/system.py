@@ -13,6 +13,7 @@ from typing import Any, Protocol, Self
 import jax
 from jaxtyping import UInt8
 
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.types import Array, Batch, Params
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes
@@ -106,6 +107,15 @@ class System:
 
     def _resized(self, frames: int, size: tuple[int, int]) -> Self:
         return dataclasses.replace(self, frames=frames, size=size)  # pyright: ignore
+
+    @property
+    def guidable(self) -> Mapping[str, bool]:
+        """Returns for each condition, by its name, whether it can be guided."""
+        return {}
+
+    def check_guidance(self, sampling: Sampling) -> None:
+        """Raises ValueError for guidance on a condition that cannot be guided."""
+        sampling.scales(self.guidable)
 
     def precomputable(self) -> Mapping[str, Precompute]:
         """Returns how batch entries are computed from clips once, before training, by entry; nothing by default."""

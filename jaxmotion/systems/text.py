@@ -28,6 +28,7 @@ class TextTokens(Conditioner):
     """The last hidden state of CLIP's text encoder, shared by all frames, as tokens `text`. Null: the empty caption."""
 
     absent_in_inversion: ClassVar[bool] = True
+    null_is_known: ClassVar[bool] = True
 
     encoder: CLIPTextSizes
 
@@ -60,6 +61,7 @@ class T5Tokens(Conditioner):
     """
 
     absent_in_inversion: ClassVar[bool] = True
+    null_is_known: ClassVar[bool] = True
 
     encoder: T5Sizes
 

@@ -46,6 +46,16 @@ class VideoDiffusionSystem(System):
         """Number of channels that stand beside z_t."""
         return sum(c.channels(self.codec) for c in self.conditioners.values())
 
+    @property
+    def guidable(self) -> Mapping[str, bool]:
+        return guidable_conditions(self.conditioners, self.dropout)
+
+
+def guidable_conditions(conditioners: Mapping[str, Conditioner], dropout: Mapping[str, float]) -> dict[str, bool]:
+    """Returns for each condition whether it can be guided: whether the network knows what its absence means."""
+    named = {name: each for name, each in conditioners.items() if not each.only_measures}
+    return {name: each.null_is_known or dropout.get(name, 0.0) > 0.0 for name, each in named.items()}
+
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity: a key of caches of compiled functions
 class VideoDiffusion:
@@ -70,11 +80,10 @@ class VideoDiffusion:
     dropout: Mapping[str, float] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        unknown = sorted(set(self.dropout) - set(self.conditioners))
+        named = [name for name, each in self.conditioners.items() if not each.only_measures]
+        unknown = sorted(set(self.dropout) - set(named))
         if unknown:
-            raise ValueError(
-                f"There is no conditioner {unknown[0]!r} to drop; this system has {', '.join(self.conditioners)}."
-            )
+            raise ValueError(f"There is no conditioner {unknown[0]!r} to drop; this system has {', '.join(named)}.")
         for name, rate in self.dropout.items():
             if not 0.0 <= rate <= 1.0:
                 raise ValueError(f"A drop probability lies in [0, 1]; got {rate} for {name!r}.")
@@ -259,7 +268,7 @@ class VideoDiffusion:
             name: each.condition(params, batch, self.latent_shape, kept[name])
             for name, each in self.conditioners.items()
         }
-        scales = sampling.scales(self.conditioners)
+        scales = sampling.scales(guidable_conditions(self.conditioners, self.dropout))
         current = dict(conditions)
         for name in scales:
             conditioner = self.conditioners[name]

@@ -76,6 +76,9 @@ def test_the_command_line_asks_for_what_it_says(trained: Path, photo: Path, tmp_
     assert asked[-1][0].sampling.sampler.eta == 0.5
     with pytest.raises(SystemExit):
         sample_body([*command.split(), "--level", "3"])
+    for flags in ("--guidance-image 2", "--sampling.guidance-scales image 2.0"):
+        with pytest.raises(ValueError, match="without 'image', which this network has never learned"):
+            sample_body([*command.split(), *flags.split()])
 
 
 def test_a_dial_that_is_not_there_is_refused(trained: Path, photo: Path, tmp_path: Path) -> None:

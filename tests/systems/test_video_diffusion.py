@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import flax.linen as nn
 import jax
@@ -11,8 +12,10 @@ import numpy as np
 import pytest
 from jaxtyping import Array, Bool
 
+from jaxmotion.diffusion.guidance import CogVideoXDynamic, Constant, CosineByStep, guide
 from jaxmotion.diffusion.loss import Uniform
 from jaxmotion.diffusion.process import Process
+from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.entries import IMAGE, VIDEO
 from jaxmotion.foundation.types import Batch, Condition, Params
@@ -92,13 +95,68 @@ def test_guidance_adds_one_condition_at_a_time() -> None:
 
     def channels(**scales: float) -> list[tuple[float, float]]:
         sampling = Sampling(guidance=1.0, guidance_scales=tuple(scales.items()))
-        terms = model()._terms({}, batch, sampling, times)
+        terms = model(first=0.1, second=0.1)._terms({}, batch, sampling, times)
         return [tuple(float(each[0, 0, 0, 0, 0]) for each in condition.channels) for condition, _ in terms]
 
     assert channels() == [(2, 2)]
     assert channels(first=3.0) == [(0, 2), (2, 2)]
     assert channels(first=3.0, second=2.0) == [(0, 0), (2, 0), (2, 2)]
     assert channels(first=3.0, second=3.0) == [(0, 0), (2, 2)]
+
+
+class Mixed(nn.Module):
+    """What a condition does depends on the others."""
+
+    @nn.compact
+    def __call__(self, zt: Array, t: Array, condition: Condition) -> Array:
+        weight = self.param("weight", nn.initializers.ones, ())
+        first, second, third = condition.channels
+        return weight * jnp.sin(zt + first + 2 * second + 5 * third)
+
+
+@pytest.mark.parametrize(
+    "schedule", [Constant(), CosineByStep(), CogVideoXDynamic()], ids=lambda each: type(each).__name__
+)
+@pytest.mark.parametrize(
+    "others",
+    [{}, {"second": 3.0}, {"second": 1.0}, {"second": 3.0, "third": 2.0}, {"second": 3.0, "third": 3.0}],
+    ids=str,
+)
+def test_a_scale_of_one_is_the_limit_of_those_beside_it(schedule, others: dict[str, float]) -> None:
+    """Whichever scale comes to 1: the text's, one of several, the first or the last, under any schedule."""
+    parts = {"text": Brightness(), "second": Brightness(), "third": Brightness()}
+    system = dataclasses.replace(model(), conditioners=parts, denoiser=Mixed(), dropout=dict.fromkeys(parts, 0.1))
+    batch, params = {IMAGE: np.full((1, 4, 4, 3), 2, np.uint8)}, {"denoiser": {"weight": jnp.ones(())}}
+    times = DDIM(4).timesteps(system.process)
+    zt = jax.random.normal(jax.random.key(0), (1, 2, 1, 1, 48))
+
+    def guided(**scales: float) -> np.ndarray:
+        text, rest = scales.pop("text"), tuple(scales.items())
+        sampling = Sampling(DDIM(4), text, guidance_scales=rest, guidance_schedule=schedule)
+        denoise = guide(functools.partial(system.predict, params), system._terms(params, batch, sampling, times))
+        return np.stack([denoise(zt, jnp.full((1,), t)) for t in times])
+
+    for name in ("text", *others):
+        scales = {"text": 4.0, **others}
+        exact, above, below = (guided(**{**scales, name: value}) for value in (1.0, 1.001, 0.999))
+        np.testing.assert_allclose(exact, above, atol=0.01)
+        np.testing.assert_allclose(exact, below, atol=0.01)
+        assert np.abs(exact - guided(**{**scales, name: 2.0})).max() > 0.05
+
+
+def test_where_nothing_is_guided_the_network_is_evaluated_once() -> None:
+    system = model(first=0.1, second=0.1)
+    batch = {IMAGE: np.full((1, 4, 4, 3), 2, np.uint8)}
+    for schedule, plain in ((Constant(), 1.0), (CosineByStep(), 0.0), (CogVideoXDynamic(), 0.0)):
+        scales = (("first", plain), ("second", plain))
+        sampling = Sampling(DDIM(4), plain, guidance_scales=scales, guidance_schedule=schedule)
+        assert len(system._terms({}, batch, sampling, np.array([999]))) == 1
+
+
+@pytest.mark.parametrize("scale", [float("nan"), float("inf")])
+def test_a_scale_that_is_no_number_is_refused(scale: float) -> None:
+    with pytest.raises(ValueError, match="A guidance scale is a number"):
+        Sampling(guidance_scales=(("first", scale),))
 
 
 @pytest.mark.parametrize("rates", [{"first": 1.5}, {"third": 0.1}])

@@ -191,7 +191,13 @@ def test_the_stock_pipeline_with_baked_scores_is_ours(trained, request_batch, tm
 
 
 @pytest.mark.parametrize(
-    "others", [(), pytest.param((("camera", 3.0),), marks=pytest.mark.slow), (("object", 2.0), ("camera", 3.0))]
+    "others",
+    [
+        (),
+        pytest.param((("camera", 3.0),), marks=pytest.mark.slow),
+        pytest.param((("object", 2.0), ("camera", 1.0)), marks=pytest.mark.slow),
+        (("object", 2.0), ("camera", 3.0)),
+    ],
 )
 def test_the_pipeline_with_dials_is_ours(trained, request_batch, tmp_path, others):
     sampling = sampled(2.0, others)

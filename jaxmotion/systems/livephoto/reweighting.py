@@ -64,6 +64,7 @@ class ReweightedText(Conditioner):
     """Another conditioner's text tokens, each multiplied by a weight of its own on every frame."""
 
     absent_in_inversion: ClassVar[bool] = True
+    null_is_known: ClassVar[bool] = True
 
     base: Conditioner
     layers: int = 3

@@ -264,8 +264,13 @@ export_to_video(clip, "clip.mp4", fps={fps:g})
 
 def _card_notes(system: MotionStone, sampling: Sampling, baked: Scores | None) -> str:
     """Returns the differences between our sampling and the exported pipeline's."""
-    guided = {name: scale for name, scale in sampling.guidance_scales if scale != 1.0 and name in system.controls}
+    guided = {name: scale for name, scale in sampling.scales(system.guidable).items() if name in system.controls}
     notes = ""
+    if sampling.guidance <= 1.0 and sampling.guidance != sampling.guidance_schedule.unguided:
+        notes += f"""
+jaxmotion sampled this model with guidance {sampling.guidance:g}; diffusers guides only where `guidance_scale` is above
+1.
+"""
     if isinstance(sampling.guidance_schedule, CosineByStep):
         notes += """
 jaxmotion sampled this model with guidance that rises step by step; `use_dynamic_cfg` of diffusers is another schedule,

@@ -84,6 +84,7 @@ class ScoreEmbedding(Conditioner):
     """
 
     absent_in_inversion: ClassVar[bool] = True
+    null_is_known: ClassVar[bool] = True  # CogVideoX itself
 
     entry: str
     """The batch entry that it reads, 1..10, such as `object` or `camera`."""

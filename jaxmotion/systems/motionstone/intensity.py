@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Iterable, Mapping
-from typing import Literal, Self
+from typing import ClassVar, Literal, Self
 
 import jax
 import jax.numpy as jnp
@@ -40,6 +40,8 @@ Measures = Mapping[str, Callable[[Params, Batch], Array]]
 @dataclasses.dataclass(frozen=True)
 class Intensity(Conditioner):
     """Base of the sources of scores. A source may own parameters; it brings no condition by itself."""
+
+    only_measures: ClassVar[bool] = True
 
     @property
     def scores(self) -> tuple[str, ...]:

@@ -21,14 +21,15 @@ class MotionStonePipeline(CogVideoXImageToVideoPipeline):
         """All arguments of the parent, one for each dial (such as object=5.0, camera=5.0), and motion_guidance.
 
         motion_guidance: guidance scales by dial, such as {"camera": 2.0}. A dial with one is left out of the base
-            and comes in with its scale; each takes one more evaluation of the transformer in every step.
+            and comes in with its scale, after the text; each takes one more evaluation of the transformer in every
+            step. A dial without one is in all of them.
         """
         dials = self.motion_scores.config["scores"]
         asked = {name: kwargs.pop(name, score["default"]) for name, score in dials.items()}
         for name, value in asked.items():
             if not 1 <= value <= 10:
                 raise ValueError(f"The {name} score is from 1 to 10; got {value}.")
-        guided = {name: scale for name, scale in (motion_guidance or {}).items() if scale != 1}
+        guided = dict(motion_guidance or {})
         unknown = set(guided) - set(dials)
         if unknown:
             raise ValueError(f"There is no dial {sorted(unknown)[0]}; there are {', '.join(dials)}.")
