@@ -125,13 +125,17 @@ def _films(container: InputContainer) -> list[VideoStream]:
     if not films:
         kinds = sorted({stream.type for stream in container.streams} - {"video"})
         raise BadClipError(f"no video in it, only {', '.join(kinds) or 'nothing'}")
-    return films
+    known = [stream for stream in films if stream.codec_context is not None]
+    if not known:
+        raise BadClipError("its video is in a codec that FFmpeg does not know here; convert it, e.g. to H.264 in mp4")
+    return known
 
 
 def _preference(stream: VideoStream) -> tuple[bool, bool, int]:
     """Returns the key by which streams are chosen: moving ones first, then default ones, then large ones."""
     default = bool(stream.disposition & Disposition.default)
-    return stream.frames == 1, not default, -(stream.width or 0) * (stream.height or 0)
+    size = stream.codec_context.width * stream.codec_context.height
+    return stream.frames == 1, not default, -size
 
 
 def _moving(path: str, films: Sequence[VideoStream]) -> list[VideoStream]:

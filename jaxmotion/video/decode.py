@@ -23,7 +23,7 @@ SKIPPING = frozenset({"h264", "hevc", "h263", "mpeg1video", "mpeg2video", "mpeg4
 """FFmpeg's decoders that skip the frames which nothing refers to, packet by packet. Others read that setting once."""
 EARLIER = 10.0
 """Seconds. Where decoding from the key frame before a frame does not give it, decoding starts that much earlier."""
-ROUNDS = 3
+ROUNDS = 8
 """So often frames are chosen anew because packets turned out to hold none."""
 
 
@@ -86,9 +86,11 @@ def read_clip(path: str, frames: int, fps: float, size: tuple[int, int], where: 
                 damaged |= decoder.damaged
                 if not len(needed):
                     return np.stack([found[int(pts)] for pts in shown])
-            if damaged or 2 * len(needed) > frames:
+            if damaged:
                 break
-            timeline = timeline.without(needed)
+            first = min(found, default=shown[0])  # frames before it refer to what is not in the file
+            headless = shown[0] == timeline.pts[0] < first
+            timeline = timeline.without(timeline.pts[timeline.pts < first] if headless else needed)
             CACHE.keep(path, timeline)
         raise BadClipError(f"{len(needed)} of {len(np.unique(shown))} frames cannot be decoded")
 
