@@ -100,6 +100,22 @@ def test_codecs_and_containers_from_any_start(tmp_path, suffix, codec, options):
     check_every_start(film(tmp_path / f"film.{suffix}", range(40), codec=codec, rate=rate, **options), list(range(40)))
 
 
+@pytest.mark.parametrize("codec", ["libx264", "libx265"])
+def test_a_recording_that_begins_with_frames_that_refer_to_none(tmp_path, codec):
+    """Switched on in the middle of a broadcast: what is shown before the first key frame cannot be decoded."""
+    options = "keyint=12:open-gop=1:scenecut=0:bframes=3" + (":log-level=none" if codec == "libx265" else "")
+    path = tmp_path / "film.ts"
+    film(path, range(48), codec=codec, **{f"{codec[3:]}-params": options})
+    with av.open(str(path)) as container:
+        places = [packet.pos for packet in container.demux(video=0) if packet.is_keyframe]
+    data = path.read_bytes()
+    path.write_bytes(data[: 3 * 188] + data[places[2] :])
+    numbers = [read_number(picture) for picture in read_clip(str(path), 8, 24.0, SIZE, 0.0)]
+    assert numbers == list(range(numbers[0], numbers[0] + 8))
+    assert 20 < numbers[0] < 28
+    assert [read_number(picture) for picture in read_clip(str(path), 4, 24.0, SIZE, 1.0)] == [44, 45, 46, 47]
+
+
 def test_fragments(tmp_path):
     fragmented = {"movflags": "frag_keyframe+empty_moov"}
     check_every_start(film(tmp_path / "a.mp4", range(40), container_options=fragmented), list(range(40)))
