@@ -30,6 +30,7 @@ from jaxmotion.video.container import (
     is_recording,
     rewind,
 )
+from jaxmotion.video.joined_files import hides_videos
 
 UNKNOWN = np.iinfo(np.int64).min
 """Stands for a time or a place that a packet does not carry."""
@@ -39,6 +40,8 @@ FALL = 0.5
 """Seconds. In other files, times that fall back so far begin another recording."""
 SETTLED = 2
 """A gap in the counters of a TS that lies at most so many packets before a key frame is a seam, not a loss."""
+
+HOW_TO_JOIN = "join them with: ffmpeg -f concat -i LIST -c copy FILE"
 
 Rows = Int[np.ndarray, "M 7"]
 """Packets in the order of decoding: the columns below."""
@@ -117,7 +120,7 @@ class Timeline:
         return dataclasses.replace(self, pts=np.setdiff1d(self.pts, missing))
 
 
-def read_packets(container: InputContainer, stream: VideoStream) -> Timeline:
+def read_packets(path: str, container: InputContainer, stream: VideoStream) -> Timeline:
     """Works out the times of the frames from the packets of a file that has just been opened; reads all of them.
 
     Raises:
@@ -126,6 +129,8 @@ def read_packets(container: InputContainer, stream: VideoStream) -> Timeline:
     indexed = len(stream.index_entries)
     rows = _read_rows(container, stream)
     damage = _damage(container, stream, rows, indexed)
+    if hides_videos(path, container.format.name):
+        damage = damage or f"several videos joined end to end, of which players show the first; {HOW_TO_JOIN}"
     rows = _without_tail(container, rows)
     if not len(rows):
         raise BadClipError(damage or "no frames in it")

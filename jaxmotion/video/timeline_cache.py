@@ -62,7 +62,7 @@ def timeline_of(path: str, container: InputContainer, stream: VideoStream) -> Ti
     """
     timeline = CACHE.get(path)
     if timeline is None:
-        timeline = read_packets(container, stream)
+        timeline = read_packets(path, container, stream)
         CACHE.keep(path, timeline)
     return timeline
 

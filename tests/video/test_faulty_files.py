@@ -185,6 +185,25 @@ def test_recordings_of_two_sizes_are_joined(tmp_path, suffix):
     assert [window[0] for window in numbers] == [0, 12, 24, 36, 48]
 
 
+@pytest.mark.parametrize("suffix", ["mkv", "avi"])
+def test_other_files_that_are_joined_are_read_whole(tmp_path, suffix):
+    codec = {"codec": "mpeg4"} if suffix == "avi" else {}
+    paths = [film(tmp_path / f"{start}.{suffix}", range(start, start + 24), **codec) for start in (0, 24)]
+    joined = tmp_path / f"joined.{suffix}"
+    joined.write_bytes(b"".join(Path(path).read_bytes() for path in paths))
+    check_every_start(str(joined), list(range(48)))
+
+
+@pytest.mark.parametrize("suffix", ["mp4", "flv"])
+def test_joined_files_of_which_one_would_be_lost_are_refused(tmp_path, suffix):
+    paths = [film(tmp_path / f"{start}.{suffix}", range(start, start + 24)) for start in (0, 24)]
+    joined = tmp_path / f"joined.{suffix}"
+    joined.write_bytes(b"".join(Path(path).read_bytes() for path in paths))
+    with pytest.raises(BadClipError, match="several videos joined end to end, of which players show the first"):
+        read_clip(str(joined), 4, 8.0, SIZE, 0.0)
+    check_every_start(paths[1], list(range(24, 48)))
+
+
 def test_a_lost_packet_of_a_recording_costs_what_depends_on_it(tmp_path):
     path = tmp_path / "loss.ts"
     noise = np.random.default_rng(0).integers(0, 256, (48, *SIZE, 3), np.uint8)
