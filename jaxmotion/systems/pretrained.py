@@ -134,6 +134,11 @@ class Pretrained(PretrainedSource):
         checkpoint = open_tensors(path)
         kind = formats.detect(checkpoint)
         if self.part not in kind.parts_of(checkpoint):
+            if self.part in kind.parts:
+                raise CheckpointFileError(
+                    f"{path} is {kind.description}, but a file without the {self.part}. Give that part another source, "
+                    f"or none: it then starts fresh."
+                )
             fitting = "".join(f"\n  {each.description}" for each in formats.FORMATS if self.part in each.parts)
             raise CheckpointFileError(
                 f"{path} is {kind.description}, and the {self.part} is needed. These would do:{fitting}"

@@ -9,7 +9,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import flax.linen as nn
 import jax
@@ -17,7 +17,7 @@ import jax.numpy as jnp
 from flax.traverse_util import flatten_dict
 
 from jaxmotion.weights.config_fields import MARKS, ConfigTable
-from jaxmotion.weights.rules import Rule, Rules, Tensors, matches_any, parameter_paths_of, split_input
+from jaxmotion.weights.rules import Rule, Rules, Tensors, matches_any, parameter_paths_of, split_input, under
 
 Parts = Mapping[str, Rules]
 """For each part, the rules between names of the format and paths below the part."""
@@ -36,6 +36,8 @@ It raises KeyError, whose argument is the path, if a parameter is missing withou
 
 INPUT_CONV, _OUTPUT_CONV = "conv_in.weight", "conv_out.weight"
 _LATENT_CHANNELS = 4
+WRAPPED = "@"
+"""Stands between a format's name and the text before the names of its tensors: `diffusers-unet@module.`."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,6 +53,7 @@ class Format:
     axes:        how many axes tensors have, where two formats have the same names.
     networks:    by part, how the network is inferred; a part without it is taken to be complete.
     configs:     by part, the fields of the files beside it that decide what its network computes.
+    wrapper:     text before all names, as saving a wrapped module puts it there.
     """
 
     name: str
@@ -62,6 +65,25 @@ class Format:
     axes: Mapping[str, int] = dataclasses.field(default_factory=dict)
     networks: Mapping[str, Infer] = dataclasses.field(default_factory=dict)
     configs: Mapping[str, tuple[ConfigTable, ...]] = dataclasses.field(default_factory=dict)
+    wrapper: str = ""
+
+    def wrapped(self, wrapper: str) -> Format:
+        """Returns the format of the same checkpoints with a text such as `module.` before all their names."""
+
+        def with_wrapper(names: Iterable[str]) -> tuple[str, ...]:
+            return tuple(wrapper + name for name in names)
+
+        return dataclasses.replace(
+            self,
+            name=f"{self.name}{WRAPPED}{wrapper}",
+            description=f"{self.description}, each name after {wrapper}",
+            parts={part: under(wrapper, "", rules) for part, rules in self.parts.items()},
+            required=with_wrapper(self.required),
+            forbidden=with_wrapper(self.forbidden),
+            ignored=with_wrapper(self.ignored),
+            axes={wrapper + name: axes for name, axes in self.axes.items()},
+            wrapper=wrapper + self.wrapper,
+        )
 
     def matches(self, tensors: Tensors) -> bool:
         """Returns whether a checkpoint with these tensors is of this format."""
@@ -84,9 +106,10 @@ class Format:
             for part, rules in self.parts.items()
             if any(parameter_paths_of(rules, name) for name in tensors)
         }
-        kernel = tensors.get(INPUT_CONV)
-        if "denoiser" in found and kernel is not None and kernel.shape[1] > (plain := _latent_channels(tensors)):
-            found["denoiser"] = with_widened_input(found["denoiser"], plain)
+        kernel, output = tensors.get(self.wrapper + INPUT_CONV), tensors.get(self.wrapper + _OUTPUT_CONV)
+        plain = _LATENT_CHANNELS if output is None else output.shape[0]  # z_t has as many as come out
+        if "denoiser" in found and kernel is not None and kernel.shape[1] > plain:
+            found["denoiser"] = with_widened_input(found["denoiser"], plain, self.wrapper)
         return found
 
     def expected_parameters(self, part: str, seen: Shapes) -> dict[str, jax.ShapeDtypeStruct]:
@@ -100,10 +123,11 @@ class Format:
         return _parameters_of_network(self.networks[part], tuple(seen.items()))
 
 
-def with_widened_input(rules: Rules, plain: int) -> Rules:
+def with_widened_input(rules: Rules, plain: int, wrapper: str = "") -> Rules:
     """Returns rules with z_t's input channels (`plain` many) and condition channels in one first convolution."""
-    joint = Rule(INPUT_CONV, ("conv_in/kernel", "conv_condition/kernel"), split_input(plain))
-    return (*(rule for rule in rules if rule.names != (INPUT_CONV,)), joint)
+    name = wrapper + INPUT_CONV
+    joint = Rule(name, ("conv_in/kernel", "conv_condition/kernel"), split_input(plain))
+    return (*(rule for rule in rules if rule.names != (name,)), joint)
 
 
 def last_number(pattern: str, paths: Shapes) -> int:
@@ -112,11 +136,6 @@ def last_number(pattern: str, paths: Shapes) -> int:
     if not numbers:
         raise KeyError(pattern.replace(r"(\d+)", "0"))
     return max(numbers)
-
-
-def _latent_channels(tensors: Tensors) -> int:
-    """Returns how many input channels are z_t's: as many as come out; for an adapter without an output, four."""
-    return tensors[_OUTPUT_CONV].shape[0] if _OUTPUT_CONV in tensors else _LATENT_CHANNELS
 
 
 @functools.lru_cache(maxsize=16)

@@ -6,14 +6,15 @@ network is one new file there.
 
 from __future__ import annotations
 
+import functools
 import importlib
 import pkgutil
 import re
 from collections.abc import Mapping
 
 from jaxmotion.foundation.errors import CheckpointFileError
-from jaxmotion.weights import tables
-from jaxmotion.weights.checkpoint_format import Format, Parts
+from jaxmotion.weights import foreign, tables
+from jaxmotion.weights.checkpoint_format import WRAPPED, Format, Parts
 from jaxmotion.weights.config_fields import MARKS
 from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import (
@@ -45,17 +46,24 @@ def detect(checkpoint: Checkpoint) -> Format:
     Raises:
         CheckpointFileError: it is of no known format.
     """
-    matching = [each for each in FORMATS if each.matches(checkpoint)]
-    counts = {each.name: sum(each.knows(name) for name in checkpoint) for each in matching}
-    best = max(matching, key=lambda each: counts[each.name], default=None)
-    if best is None or not counts[best.name]:
+    if what := foreign.describe(checkpoint):
+        raise CheckpointFileError(f"{checkpoint.path} is {what}.")
+    found = _detect(checkpoint)
+    if found is None:
         names = ", ".join(list(checkpoint)[:4])
         known = "".join(f"\n  {each.name}: {each.description}" for each in FORMATS)
         raise CheckpointFileError(
             f"{checkpoint.path} is of no known format; it holds {len(checkpoint)} tensors such as {names}. "
             f"Known are:{known}"
         )
-    return best
+    return found
+
+
+def format_of(name: str) -> Format | None:
+    """Returns the format of this name, `NAME` or `NAME@PREFIX`; None if there is none."""
+    base, *wrappers = name.split(WRAPPED)
+    found = BY_NAME.get(base)
+    return functools.reduce(Format.wrapped, wrappers, found) if found else None
 
 
 def find_format(name: str, checkpoint: Checkpoint) -> Format:
@@ -67,12 +75,30 @@ def find_format(name: str, checkpoint: Checkpoint) -> Format:
     """
     if name == "auto":
         return detect(checkpoint)
-    if name not in BY_NAME:
+    asked = format_of(name)
+    if asked is None:
         raise ValueError(f"There is no format {name!r}; known are auto, {', '.join(BY_NAME)}.")
-    if not BY_NAME[name].matches(checkpoint):
-        found = detect(checkpoint)
-        raise CheckpointFileError(f"{checkpoint.path} is not {BY_NAME[name].description}; it is {found.description}.")
-    return BY_NAME[name]
+    if asked.matches(checkpoint):
+        return asked
+    found = detect(checkpoint)
+    if found.name.partition(WRAPPED)[0] == name:
+        return found
+    raise CheckpointFileError(f"{checkpoint.path} is not {asked.description}; it is {found.description}.")
+
+
+def _detect(tensors: Tensors, depth: int = 2) -> Format | None:
+    """Returns the format of tensors, as they are or without what stands before all their names; None: there is none."""
+    matching = [each for each in FORMATS if each.matches(tensors)]
+    counts = {each.name: sum(each.knows(name) for name in tensors) for each in matching}
+    best = max(matching, key=lambda each: counts[each.name], default=None)
+    if best is not None and counts[best.name]:
+        return best
+    named = [name for name in tensors if name not in MARKS]
+    wrapper = next(iter(named), "").partition(".")[0] + "."
+    if not depth or not all(name.startswith(wrapper) for name in named):
+        return None
+    inner = _detect({name.removeprefix(wrapper): tensors[name] for name in named}, depth - 1)
+    return inner.wrapped(wrapper) if inner else None
 
 
 def read(
@@ -94,7 +120,7 @@ def read(
         tables = {part: rules for part, rules in tables.items() if any(path.startswith(f"{part}/") for path in like)}
     made: dict[str, LazyArray] = {}
     problems: list[ConversionError] = []
-    foreign = [name for name in checkpoint if not kind.knows(name)]
+    unknown = [name for name in checkpoint if not kind.knows(name)]
     for part, rules in tables.items():
         mine = _tensors_of_part(part, rules, checkpoint, takes)
         try:
@@ -104,13 +130,14 @@ def read(
             problems.append(error)
         else:
             made.update({f"{part}/{path}": array for path, array in found.items()})
-    if problems or foreign:
+    if problems or unknown:
         lists = {
             name: [line for error in problems for line in getattr(error, name)]
             for name in ("missing", "unexpected", "wrong_shape", "wrong_dtype")
         }
-        lists["unexpected"] = [*foreign, *lists["unexpected"]]
-        raise ConversionError(**lists, source=f"{checkpoint.path} ({kind.description})")
+        lists["unexpected"] = [*unknown, *lists["unexpected"]]
+        hint = foreign.explain_mismatch(checkpoint, kind, like or {})
+        raise ConversionError(**lists, source=f"{checkpoint.path} ({kind.description})", hint=hint)
     return made
 
 

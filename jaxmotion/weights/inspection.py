@@ -14,7 +14,7 @@ from rich.markup import escape
 
 from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.foundation.errors import CheckpointFileError
-from jaxmotion.weights import file_names, formats
+from jaxmotion.weights import file_names, foreign, formats
 from jaxmotion.weights.config_fields import said
 from jaxmotion.weights.formats import Format
 from jaxmotion.weights.hub import NO_NETWORKS, PIPELINE
@@ -98,6 +98,8 @@ def show(found: Inspection, console: Console, *, every: bool = False) -> None:
     if checkpoint.path.is_dir():
         say(f"  read from {escape(checkpoint.files[0].name)}")
     say(f"  format {found.format.name}; {len(checkpoint)} tensors ({kinds}) in {size / 1e6:,.1f} MB")
+    if what := foreign.describe_input(checkpoint, found.format):
+        say(f"  its first convolution is wider than the latents: {what}")
     for part, (arrays, numbers) in found.parts.items():
         say(f"  {part}: {arrays} arrays, {numbers:,} parameters")
     for file, fields in found.says.items():

@@ -22,7 +22,7 @@ from jaxmotion.weights.checkpoint_format import with_widened_input
 from jaxmotion.weights.config_fields import KEPT_PREFIX, MARKS, files_beside
 from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.file_names import index_name
-from jaxmotion.weights.formats import BY_NAME, Format
+from jaxmotion.weights.formats import Format, format_of
 from jaxmotion.weights.rules import LazyArray, Rules, Tensors
 from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
 from jaxmotion.weights.write import SHARD_BYTES, write_tensors
@@ -46,11 +46,12 @@ class NativeCheckpoint:
 
     def tensors(self) -> dict[str, LazyArray]:
         """Returns the tensors of the imported checkpoint, by their names there."""
-        if self.format not in BY_NAME:
+        kind = format_of(self.format)
+        if kind is None:
             raise CheckpointFileError(f"{self.params.path} did not come from a format outside that could be restored.")
-        tables: dict[str, Rules] = dict(BY_NAME[self.format].parts)
+        tables: dict[str, Rules] = dict(kind.parts)
         if self.latents:
-            tables["denoiser"] = with_widened_input(tables["denoiser"], self.latents)
+            tables["denoiser"] = with_widened_input(tables["denoiser"], self.latents, kind.wrapper)
         return {**formats.write(self.params, tables), **self.kept}
 
 
@@ -136,7 +137,7 @@ def open_any(path: Path) -> tuple[Checkpoint, Format | None]:
     marks = {name: array for name, array in opened.kept.items() if name in MARKS}
     kept = opened.kept.metadata if isinstance(opened.kept, Checkpoint) else {}
     checkpoint = Checkpoint(path, opened.params.files, {**opened.params, **marks}, {**opened.params.metadata, **kept})
-    return checkpoint, BY_NAME.get(opened.format)
+    return checkpoint, format_of(opened.format)
 
 
 def open_native(folder: Path) -> NativeCheckpoint:

@@ -32,6 +32,8 @@ class ConversionError(ValueError):
 
     missing, unexpected:      names of tensors that are needed and not there, and that are there and not needed.
     wrong_shape, wrong_dtype: tensors that do not fit their parameter, with what came and what would do.
+
+    Its message begins with `source`, counts, and `hint`: what the whole looks like, and what would do.
     """
 
     def __init__(
@@ -41,6 +43,7 @@ class ConversionError(ValueError):
         wrong_shape: Iterable[str] = (),
         wrong_dtype: Iterable[str] = (),
         source: str = "The checkpoint",
+        hint: str = "",
     ):
         self.missing, self.unexpected = tuple(missing), tuple(unexpected)
         self.wrong_shape, self.wrong_dtype = tuple(wrong_shape), tuple(wrong_dtype)
@@ -52,7 +55,7 @@ class ConversionError(ValueError):
         }
         counts = ", ".join(f"{len(names)} {what}" for what, names in lists.items())
         shown = [line for what, names in lists.items() if names for line in (f"{what}:", *_first(names))]
-        super().__init__("\n  ".join([f"{source} does not match: {counts}.", *shown]))
+        super().__init__("\n  ".join([f"{source} does not match: {counts}.{f' {hint}' if hint else ''}", *shown]))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -72,6 +72,11 @@ def unet_motion(**changes):
     return randomised(diffusers.UNetMotionModel.from_unet2d(unet(), adapter(**changes)), seed=2)
 
 
+def two_stage_unet_motion():
+    parts = unet(**TWO_STAGES), adapter(**TWO_STAGES_OF_MOTION)
+    return randomised(diffusers.UNetMotionModel.from_unet2d(*parts), seed=2)
+
+
 def vae(**changes):
     sizes = {
         "block_out_channels": FEATURES,
@@ -118,11 +123,11 @@ def cogvideox_vae():
     return randomised(diffusers.AutoencoderKLCogVideoX(**sizes))
 
 
-def t5():
+def t5(kind=transformers.T5EncoderModel):
     config = transformers.T5Config(
         vocab_size=99, d_model=32, d_kv=8, d_ff=48, num_layers=2, num_heads=3, feed_forward_proj="gated-gelu"
     )
-    return randomised(transformers.T5EncoderModel(config))
+    return randomised(kind(config))
 
 
 def dinov2(**changes):
@@ -159,19 +164,22 @@ def _old_vae(folder: Path) -> Path:
     return _renamed(vae(), folder, name, "diffusion_pytorch_model.safetensors")
 
 
-def _animatediff(prefix: str, **changes) -> Callable[[Path], Path]:
+def as_animatediff(prefix: str, make: Callable[[], torch.nn.Module]) -> Callable[[Path], Path]:
     """A file of AnimateDiff's own code, as `torch.save` writes it: in half precision, with the tables of positions."""
     words = {"attn1": "attention_blocks.0", "attn2": "attention_blocks.1", "norm1": "norms.0", "norm2": "norms.1"}
 
     def name(key: str) -> str:
-        head, number, rest = key.partition(".motion_modules.")[0], *key.partition(".motion_modules.")[2].split(".", 1)
+        head, found, tail = key.partition(".motion_modules.")
+        if not found:
+            return f"{prefix}{key}"
+        number, rest = tail.split(".", 1)
         for ours, theirs in {**words, "norm3": "ff_norm"}.items():
             rest = rest.replace(f".{ours}.", f".{theirs}.")
         return f"{prefix}{head}.motion_modules.{number}.temporal_transformer.{rest}"
 
     def save(folder: Path) -> Path:
         tensors = {}
-        for key, tensor in adapter(**changes).state_dict().items():
+        for key, tensor in make().state_dict().items():
             if key.endswith("pos_embed.pe"):
                 for i in (0, 1):
                     place = name(key).replace("pos_embed.pe", f"attention_blocks.{i}.pos_encoder.pe")
@@ -213,8 +221,9 @@ PUBLIC: dict[str, Callable[[Path], Path]] = {
     "diffusers-unet-motion": _saved(unet_motion),
     "diffusers-motion": _saved(adapter),
     "diffusers-motion-input": _saved(lambda: adapter(conv_in_channels=10)),
-    "animatediff": _animatediff("", use_motion_mid_block=True),
-    "animatediff-module": _animatediff("module."),
+    "animatediff": as_animatediff("", lambda: adapter(use_motion_mid_block=True)),
+    "animatediff-module": as_animatediff("module.", adapter),
+    "animatediff-unet": as_animatediff("", two_stage_unet_motion),
     "diffusers-vae": _saved(vae),
     "diffusers-vae-old": _old_vae,
     "diffusers-vae-tiny": _saved(
@@ -233,6 +242,7 @@ PUBLIC: dict[str, Callable[[Path], Path]] = {
     ),
     "cogvideox-vae": _saved(cogvideox_vae),
     "t5": _saved(t5),
+    "t5-whole": _saved(lambda: t5(transformers.T5ForConditionalGeneration)),
     "tada2d": _named("golden_tadaconv.npz", "tada2d_names", "tada2d.pyth", "model_state"),
     "tadaconvnextv2": _named("golden_tadaconv.npz", "v2_names", "v2.pyth", "model_state"),
     "raft-small": _named("golden_raft.npz", "small_names", "raft-small.pth"),

@@ -320,3 +320,20 @@ class TestRefusals:
     def test_an_adapter_of_latents_with_other_channels(self, root: Path, quickstart: Case, tmp_path: Path) -> None:
         with pytest.raises(ValueError, match="latents of 4 channels; these have 48"):
             export_motion_adapter(quickstart.system, quickstart.params, tmp_path / "adapter", meta={})
+
+
+def test_a_motion_module_in_the_middle_goes_out_too() -> None:
+    """Names and shapes are those of the public classes with their module in the middle, as AnimateDiff v2 has it."""
+    system = dataclasses.replace(FOUR_CHANNELS, motion_in_middle=True)
+    shapes = shapes_of(system)
+    config = {key: value for key, value in livephoto.unet_config(system).items() if key[0] != "_"}
+    with torch.device("meta"):
+        unet = diffusers.UNetMotionModel(**config).state_dict()
+    assert "mid_block.motion_modules.0.proj_in.weight" in unet
+    tensors = livephoto.unet_tensors(system, shapes)
+    assert {name: tuple(t.shape) for name, t in unet.items()} == {name: t.shape for name, t in tensors.items()}
+    adapter = livephoto.adapter_of(system, shapes)
+    config = {key: value for key, value in adapter.config.items() if key[0] != "_"}
+    with torch.device("meta"):
+        theirs = diffusers.MotionAdapter(**config).state_dict()
+    assert {name: tuple(t.shape) for name, t in theirs.items()} == {n: t.shape for n, t in adapter.tensors.items()}

@@ -123,7 +123,7 @@ def unet_config(system: LivePhoto) -> Json:
         text_features=ingredients(system)[TextTokens].encoder.features,
         frames=system.frames,
         size=(height, width),
-        middle=False,
+        middle=system.motion_in_middle,
     )
 
 
@@ -148,7 +148,7 @@ def adapter_of(system: LivePhoto, params: Tensors) -> Component:
             f"A MotionAdapter attaches to U-Nets with latents of 4 channels; these have {sizes.in_channels}. "
             "Export the whole pipeline instead."
         )
-    config = motion_adapter_config(sizes, frames=system.frames, middle=False)
+    config = motion_adapter_config(sizes, frames=system.frames, middle=system.motion_in_middle)
     motion = tensors_with_rules(under("", "denoiser/", MOTION), params)
     tensors = {**motion, **positions(motion, system.frames)}
     if sizes.condition_channels:

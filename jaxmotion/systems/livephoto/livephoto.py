@@ -56,13 +56,18 @@ class LivePhoto(VideoDiffusionSystem):
     """Height and width in pixels."""
     dropout: dict[str, float] = dataclasses.field(default_factory=dict)
     """Share of training clips for which a conditioner is dropped, by its name."""
+    motion_in_middle: bool = False
+    """Whether the middle of the U-Net has a motion module too, as AnimateDiff v2 has and v1 and v3 have not."""
 
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec."""
         latent_shape = LatentShape.for_clips(self.codec, self.frames, self.size, stride=self.unet.stride)
         tokens = [name for c in self.conditioners.values() for name in c.tokens()]
         unet = livephoto_unet(
-            dataclasses.replace(self.unet, condition_channels=self.condition_channels), tokens, self.frames
+            dataclasses.replace(self.unet, condition_channels=self.condition_channels),
+            tokens,
+            self.frames,
+            motion_in_middle=self.motion_in_middle,
         )
         level, measures = self.level, {IMAGE: lambda params, batch: first_frame(batch)}
         if level is not None:
@@ -116,13 +121,13 @@ class LivePhoto(VideoDiffusionSystem):
         return dataclasses.replace(self, conditioners=conditioners)
 
 
-def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int) -> UNet:
+def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int, *, motion_in_middle: bool = False) -> UNet:
     """Stable Diffusion's U-Net with gated cross-attention to tokens it does not know, and motion modules in all stages.
 
     Source: Sec. 3.2 (motion modules "at each stage", aligned with AnimateDiff) and Sec. 3.3 (new cross-attention).
     Not specified in the paper; we use: the new cross-attention stands before the one to the text and starts behind a
     closed gate, tanh(0); motion modules follow every block of the way down and up, as in AnimateDiff's first and third
-    weights, and not the middle.
+    weights, and the middle only if `motion_in_middle`, as in its second.
     """
     plain = transformer_layers(sizes)
     added = {
@@ -132,7 +137,8 @@ def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int) -> UNet
     }
     transformer = {"space": plain["space"], **added, "text": plain["text"], "feedforward": plain["feedforward"]}
     motion = partial(MotionModule, sizes.heads, sizes.groups, frames=max(frames, 32), expansion=sizes.expansion)
-    return stable_diffusion_unet(sizes, transformer, after_block={"motion": motion})
+    middle = {"motion": motion} if motion_in_middle else {}
+    return stable_diffusion_unet(sizes, transformer, after_block={"motion": motion}, after_middle=middle)
 
 
 def _level_of_clip(edges: tuple[float, ...], params: Params, batch: Batch) -> Int[Array, " B"]:

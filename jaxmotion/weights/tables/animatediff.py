@@ -5,10 +5,12 @@ Source: AnimateDiff (arXiv:2307.04725), `motion_module.py`. Nodes of ComfyUI rea
 
 from __future__ import annotations
 
-from jaxmotion.weights.checkpoint_format import Format
+import dataclasses
+
+from jaxmotion.weights.checkpoint_format import INPUT_CONV, Format
 from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import linear, norm, under
-from jaxmotion.weights.tables.stable_diffusion import attention, feedforward, infer_unet
+from jaxmotion.weights.tables.stable_diffusion import UNET, attention, feedforward, infer_unet
 
 _MODULE = under(
     "temporal_transformer.",
@@ -44,27 +46,32 @@ ANIMATEDIFF_POSITIONS = tuple(
 )
 """Sines and cosines that motion modules keep beside their parameters; ours are computed."""
 
-WRAPPED = "module."
-"""What training on several devices put before every name."""
-
-
 _FIRST_MODULE = "down_blocks.0.motion_modules.0."
 
+_FIRST = f"{_FIRST_MODULE}temporal_transformer.proj_in.weight"
+_MODULES = Format(
+    "animatediff",
+    "motion modules as AnimateDiff and ComfyUI name them",
+    {"denoiser": ANIMATEDIFF},
+    (_FIRST,),
+    forbidden=(INPUT_CONV,),
+    ignored=ANIMATEDIFF_POSITIONS,
+    networks={"denoiser": infer_unet},
+)
+
 FORMATS = (
-    Format(
-        "animatediff",
-        "motion modules as AnimateDiff and ComfyUI name them",
-        {"denoiser": ANIMATEDIFF},
-        (f"{_FIRST_MODULE}temporal_transformer.proj_in.weight",),
-        ignored=ANIMATEDIFF_POSITIONS,
-        networks={"denoiser": infer_unet},
+    _MODULES,
+    dataclasses.replace(
+        _MODULES.wrapped("module."),
+        name="animatediff-module",
+        description="motion modules as AnimateDiff names them, saved from several devices",
     ),
     Format(
-        "animatediff-module",
-        "motion modules as AnimateDiff names them, saved from several devices",
-        {"denoiser": under(WRAPPED, "", ANIMATEDIFF)},
-        (f"{WRAPPED}{_FIRST_MODULE}temporal_transformer.proj_in.weight",),
-        ignored=tuple(WRAPPED + name for name in ANIMATEDIFF_POSITIONS),
+        "animatediff-unet",
+        "a U-Net of Stable Diffusion 1.5 with motion modules, as AnimateDiff's own training saves it",
+        {"denoiser": (*UNET, *ANIMATEDIFF)},
+        (INPUT_CONV, _FIRST),
+        ignored=ANIMATEDIFF_POSITIONS,
         networks={"denoiser": infer_unet},
     ),
 )

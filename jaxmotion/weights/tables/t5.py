@@ -59,6 +59,7 @@ CONFIG = ConfigTable(
         attribute("pad_token_id", 0, "pad_token"),
     ),
 )
+_DECODER = ("decoder.*", "lm_head.weight")
 
 FORMATS = (
     Format(
@@ -66,7 +67,21 @@ FORMATS = (
         "a text encoder of T5 v1.1 (T5EncoderModel)",
         {"text_encoder": T5},
         ("shared.weight", "encoder.block.0.layer.1.DenseReluDense.wi_1.weight"),
+        forbidden=_DECODER,
         ignored=SHARED_AGAIN,
+        networks={"text_encoder": infer_t5},
+        configs={"text_encoder": (CONFIG,)},
+    ),
+    Format(
+        "t5-whole",
+        "T5 v1.1 with its decoder, of which the encoder is read (T5ForConditionalGeneration)",
+        {"text_encoder": T5},
+        (
+            "shared.weight",
+            "encoder.block.0.layer.1.DenseReluDense.wi_1.weight",
+            "decoder.block.0.layer.2.DenseReluDense.wi_1.weight",
+        ),
+        ignored=(*SHARED_AGAIN, *_DECODER),
         networks={"text_encoder": infer_t5},
         configs={"text_encoder": (CONFIG,)},
     ),
