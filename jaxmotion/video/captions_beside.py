@@ -42,11 +42,6 @@ class Texts:
             reason = f"the text beside it is no caption: {why}" if reason == NOTHING else reason
         return (), reason
 
-    def belong_to(self, folder: Folder) -> set[str]:
-        """Returns the names of a folder's files that are texts of clips in it."""
-        names = _by_small(folder.names)
-        return {found for clip in folder.clips for found in _texts_of(clip, names)}
-
     def _beside(self, clip: str) -> list[str]:
         folder, name = os.path.split(os.path.abspath(clip))
         found = [os.path.join(folder, text) for text in _texts_of(name, self._names_in(folder))]
@@ -86,11 +81,10 @@ def _texts_of(clip: str, names: Mapping[str, Sequence[str]]) -> list[str]:
 
 
 def _read(path: str) -> tuple[tuple[str, ...], str]:
-    text = read_utf8(Path(path))
     if not path.lower().endswith(".json"):
-        return read_captions(" ".join(text.split()), path)
+        return read_captions(" ".join(read_utf8(Path(path)).split()), path)
     try:
-        row = json.loads(text, strict=False)
-    except (ValueError, RecursionError) as error:
-        raise ValueError(f"{path} stands beside a clip and is not JSON: {error}.") from error
-    return captions_in(row, path) if isinstance(row, dict) else ((), "its JSON is no object")
+        row = json.loads(read_utf8(Path(path)), strict=False)
+        return captions_in(row, path) if isinstance(row, dict) else ((), "its JSON is no object")
+    except (ValueError, RecursionError):  # many tools write a .json beside a clip, and few of them captions
+        return (), "its JSON has no caption that can be read"

@@ -162,7 +162,7 @@ def names_in(values: Mapping[str, object], place: str) -> tuple[str, ...]:
         return (name,)
     raise ValueError(
         f"{place} names no clip: the entry {dict(values)!r:.200} has no 'file_name', nor another of "
-        f"{', '.join(NAME_KEYS[1:])}, or videoid and page_dir."
+        f"{', '.join(NAME_KEYS[1:])}, or videoid and page_dir. The first line of a csv names its columns."
     )
 
 
@@ -304,7 +304,7 @@ def _json_objects(path: Path) -> Iterator[Json]:
         raise ValueError(f"{path} is not JSON that can be read: {error}.") from error
     except json.JSONDecodeError as error:
         raise ValueError(f"{path}, line {error.lineno} is not JSON: {error}.") from error
-    if isinstance(found, dict) and not {*_normal_keys(found)} & {*NAME_KEYS, *ID_KEYS}:
+    if isinstance(found, dict) and _is_by_name(found):
         rows = [
             {**(each if isinstance(each, dict) else {"caption": each}), "file_name": name}
             for name, each in found.items()
@@ -315,6 +315,12 @@ def _json_objects(path: Path) -> Iterator[Json]:
         if not isinstance(row, dict):
             raise ValueError(f"{path}, entry {number} is not a JSON object but {row!r:.80}.")
         yield row
+
+
+def _is_by_name(found: Json) -> bool:
+    """Returns whether the keys of an object are names of clips, and not those of a row or of settings."""
+    rows = [each for each in found.values() if isinstance(each, dict) and {*_normal_keys(each)} & {*CAPTION_KEYS}]
+    return any(key.lower().endswith(SUFFIXES) for key in found) or (bool(found) and len(rows) == len(found))
 
 
 def _parquet_rows(path: Path) -> Iterator[Json]:

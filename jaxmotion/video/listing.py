@@ -151,15 +151,15 @@ class _Clips:
         """Names every clip by its path below the folder that all of them share, without the suffix."""
         if not self._paths:
             raise ValueError(f"{form} lists no clip.")
-        paths = {key: Path(path) for key, path in self._paths.items()}
-        shared = Path(os.path.commonpath([path.parent for path in paths.values()]))
-        names = {key: path.relative_to(shared).with_suffix("").as_posix() for key, path in paths.items()}
+        shared = os.path.commonpath({os.path.dirname(path) for path in self._paths.values()})
+        whole = {key: path[len(os.path.join(shared, "")) :] for key, path in self._paths.items()}
+        names = {key: os.path.splitext(name)[0] for key, name in whole.items()}
         if len(set(names.values())) < len(names):  # a.mp4 beside a.mov
-            names = {key: path.relative_to(shared).as_posix() for key, path in paths.items()}
+            names = whole
         files = []
-        for key, path in paths.items():
+        for key, path in self._paths.items():
             first, *further = self._captions[key] or ("",)
-            files.append(ClipFile(names[key], str(path), first, tuple(further), "" if first else self._reasons[key]))
+            files.append(ClipFile(names[key], path, first, tuple(further), "" if first else self._reasons[key]))
         return Listing(form, tuple(sorted(files, key=lambda file: file.id)), tuple(left_out))
 
 
@@ -169,7 +169,7 @@ def _list_folder(path: str, root: str | None, clips: _Clips) -> Listing:
     scopes = _Scopes()
     lists, reasons = [], {}
     for folder in folders:
-        found, reasons[folder.path] = _list_of(folder, texts)
+        found, reasons[folder.path] = _list_of(folder)
         if found:
             rows = _read(found, root)
             clips.add_all(rows, texts)
@@ -225,20 +225,19 @@ class _Scopes:
         ]
 
 
-def _list_of(folder: Folder, texts: Texts) -> tuple[tuple[str, ...], str]:
+def _list_of(folder: Folder) -> tuple[tuple[str, ...], str]:
     """Returns the list of a folder, which is one file or two texts, and why there is none where there might be one."""
-    small = {name.lower(): os.path.join(folder.path, name) for name in reversed(folder.names)}
-    metadata = [small[name] for name in METADATA if name in small]
+    there = {name.lower(): os.path.join(folder.path, name) for name in reversed(folder.names)}
+    metadata = [there[name] for name in METADATA if name in there]
     if metadata:
         return (metadata[0],), ""
-    beside = texts.belong_to(folder)
-    names, captions = (
-        [small[name] for name in known if name in small and os.path.basename(small[name]) not in beside]
-        for known in (NAME_TEXTS, CAPTION_TEXTS)
-    )
+    clips = {part.casefold() for clip in folder.clips for part in (clip, os.path.splitext(clip)[0])}
+    alone = [name for name in folder.names if os.path.splitext(name)[0].casefold() not in clips]  # no text of a clip
+    small = {name.lower(): os.path.join(folder.path, name) for name in reversed(alone)}
+    names, captions = ([small[n] for n in known if n in small] for known in (NAME_TEXTS, CAPTION_TEXTS))
     if names and captions:
         return (names[0], captions[0]), ""
-    tables = [os.path.join(folder.path, n) for n in folder.names if n.lower().endswith(TABLES) and n not in beside]
+    tables = [os.path.join(folder.path, name) for name in alone if name.lower().endswith(TABLES)]
     lists = [table for table in tables if _is_list(table, alone=len(tables) == 1)]
     if len(lists) == 1:
         return (lists[0],), ""
@@ -298,7 +297,7 @@ def _captions_of_one(path: str, root: str | None) -> list[tuple[Row, str]]:
     """Returns one clip with its captions: those of its folder's list, if that names it, or else the one beside it."""
     place = os.path.dirname(path) or os.curdir
     folder = next(iter(walk_folders(place)), Folder(place, ()))
-    found, _ = _list_of(folder, Texts([folder]))
+    found, _ = _list_of(folder)
     identity = Identities()
     own = identity.of(os.path.abspath(path))
     rows = _read(found, root) if found else []

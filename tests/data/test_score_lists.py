@@ -80,3 +80,17 @@ def test_a_list_that_cannot_be_used_is_said(folder, tmp_path):
         config(folder, lines(tmp_path / "s.jsonl", [{"path": "a.mp4", "object": 0.3, "camera": 1}])).open()
     with pytest.raises(FileNotFoundError):
         config(folder, str(tmp_path / "nowhere.jsonl")).open()
+
+
+def test_lists_of_any_key_and_captions_of_any_kind_bring_scores(folder, tmp_path):
+    (folder / "link.mp4").symlink_to(folder / "a.mp4")
+    rows = [
+        {"Video": "a.mp4", "caption": "a\u2028dog\x85 runs", "motion": {"object": 2, "camera": 3}},
+        {"path": "b.mp4", "caption": "not scored yet"},
+        {"video_path": "c.mp4", "object": 4, "camera": 5},
+    ]
+    path = tmp_path / "list.jsonl"
+    path.write_text("\n".join(json.dumps(row, ensure_ascii=False) for row in rows), encoding="utf-8")
+    source = config(folder, str(path)).open()
+    scores = {clip["id"]: clip[OBJECT] for clip in map(source.example, range(len(source)))}
+    assert scores == {"a": 2, "link": 2, "b": pytest.approx(np.nan, nan_ok=True), "c": 4}

@@ -79,6 +79,8 @@ FORMS = {
     "texts beside": CLIPS | {"a.txt": "a dog\n", "b.TXT": " a cat,\n asleep\n"},
     "a.caption and b.mp4.txt": CLIPS | {"a.caption": "a dog", "b.mp4.txt": "a cat, asleep"},
     "json beside": CLIPS | {"a.json": '{"caption": "a dog", "key": "0"}', "b.mp4.JSON": '{"text": "a cat, asleep"}'},
+    "a clip called video": {"video.mp4": b"x", "caption.mp4": b"x"}
+    | {"video.txt": "a dog", "caption.txt": "a cat, asleep"},
     "an empty text beside another": CLIPS | {"a.txt": "", "a.caption": "a dog", "b.caption": "a cat, asleep"},
     "labels beside videos": IN_VIDEOS | {"labels/a.txt": "a dog", "labels/b.txt": "a cat, asleep"},
     "a row without a caption and a text beside": CLIPS
@@ -91,9 +93,10 @@ FORMS = {
 @pytest.mark.parametrize("form", FORMS)
 def test_every_form_gives_the_right_captions(tmp_path, form):
     folder = write(tmp_path / "set", FORMS[form])
-    expected = {f"y/{name}" if form.startswith("absolute") and name == "b" else name: c for name, c in TWO.items()}
-    assert found(folder) == expected
-    assert {os.path.basename(path)[0] for path in find_videos([str(folder)])} == {"a", "b"}
+    names = {"absolute, dotted and Windows names": ("a", "y/b"), "a clip called video": ("video", "caption")}
+    first, second = names.get(form, ("a", "b"))
+    assert found(folder) == {first: TWO["a"], second: TWO["b"]}
+    assert len(find_videos([str(folder)])) == 2
 
 
 @pytest.mark.parametrize("ending", ["jsonl", "csv", "json", "txt", "parquet"])
@@ -193,6 +196,20 @@ def test_captions_that_are_missing_are_counted_with_the_reason(tmp_path):
     write(tmp_path, {f"{name}.txt": "text" for name in "bcdefg"})
     said = describe_missing_captions(list_clips(tmp_path).files)
     assert said == "1 of 8 clips have no caption: 1 such as h, because no list names it and no text stands beside it."
+
+
+def test_files_of_other_programs_are_no_lists(tmp_path):
+    write(tmp_path, CLIPS | {"config.json": '{"a": 1, "name": "x", "data": [1]}', "a.json": '{"text": {"x": 1}}'})
+    write(tmp_path, {"b.json": "{torn", "b.caption": "a cat"})
+    files = list_clips(tmp_path).files
+    assert {file.id: file.captions for file in files} == {"a": ("",), "b": ("a cat",)}
+    assert "the text beside it is no caption: its JSON has no caption that can be read" in describe_missing_captions(
+        files
+    )
+    rows_of_us = rows({"path": "a.mp4", "object": 1, "camera": 2, "hash": "0", "meter": "x"})
+    write(tmp_path, {"scores.jsonl": rows_of_us, "bad_clips.jsonl": rows({"id": "a", "path": "a.mp4", "reason": "?"})})
+    write(tmp_path, {"a.json": "{}", "captions.jsonl": rows({"path": "a.mp4", "caption": "a dog"})})
+    assert found(tmp_path) == {"a": ("a dog",)}
 
 
 def test_odd_characters_inside_captions_break_no_list(tmp_path):
