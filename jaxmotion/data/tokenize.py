@@ -37,6 +37,10 @@ class Tokenizer:
         """Returns int32 token ids."""
         raise NotImplementedError(f"{type(self).__name__} must say how it makes token ids.")
 
+    def cut_off(self, caption: str) -> str:
+        """Returns the end of a text that does not fit into the length; empty if it fits, or if that cannot be said."""
+        return ""
+
     def export(self) -> Component:
         """Returns this tokenizer as a component of an exported pipeline.
 
@@ -75,6 +79,13 @@ class HashTokenizer(Tokenizer):
             row[1 : 1 + len(words)] = [zlib.crc32(word.encode()) % (self.vocabulary - 2) for word in words]
         return ids
 
+    def cut_off(self, caption: str) -> str:
+        """The end of a text that does not fit; empty if it fits."""
+        text = well_formed(caption)
+        lower = text.lower()  # of another length where a letter becomes two
+        words = list(_WORD.finditer(lower))[self.length - 2 :]
+        return (text if len(text) == len(lower) else lower)[words[0].start() :] if words else ""
+
     def export(self) -> Component:
         """Returns this tokenizer as a component of an exported pipeline."""
         from jaxmotion.weights.tokenizers import hash_component  # imports JAX, which loading processes do without
@@ -103,6 +114,12 @@ class ClipTokenizer(Tokenizer):
         texts = list(map(well_formed, captions))
         encoded = tokenizer(texts, padding="max_length", truncation=True, max_length=self.length)
         return np.asarray(encoded["input_ids"], np.int32)
+
+    def cut_off(self, caption: str) -> str:
+        """The end of a text that does not fit, as the tokenizer spells it; empty if it fits."""
+        tokenizer = _clip_tokenizer(self.source)
+        ids = tokenizer(well_formed(caption), add_special_tokens=False, verbose=False)["input_ids"]
+        return str(tokenizer.decode(ids[self.length - 2 :])).strip()
 
     def export(self) -> Component:
         """Returns this tokenizer as a component of an exported pipeline, its files fetched if need be."""
@@ -135,6 +152,11 @@ class T5Tokenizer(Tokenizer):
             words = pieces.encode(well_formed(caption))[: self.length - 1]
             row[: len(words) + 1] = [*words, 1]
         return ids
+
+    def cut_off(self, caption: str) -> str:
+        """The end of a text that does not fit; empty if it fits."""
+        pieces = _t5_pieces(self.source)
+        return pieces.decode(pieces.encode(well_formed(caption))[self.length - 1 :]).strip()
 
     def export(self) -> Component:
         """Returns this tokenizer as a component of an exported pipeline, its file fetched if need be."""

@@ -8,6 +8,8 @@ before the first step, such as the edges between motion levels), `checkpoints/`,
 from __future__ import annotations
 
 import dataclasses
+import functools
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
@@ -17,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import UInt8
 
+from jaxmotion.data.tokenize import Tokenizer
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.entries import IMAGE, TEXT
 from jaxmotion.foundation.types import Params
@@ -34,6 +37,8 @@ from jaxmotion.training.state import cast
 from jaxmotion.video.encode import writer_of
 from jaxmotion.video.images import load_photo
 from jaxmotion.weights.preview_decoder import TinyDecoder
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -63,6 +68,8 @@ class TrainedRun:
         """
         sampling = sampling or self.experiment.sampling
         self.experiment.system.check_guidance(sampling)
+        for prompt in dict.fromkeys(prompts):
+            _warn_of_cut_prompt(self.experiment.tokenizer, prompt)
         key = jax.random.key(seed)
         keys = jnp.stack([key] * len(images)) if same_noise else jax.random.split(key, len(images))
         batch = {
@@ -148,6 +155,16 @@ def open_run(
     if precision == "train":
         params = cast(params, experiment.train.precision)
     return TrainedRun(directory, experiment, model, params)
+
+
+@functools.lru_cache(maxsize=256)  # each prompt is told of once, however many clips are made of it
+def _warn_of_cut_prompt(tokenizer: Tokenizer, prompt: str) -> None:
+    if lost := tokenizer.cut_off(prompt):
+        log.warning(
+            "The prompt is longer than the %d tokens that the text encoder reads; left out is its end: %s",
+            tokenizer.length,
+            lost,
+        )
 
 
 def _build_generator(system: System, directory: Path) -> Generator:

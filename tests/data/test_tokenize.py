@@ -36,6 +36,25 @@ def test_clip_gives_the_known_ids(shared_weights):
     assert ids[3, :2].tolist() == [49406, 49407]
 
 
+def test_what_does_not_fit_is_told_by_hand():
+    tokenizer = HashTokenizer(vocabulary=1000, length=6)  # 4 words between start and end
+    assert tokenizer.cut_off("The cat runs far") == ""
+    assert tokenizer.cut_off("The cat runs far Away, fast!") == "Away, fast!"
+    assert tokenizer.cut_off("\u0130 a b c D") == "c d"  # a letter that is a letter and a mark in lower case
+    assert tokenizer.cut_off("") == ""
+
+
+def test_what_does_not_fit_is_told_by_the_public_tokenizers(shared_weights):
+    clip = ClipTokenizer(str(shared_weights / "tokenizers" / "clip"))
+    assert clip.cut_off("word " * 75) == ""
+    assert clip.cut_off("word " * 75 + "and then the Rest") == "and then the rest"
+    assert (clip(["word " * 75 + "and then"]) == clip(["word " * 75])).all()
+    pytest.importorskip("sentencepiece")
+    t5 = T5Tokenizer(str(shared_weights / "tokenizers" / "t5"), length=16)
+    assert t5.cut_off("word " * 15) == ""
+    assert t5.cut_off("word " * 15 + "and then the Rest") == "and then the Rest"
+
+
 def test_a_missing_tokenizer_says_what_it_needs(tmp_path):
     with pytest.raises((FileNotFoundError, ValueError), match=r"vocab\.json and merges\.txt"):
         ClipTokenizer(str(tmp_path))(["a cat"])
