@@ -33,8 +33,16 @@ WHITE = 255 * 256
 PQ, HLG = 16, 18
 UNSPECIFIED = 2
 BT709, BT2020, P3 = 1, 9, 12
-UNREADABLE = {14: "ICtCp", 15: "IPT (Dolby Vision profile 5)"}
-"""Colour spaces that FFmpeg's scaler takes for others. All numbers here: ITU-T H.273, tables 2 to 4."""
+UNREADABLE = {
+    8: "YCgCo",
+    10: "BT.2020 of constant luminance",
+    11: "Y'D'zD'x",
+    12: "luma and chroma by the primaries",
+    13: "constant luminance by the primaries",
+    14: "ICtCp",
+    15: "IPT (Dolby Vision profile 5)",
+}
+"""Colour spaces that FFmpeg's scaler refuses or takes for others. All numbers here: ITU-T H.273, tables 2 to 4."""
 
 LUMINANCE = np.array([0.2627, 0.6780, 0.0593], np.float32)
 """Source: ITU-R BT.2020-2, table 4."""
