@@ -23,7 +23,7 @@ SKIPPING = frozenset({"h264", "hevc", "h263", "mpeg1video", "mpeg2video", "mpeg4
 """FFmpeg's decoders that skip the frames which nothing refers to, packet by packet. Others read that setting once."""
 EARLIER = 10.0
 """Seconds. Where decoding from the key frame before a frame does not give it, decoding starts that much earlier."""
-ROUNDS = 8
+ROUNDS = 10
 """So often frames are chosen anew because packets turned out to hold none."""
 
 
@@ -88,9 +88,7 @@ def read_clip(path: str, frames: int, fps: float, size: tuple[int, int], where: 
                     return np.stack([found[int(pts)] for pts in shown])
             if damaged:
                 break
-            first = min(found, default=shown[0])  # frames before it refer to what is not in the file
-            headless = shown[0] == timeline.pts[0] < first
-            timeline = timeline.without(timeline.pts[timeline.pts < first] if headless else needed)
+            timeline = timeline.without(needed)  # their packets hold no frame, or one that refers to what is not there
             CACHE.keep(path, timeline)
         raise BadClipError(f"{len(needed)} of {len(np.unique(shown))} frames cannot be decoded")
 

@@ -185,6 +185,21 @@ def test_recordings_of_two_sizes_are_joined(tmp_path, suffix):
     assert [window[0] for window in numbers] == [0, 12, 24, 36, 48]
 
 
+@pytest.mark.parametrize("starts", [(0, 100), (100, 0), (95442, 95442)])
+def test_clocks_of_recordings_jump_and_wrap(tmp_path, starts):
+    """The clock of a TS has 33 bits at 90 kHz: it begins anew after 95443.7 s."""
+    paths = [
+        film(tmp_path / f"{n}.ts", range(48 * n, 48 * n + 48), container_options={"output_ts_offset": str(start)})
+        for n, start in enumerate(starts)
+    ]
+    check_every_start(paths[0], list(range(48)))
+    joined = tmp_path / "joined.ts"
+    joined.write_bytes(b"".join(Path(path).read_bytes() for path in paths))
+    check_every_start(str(joined), list(range(96)))
+    timeline = read_timeline(str(joined))
+    assert timeline.end_seconds - timeline.seconds[0] == pytest.approx(4.0)
+
+
 @pytest.mark.parametrize("suffix", ["mkv", "avi"])
 def test_other_files_that_are_joined_are_read_whole(tmp_path, suffix):
     codec = {"codec": "mpeg4"} if suffix == "avi" else {}
