@@ -38,7 +38,7 @@ JUMP = 10.0
 """Seconds. In a recording, times that go on so much later belong to another one; FFmpeg's `dts_delta_threshold`."""
 FALL = 0.5
 """Seconds. In other files, times that fall back so far begin another recording."""
-SETTLED = 2
+SEAM = 2
 """A gap in the counters of a TS that lies at most so many packets before a key frame is a seam, not a loss."""
 
 HOW_TO_JOIN = "join them with: ffmpeg -f concat -i LIST -c copy FILE"
@@ -89,7 +89,7 @@ class PacketTable:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Timeline:
-    """When the frames of a file are shown. A frame stands until the next one, the last until the end."""
+    """Times at which the frames of a file are shown. A frame stands until the next one, the last until the end."""
 
     pts: Int[np.ndarray, " N"]
     """In the units of the file, rising."""
@@ -177,7 +177,7 @@ def _without_tail(container: InputContainer, rows: Rows) -> Rows:
     (flawed,) = np.nonzero(rows[:, FLAW] & CORRUPT)
     if is_recording(container):
         (keys,) = np.nonzero(rows[:, KEY])
-        flawed = flawed[flawed + SETTLED > keys.max(initial=-1)]
+        flawed = flawed[flawed >= keys.max(initial=0)]
         return rows[: flawed[0]] if len(flawed) else rows
     return rows[:-1] if len(flawed) and flawed[-1] == len(rows) - 1 else rows
 
@@ -235,6 +235,8 @@ def _is_untimed(container: InputContainer, stream: VideoStream, rows: Rows) -> b
     """Returns whether frames that change places are stored without the times at which they are shown."""
     context, times = stream.codec_context, rows[:, [PTS, DTS]]
     if context.name not in ("h264", "hevc") or not context.reorder_depth or (times == UNKNOWN).any():
+        return False
+    if is_recording(container):  # whose containers have places for both times, and whose clocks may begin anew
         return False
     return container.format.name == "avi" or bool((times[:, 0] == times[:, 1]).all())
 
@@ -310,4 +312,4 @@ def _lost(rows: Rows, joins: list[int]) -> frozenset[int]:
     (marked,) = np.nonzero(rows[:, FLAW] & CORRUPT)
     (keys,) = np.nonzero(rows[:, KEY])
     seams = np.concatenate([keys, np.array(joins, np.int64)])
-    return frozenset(int(place) for place in marked if not ((seams > place) & (seams <= place + SETTLED)).any())
+    return frozenset(int(place) for place in marked if not ((seams > place) & (seams <= place + SEAM)).any())

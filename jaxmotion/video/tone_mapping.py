@@ -63,7 +63,7 @@ Signal = UInt16[np.ndarray, "H W 3"]
 
 @dataclasses.dataclass(frozen=True)
 class ToneMap:
-    """How the pictures of a stream become SDR."""
+    """Conversion of HDR or BT.2020 pictures to SDR."""
 
     transfer: int
     """`PQ`, `HLG`, or anything else for SDR."""
