@@ -25,8 +25,8 @@ from jaxmotion.evaluation.chart import Line, line_chart
 from jaxmotion.evaluation.evaluation import FOLDER, Evaluation, Numbers, read_numbers
 from jaxmotion.evaluation.page import section, tile
 from jaxmotion.foundation.config_json import Json
-from jaxmotion.foundation.files import atomic_file
-from jaxmotion.foundation.text_files import escape
+from jaxmotion.foundation.files import atomic_file, read_json
+from jaxmotion.foundation.text_files import escape, whole_rows
 
 REPORT = "report.html"
 
@@ -254,24 +254,9 @@ def _percent(share: float) -> str:
 
 def _read(path: Path) -> Json:
     """A JSON file, or nothing if it is not there."""
-    if not path.is_file():
-        return {}
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except json.JSONDecodeError as error:
-        raise ValueError(f"{path} is no JSON ({error}); remove it, or make it again.") from error
+    return read_json(path) if path.is_file() else {}
 
 
 def _read_lines(path: Path) -> list[Json]:
-    """The rows of a .jsonl file, a half-written last one left out; none if it is not there."""
-    if not path.is_file():
-        return []
-    lines = path.read_text(encoding="utf-8").splitlines()
-    rows = []
-    for number, line in enumerate(lines, start=1):
-        try:
-            rows.append(json.loads(line))
-        except json.JSONDecodeError as error:
-            if number < len(lines):
-                raise ValueError(f"Line {number} of {path} is no JSON ({error}).") from error
-    return rows
+    """The rows of a .jsonl file of the run, without torn ones; none if it is not there."""
+    return whole_rows(path.read_text(encoding="utf-8", errors="replace")) if path.is_file() else []

@@ -11,11 +11,13 @@ from __future__ import annotations
 
 import codecs
 import json
+import logging
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from jaxmotion.foundation.config_json import Json, JsonValue
 
+_LOG = logging.getLogger(__name__)
 _OTHER_UNICODE = (codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE, codecs.BOM_UTF32_BE)
 
 
@@ -52,12 +54,16 @@ def read_utf8(path: Path) -> str:
     return "\n".join(utf8_lines(path))
 
 
-def json_rows(path: Path, lines: Iterable[str] | None = None) -> Iterator[tuple[int, Json]]:
+def json_rows(
+    path: Path, lines: Iterable[str] | None = None, *, may_be_torn: bool = False
+) -> Iterator[tuple[int, Json]]:
     """Yields the objects of JSON lines with the numbers of their lines, from 1; empty lines are left out.
 
     Args:
         path: the file, or where the lines are from, for messages.
         lines: in place of those of the file.
+        may_be_torn: whether another command may be writing the file, or have been killed while it did: a last line that
+            is no JSON and has no end is then left out, with a warning.
 
     Raises:
         ValueError: a line is no JSON object, or not in UTF-8.
@@ -68,10 +74,18 @@ def json_rows(path: Path, lines: Iterable[str] | None = None) -> Iterator[tuple[
         try:
             row = json.loads(line, strict=False)  # control characters inside texts are taken as they are
         except (ValueError, RecursionError) as error:
+            if may_be_torn and _is_torn_end(path, line):
+                _LOG.warning("%s, line %d is only half written and is left out.", path, number)
+                return
             raise ValueError(f"{path}, line {number} is not JSON: {error}.") from error
         if not isinstance(row, dict):
             raise ValueError(f"{path}, line {number} is not a JSON object but {row!r:.80}.")
         yield number, row
+
+
+def _is_torn_end(path: Path, line: str) -> bool:
+    """Returns whether a line is the last of a file and has no end."""
+    return path.read_bytes().endswith(line.encode())
 
 
 def whole_rows(text: str) -> list[Json]:

@@ -14,6 +14,7 @@ from tqdm import tqdm
 
 from jaxmotion.foundation.errors import SaveError, describe_os_error
 from jaxmotion.foundation.files import atomic_file
+from jaxmotion.foundation.text_files import whole_rows
 
 METRICS = "metrics.jsonl"
 
@@ -134,15 +135,8 @@ def cut(path: Path, step: int) -> None:
     """Drops the rows of `path` that a run continuing from `step` will write again, and a half-written row."""
     if not path.exists():
         return
-    kept = []
-    for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        if isinstance(row, dict) and row.get("step", step + 1) <= step:
-            kept.append(line + "\n")
-    write_whole(path, "".join(kept))
+    rows = whole_rows(path.read_text(encoding="utf-8", errors="replace"))
+    write_whole(path, "".join(json.dumps(row) + "\n" for row in rows if row.get("step", step + 1) <= step))
 
 
 def write_whole(path: Path, text: str) -> None:

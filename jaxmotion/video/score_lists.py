@@ -39,7 +39,7 @@ def read_scores(path: Path, root: Path, places: Mapping[str, int]) -> dict[int, 
         ValueError: a line is no JSON object with a path and both scores in 1..10.
     """
     listed: dict[Path, Scores] = {}
-    for number, row in json_rows(path):
+    for number, row in json_rows(path, may_be_torn=True):
         try:
             part = _scores_part(row)
             scores = None if part is None else (float(part[OBJECT]), float(part[CAMERA]))

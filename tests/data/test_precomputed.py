@@ -119,14 +119,16 @@ def test_the_same_command_again_does_nothing(asked, whole) -> None:
     assert {path: path.stat().st_mtime_ns for path in whole.rglob("*")} == before
 
 
-def test_a_lost_shard_is_written_again(asked, whole, tmp_path) -> None:
+def test_a_lost_shard_and_one_with_a_torn_note_are_written_again(asked, whole, tmp_path) -> None:
     folder = tmp_path / "copy"
     subprocess.run(["cp", "-r", whole, folder], check=True)
     shard = next(folder.glob("*00002-of*"))
     kept = shard.read_bytes()
     shard.write_bytes(kept[:-7])
     (folder / f".{shard.name}.0123abcd.part").write_bytes(kept[:50])  # as a kill leaves it
-    assert precompute.precompute(asked, folder, dtype="float32", per_shard=SHARD, at_once=4) == SHARD
+    note = next(folder.rglob("00001.json"))
+    note.write_text(note.read_text()[:9])
+    assert precompute.precompute(asked, folder, dtype="float32", per_shard=SHARD, at_once=4) == 2 * SHARD
     assert content(folder) == content(whole)
 
 

@@ -94,3 +94,16 @@ def test_lists_of_any_key_and_captions_of_any_kind_bring_scores(folder, tmp_path
     source = config(folder, str(path)).open()
     scores = {clip["id"]: clip[OBJECT] for clip in map(source.example, range(len(source)))}
     assert scores == {"a": 2, "link": 2, "b": pytest.approx(np.nan, nan_ok=True), "c": 4}
+
+
+def test_a_last_line_that_a_killed_command_left_torn_stops_no_training(folder, tmp_path, caplog):
+    path = lines(tmp_path / "scores.jsonl", [{"path": str(folder / "a.mp4"), "object": 2.5, "camera": 7.0}])
+    with open(path, "a") as file:
+        file.write('{"path": "clips/b.mp4", "obj')
+    clip = config(folder, path).open().example(0)
+    assert (clip[OBJECT], clip[CAMERA]) == (2.5, 7.0)
+    assert "line 2 is only half written" in caplog.text
+    with open(path, "a") as file:
+        file.write("\n")  # a whole line that is no JSON is somebody's mistake
+    with pytest.raises(ValueError, match=r"scores\.jsonl, line 2 is not JSON"):
+        config(folder, path).open()

@@ -33,8 +33,8 @@ from jaxmotion.data.precomputed import BUCKETS, INFO, NAME, SPLIT, datasets
 from jaxmotion.data.source import Example, Shape
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.example import Value
-from jaxmotion.foundation.files import PART, atomic_file
-from jaxmotion.foundation.text_files import escape
+from jaxmotion.foundation.files import PART, atomic_file, read_json
+from jaxmotion.foundation.text_files import escape, whole_rows
 
 if TYPE_CHECKING:
     from tensorflow_datasets.core.features import FeaturesDict
@@ -84,9 +84,12 @@ class Job:
         return self.folder / NOTES / f"{shard:05d}.json"
 
     def done(self, shard: int) -> bool:
-        """Says whether a shard is finished and its file has its length."""
+        """Says whether a shard is finished, and its file and its note are whole."""
         note, file = self.note(shard), self.file(shard)
-        return note.is_file() and file.is_file() and json.loads(note.read_text())["bytes"] == file.stat().st_size
+        if not (note.is_file() and file.is_file()):
+            return False
+        rows = whole_rows(note.read_text(encoding="utf-8", errors="replace"))
+        return len(rows) == 1 and {"records", "bytes"} <= set(rows[0]) and rows[0]["bytes"] == file.stat().st_size
 
     @property
     def labels(self) -> Sequence[str]:
@@ -139,7 +142,7 @@ def _claim(folder: Path, name: str, content: Content, what: str) -> Content:
             raise ValueError(f"{folder} is not empty and holds no {what}; give another folder.")
         with atomic_file(path) as part:
             part.write_text(json.dumps(content, indent=2) + "\n")
-    return json.loads(path.read_text())
+    return read_json(path)
 
 
 def write(job: Job, load: Load, encode: Encode, shard_index: int = 0, shard_count: int = 1) -> int:
@@ -162,7 +165,7 @@ def finish(job: Job) -> bool:
     """Writes the files that tensorflow-datasets reads first, if all shards are there; says whether they are."""
     if not all(job.done(shard) for shard in range(job.shards)):
         return False
-    notes: list[_Note] = [json.loads(job.note(shard).read_text()) for shard in range(job.shards)]
+    notes: list[_Note] = [read_json(job.note(shard)) for shard in range(job.shards)]
     if not sum(note["records"] for note in notes):
         raise ValueError(f"None of the {job.count} clips could be used; nothing was prepared.")
     tfds = datasets()
