@@ -21,6 +21,7 @@ from skimage.measure import label
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.meter.camera import CameraMotion, residuals
 from jaxmotion.meter.tracks import Tracks
+from jaxmotion.video.clip_files import is_left_out
 
 Masks = Callable[[UInt8[np.ndarray, "T H W 3"]], Bool[np.ndarray, "T H W"]]
 """Where objects are in the frames of a clip."""
@@ -111,7 +112,8 @@ def read_masks(path: Path) -> Bool[np.ndarray, "T H W"]:
         ValueError: it is something else.
     """
     if path.is_dir():
-        files = sorted(file for file in path.iterdir() if file.suffix.lower() in (".png", ".jpg", ".bmp"))
+        there = sorted(file for file in path.iterdir() if file.suffix.lower() in (".png", ".jpg", ".bmp"))
+        files = [file for file in there if not is_left_out(file.name)]
         if not files:
             raise ValueError(f"There are no pictures of masks in {path}.")
         return np.stack([np.asarray(Image.open(file).convert("L")) > 0 for file in files])

@@ -242,7 +242,7 @@ def spellings(row: Row) -> Iterator[str]:
         forms += [unicodedata.normalize(form, each) for form in ("NFC", "NFD") for each in forms]
         yield from (form for form in dict.fromkeys(forms) if form != name)
         if not plain.lower().endswith(SUFFIXES):
-            yield from (f"{plain}{suffix}" for suffix in SUFFIXES)
+            yield from (f"{plain}{each}" for suffix in SUFFIXES for each in (suffix, suffix.upper()))
 
 
 def find_file(folder: str, row: Row) -> str | None:

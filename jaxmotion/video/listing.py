@@ -97,9 +97,11 @@ def list_clips(path: Path, root: Path | None = None) -> Listing:
     name = path.name.lower()
     if not name.endswith(LISTS):
         clips.add_all(_captions_of_one(str(path), start))
+        clips.add_texts(Texts())
         return clips.listing("one clip")
     pair = _pair_with(path) if name in (*NAME_TEXTS, *CAPTION_TEXTS) else None
     clips.add_all(_read([str(each) for each in pair or [path]], start))
+    clips.add_texts(Texts())
     return clips.listing(path.name)
 
 
@@ -131,21 +133,24 @@ class _Clips:
     def __contains__(self, path: str) -> bool:
         return self.identity(path) in self._paths
 
-    def add_all(self, rows: Iterable[tuple[Row, str]], texts: Texts | None = None) -> None:
-        """Adds rows with the paths of their files; those without a caption get the one beside the clip."""
-        texts = texts or Texts()
+    def add_all(self, rows: Iterable[tuple[Row, str]]) -> None:
+        """Adds rows with the paths of their files."""
         for row, path in rows:
-            captions, reason = row.captions, row.no_caption
-            if not captions:
-                captions, beside = texts.of(path)
-                reason = "" if captions else (reason if beside == NOTHING and reason else beside)
-            self.add(path, captions, reason)
+            self.add(path, row.captions, row.no_caption)
 
     def add(self, path: str, captions: tuple[str, ...], reason: str) -> None:
         key = self.identity(path)
         self._paths.setdefault(key, os.path.abspath(path))
         self._captions[key] = tuple(dict.fromkeys((*self._captions.get(key, ()), *captions)))
         self._reasons.setdefault(key, reason)
+
+    def add_texts(self, texts: Texts) -> int:
+        """Gives the clips that have no caption the one that stands beside them; returns how many got one."""
+        without = [key for key, captions in self._captions.items() if not captions]
+        for key in without:
+            self._captions[key], beside = texts.of(self._paths[key])
+            self._reasons[key] = (self._reasons[key] if beside == NOTHING else "") or beside
+        return sum(bool(self._captions[key]) for key in without)
 
     def listing(self, form: str, left_out: Sequence[str] = ()) -> Listing:
         """Names every clip by its path below the folder that all of them share, without the suffix."""
@@ -172,26 +177,23 @@ def _list_folder(path: str, root: str | None, clips: _Clips) -> Listing:
         found, reasons[folder.path] = _list_of(folder)
         if found:
             rows = _read(found, root)
-            clips.add_all(rows, texts)
+            clips.add_all(rows)
             scopes.add(folder.path, found[0], [path for _, path in rows])
             lists.append(os.path.relpath(found[0], path))
-    bare, with_text = 0, 0
+    bare = 0
     for folder in folders:
         others = [each for name in folder.clips if (each := os.path.join(folder.path, name)) not in clips]
-        if others and scopes.leave_out(folder.path, others):
-            continue
-        for each in others:
-            captions, reason = texts.of(each)
-            if reason == NOTHING:
-                reason = next((why for above in _upwards(folder.path) if (why := reasons.get(above))), NOTHING)
-            clips.add(each, captions, reason)
-            bare, with_text = bare + 1, with_text + bool(captions)
+        if others and not scopes.leave_out(folder.path, others):
+            reason = next((why for above in _upwards(folder.path) if (why := reasons.get(above))), "")
+            for each in others:
+                clips.add(each, (), reason)
+            bare += len(others)
     if not bare and not lists:
         raise ValueError(f"No clip in {path}: looked for {LOOKED_FOR}.")
-    parts = [f"{', '.join(lists[:3])}{f' and {len(lists) - 3} more lists' if len(lists) > 3 else ''}"] if lists else []
-    if bare:
-        parts.append(f"clips, {with_text} of {bare} with a text beside them" if with_text else "clips without captions")
-    return clips.listing("; ".join(parts), scopes.sentences())
+    with_text = clips.add_texts(texts)
+    form = [", ".join(lists) if len(lists) < 4 else f"{', '.join(lists[:3])} and {len(lists) - 3} more lists"]
+    form += [f"clips, {with_text} with a text beside them" if with_text else "clips without captions"] if bare else []
+    return clips.listing("; ".join(filter(None, form)), scopes.sentences())
 
 
 class _Scopes:

@@ -96,6 +96,9 @@ def test_every_form_gives_the_right_captions(tmp_path, form):
     names = {"absolute, dotted and Windows names": ("a", "y/b"), "a clip called video": ("video", "caption")}
     first, second = names.get(form, ("a", "b"))
     assert found(folder) == {first: TWO["a"], second: TWO["b"]}
+    listing = list_clips(folder)
+    assert all(os.path.isfile(file.path) for file in listing.files)
+    assert not listing.left_out
     assert len(find_videos([str(folder)])) == 2
 
 
@@ -153,6 +156,7 @@ def test_several_rows_and_lists_of_captions_are_several_captions(tmp_path):
         {
             "metadata.jsonl": rows(
                 {"file_name": "a.mp4", "captions": ["a dog", None, "a hound", "a dog"]},
+                {"file_name": "b.mp4", "text": ""},
                 {"file_name": "b.mp4", "text": "a cat"},
                 {"file_name": "./b.mp4", "text": "a kitten"},
                 {"file_name": "b.mp4", "text": None},
@@ -161,6 +165,7 @@ def test_several_rows_and_lists_of_captions_are_several_captions(tmp_path):
             )
         },
     )
+    write(tmp_path, {"b.txt": "not asked for"})
     assert found(tmp_path) == {"a": ("a dog", "a hound"), "b": ("a cat", "a kitten"), "c": ("",), "d": ("7",)}
     (tmp_path / "metadata.jsonl").unlink()
     write(
