@@ -7,6 +7,7 @@ folders `pytorch/`, here and beside the systems that need them.
 
 from __future__ import annotations
 
+import ast
 import dataclasses
 import json
 import shutil
@@ -20,6 +21,7 @@ from jaxmotion.weights.write import write_tensors
 
 CODE = Path(__file__).parent / "pytorch"
 """Folder of PyTorch files that ship inside exported folders of any system; this package does not import them."""
+_PACKAGE = Path(__file__).parents[1]
 LIBRARIES = ("diffusers", "transformers")
 
 
@@ -51,7 +53,7 @@ class Component:
             stem = "model" if self.library == "transformers" else "diffusion_pytorch_model"
             write_tensors(folder, stem, self.tensors)
         if self.library not in LIBRARIES:
-            shutil.copyfile(self.code / f"{self.library}.py", folder / f"{self.library}.py")
+            (folder / f"{self.library}.py").write_text(standalone(self.code / f"{self.library}.py"))
         for file in self.files:
             shutil.copyfile(file, folder / file.name)
 
@@ -79,10 +81,24 @@ class Pipeline:
         index = {"_class_name": name, "_diffusers_version": DIFFUSERS}
         write_json(folder / "model_index.json", {**index, **parts, **self.arguments})
         if not stock:
-            shutil.copyfile(self.code / f"{self.library}.py", folder / f"{self.library}.py")
+            (folder / f"{self.library}.py").write_text(standalone(self.code / f"{self.library}.py"))
         for name, part in self.components.items():
             (folder / name).mkdir()
             part.write_into(folder / name)
+
+
+def standalone(file: Path) -> str:
+    """Returns the text of a PyTorch file with the files of this package that it imports in the place of the imports.
+
+    From a hub, diffusers fetches only the one file that has the pipeline's class.
+    """
+    text = file.read_text()
+    lines = text.splitlines()
+    for node in reversed(ast.parse(text).body):
+        if isinstance(node, ast.ImportFrom) and node.module and node.module.startswith(f"{_PACKAGE.name}."):
+            other = _PACKAGE.joinpath(*node.module.split(".")[1:]).with_suffix(".py")
+            lines[node.lineno - 1 : node.end_lineno] = standalone(other).splitlines()
+    return "\n".join(lines) + "\n"
 
 
 def write_json(path: Path, values: Mapping[str, JsonValue]) -> None:

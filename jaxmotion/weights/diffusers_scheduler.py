@@ -17,8 +17,8 @@ PREDICTIONS = {"eps": "epsilon", "z0": "sample", "v": "v_prediction"}
 def scheduler_of(process: Process, sampler: Sampler) -> tuple[str, dict[str, JsonValue]]:
     """Returns the scheduler's class name and constructor arguments; the number of steps and eta are given at sampling.
 
-    Where the signal-to-noise ratios are shifted, a deterministic DDIM is that of CogVideoX, which knows shifts; other
-    schedulers are given the betas that come to the same.
+    Where the signal-to-noise ratios are shifted, all are given the betas that come to the same: the shift itself only
+    schedulers of CogVideoX know, and one that is made from their config, such as Euler, would leave it out.
 
     Raises:
         ValueError: diffusers has no such scheduler.
@@ -34,12 +34,7 @@ def scheduler_of(process: Process, sampler: Sampler) -> tuple[str, dict[str, Jso
     match sampler:
         case DDIM(eta=0.0) if schedule.snr_shift != 1.0:
             ends = {"clip_sample": False, "set_alpha_to_one": sampler.final == "clean"}
-            return "CogVideoXDDIMScheduler", {
-                **config,
-                **_curve(schedule),
-                **ends,
-                "snr_shift_scale": schedule.snr_shift,
-            }
+            return "CogVideoXDDIMScheduler", {**config, **_betas(schedule), **ends, "snr_shift_scale": 1.0}
         case DDIM():
             ends = {"clip_sample": False, "set_alpha_to_one": sampler.final == "clean"}
             return "DDIMScheduler", {**config, **_betas(schedule), **ends}
@@ -61,10 +56,10 @@ def scheduler_of(process: Process, sampler: Sampler) -> tuple[str, dict[str, Jso
         case SDEDPMSolverPP():
             return "CogVideoXDPMScheduler", {
                 **config,
-                **_curve(schedule),
+                **_betas(schedule),
                 "clip_sample": False,
                 "set_alpha_to_one": True,
-                "snr_shift_scale": schedule.snr_shift,
+                "snr_shift_scale": 1.0,
             }
     known = ", ".join(each.__name__ for each in (DDIM, DDPM, DPMSolverPP, SDEDPMSolverPP))
     raise ValueError(f"diffusers has no scheduler for {type(sampler).__name__}; sample with one of {known}.")

@@ -32,13 +32,22 @@ def params(system):
 
 def test_the_file_is_one_of_animatediff(system, params, tmp_path):
     files = export_comfy(system, params, tmp_path / "out", meta={"some": "settings"})
-    assert [file.name for file in files] == ["jaxmotion_config.json", "motion_module.safetensors"]
-    checkpoint = open_tensors(files[1])
+    assert [file.name for file in files] == ["README.md", "jaxmotion_config.json", "motion_module.safetensors"]
+    checkpoint = open_tensors(files[-1])
     assert detect(checkpoint).name == "animatediff"
     back = read(checkpoint, detect(checkpoint))
     motion = {path for path in params if "/motion/" in path}
     assert back.keys() == motion
     assert all(np.array_equal(np.asarray(back[path]), params[path]) for path in motion)
+
+
+def test_the_card_says_where_every_module_makes_noise(system, params, tmp_path):
+    """And what the nodes cannot do with these."""
+    card, *_ = export_comfy(system, params, tmp_path / "out", meta={"pretrained": {}})
+    text = " ".join(card.read_text().split())
+    assert "ComfyUI 0.25.0 makes noise of every AnimateDiff clip, whatever the module" in text
+    assert "The nodes know neither the photo nor the motion level" in text
+    assert text.startswith("--- pipeline_tag: image-to-video")
 
 
 def test_positions_are_those_that_diffusers_keeps(system, params, tmp_path):
@@ -52,7 +61,7 @@ def test_positions_are_those_that_diffusers_keeps(system, params, tmp_path):
         motion_max_seq_length=32,
         use_motion_mid_block=False,
     ).state_dict()
-    [_, file] = export_comfy(system, params, tmp_path / "out", meta={})
+    *_, file = export_comfy(system, params, tmp_path / "out", meta={})
     tables = {name: np.asarray(array) for name, array in open_tensors(file).items() if name.endswith("pos_encoder.pe")}
     place = "down_blocks.0.motion_modules.0.{}transformer_blocks.0.{}"
     expected = theirs[place.format("", "pos_embed.pe")].numpy()

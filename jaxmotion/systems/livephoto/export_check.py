@@ -167,6 +167,7 @@ class _Parity(ParityCheck):
             width=width,
             num_inference_steps=steps,
             guidance_scale=guidance,
+            use_dynamic_cfg=False,
             eta=0.0,
             prior_strength=prior,
             num_inversion_steps=steps,

@@ -11,6 +11,7 @@ import numpy as np
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.files import atomic_folder
 from jaxmotion.nn.embedding import position_sinusoid
+from jaxmotion.systems.livephoto.model_card import comfy_card
 from jaxmotion.weights import formats
 from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.rules import paths_with_rules
@@ -21,7 +22,7 @@ from jaxmotion.weights.write import write_tensors
 if TYPE_CHECKING:
     from jaxmotion.systems.livephoto.livephoto import LivePhoto
 
-FILE, CONFIG = "motion_module", "jaxmotion_config.json"
+FILE, CONFIG, CARD = "motion_module", "jaxmotion_config.json", "README.md"
 _QUERY = ".to_q.weight"
 
 
@@ -52,4 +53,5 @@ def export_comfy(system: LivePhoto, params: Mapping[str, Any], destination: str 
     with atomic_folder(Path(destination)) as folder:
         write_tensors(folder, FILE, tensors)
         write_json(folder / CONFIG, meta)
+        (folder / CARD).write_text(comfy_card(system, meta))
     return files_in(Path(destination))

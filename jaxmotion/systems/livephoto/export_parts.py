@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from jaxmotion.diffusion.guidance import CogVideoXDynamic
 from jaxmotion.diffusion.sampling import Noise, Sampling
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.models.autoencoder import KLCodec
@@ -276,6 +277,7 @@ def _arguments(system: LivePhoto, sampling: Sampling) -> Json:
         "defaults": {
             "num_inference_steps": sampling.sampler.steps,
             "guidance_scale": sampling.guidance,
+            "use_dynamic_cfg": sampling.guidance_schedule == CogVideoXDynamic(),
             "eta": getattr(sampling.sampler, "eta", 0.0),
             "prior_strength": prior,
             "num_inversion_steps": sampling.inversion_steps,

@@ -7,10 +7,12 @@ import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from jaxmotion.diffusion.guidance import CogVideoXDynamic, Constant
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.systems.pretrained import Pretrained
 from jaxmotion.weights.parity import Report
+from jaxmotion.weights.tables.stable_diffusion import num_positions
 
 if TYPE_CHECKING:
     from jaxmotion.systems.livephoto.livephoto import LivePhoto
@@ -51,6 +53,9 @@ export_to_video(pipe(photo, "{example}", motion_level=5, generator=seed).frames[
 | `negative_prompt` | what guidance leads away from | empty |
 | `num_frames` | fixed by the training | {system.frames} |
 
+All other arguments are those of `AnimateDiffPipeline`, such as `num_videos_per_prompt`, `prompt_embeds`, `clip_skip`
+and `callback_on_step_end`, and another scheduler is set as it is there, from this one's config.
+{_guidance(sampling)}
 ## What is in the folder
 
 `unet` is a stock `UNetMotionModel`. Its {system.unet.in_channels} noise channels are followed by: {_channels(system)}.
@@ -88,8 +93,25 @@ re-weighting are no part of an adapter; the pipeline of the whole export brings 
 {_configuration(meta)}"""
 
 
-def _front_matter(meta: Json, kind: str) -> str:
-    lines = ["---", "library_name: diffusers", "pipeline_tag: image-to-video"]
+def comfy_card(system: LivePhoto, meta: Json) -> str:
+    """The card of motion modules for AnimateDiff's nodes."""
+    return f"""{_front_matter(meta, "comfyui", library="")}
+# LivePhoto's motion modules for AnimateDiff's nodes
+
+`motion_module.safetensors` holds the motion modules of a model that was trained with jaxmotion after {_PAPER}, in the
+names of AnimateDiff. ComfyUI-AnimateDiff-Evolved reads it from `models/animatediff_models`, with any checkpoint of
+Stable Diffusion 1.5, up to {num_positions(system.frames)} frames; it was trained on {system.frames}.
+
+- **ComfyUI 0.25.0 makes noise of every AnimateDiff clip, whatever the module** (ComfyUI-AnimateDiff-Evolved, issue
+  576). It is not this file: use another version of ComfyUI.
+- The nodes know neither the photo nor the motion level: the input columns that read them are left out, and so are
+  content layers and the weights of the words. The whole pipeline is the export `diffusers`.
+
+{_configuration(meta)}"""
+
+
+def _front_matter(meta: Json, kind: str, library: str = "diffusers") -> str:
+    lines = ["---", *([f"library_name: {library}"] if library else []), "pipeline_tag: image-to-video"]
     if bases := _bases(meta):
         lines += ["base_model:", *(f"- {base}" for base in bases)]
     lines += ["tags:", *(f"- {tag}" for tag in ("image-to-video", "livephoto", "motion-control", "jaxmotion", kind))]
@@ -114,6 +136,21 @@ def _summary(report: Report) -> str:
     if not verified:
         return "not verified"
     return f"{len(verified)} of {len(report.parts)} verified, none further than {max(p.absolute for p in verified):.1e}"
+
+
+def _guidance(sampling: Sampling) -> str:
+    """Returns what the exported pipeline's guidance cannot do as we do."""
+    said = ""
+    if not isinstance(sampling.guidance_schedule, Constant) and sampling.guidance_schedule != CogVideoXDynamic():
+        said += """
+jaxmotion sampled this model with guidance that rises step by step; a constant `guidance_scale` is the nearest here.
+"""
+    if sampling.guidance < 1:
+        said += """
+jaxmotion sampled this model with guidance below 1, between no text and the text; here that is the plain conditional
+prediction, as in all pipelines of diffusers.
+"""
+    return said
 
 
 def _levels(system: LivePhoto) -> str:

@@ -4,7 +4,7 @@ import math
 
 import torch
 from diffusers.configuration_utils import ConfigMixin, register_to_config
-from diffusers.models.autoencoders.vae import DecoderOutput, IdentityDistribution
+from diffusers.models.autoencoders.vae import AutoencoderMixin, DecoderOutput, IdentityDistribution
 from diffusers.models.modeling_outputs import AutoencoderKLOutput
 from diffusers.models.modeling_utils import ModelMixin
 from diffusers.utils.accelerate_utils import apply_forward_hook
@@ -12,14 +12,19 @@ from torch import nn
 from torch.nn.functional import pixel_shuffle, pixel_unshuffle
 
 
-class SpaceToDepth(ModelMixin, ConfigMixin):
+class SpaceToDepth(ModelMixin, AutoencoderMixin, ConfigMixin):
     """Pixels [N, 3, H, W] in [-1, 1] to latents [N, 3 * factor^2, H / factor, W / factor] and back, exactly.
 
     Channel 3 (u * factor + v) + colour holds vertical frequency u and horizontal frequency v. `basis` holds the
     two-dimensional cosines as rows over a flattened block; it is orthonormal.
 
     scaling_factor: what the pipeline multiplies latents by, as with `AutoencoderKL`.
+
+    Blocks do not know each other, so tiles and slices would give the same numbers; there is little memory to be saved,
+    and `enable_tiling` and `enable_slicing` change nothing.
     """
+
+    use_tiling = use_slicing = False
 
     @register_to_config
     def __init__(self, factor: int = 4, scaling_factor: float = 1.0):

@@ -24,9 +24,9 @@ class ContentLayer(nn.Module):
 
     def forward(self, hidden_states, tokens):
         """hidden_states: [clips * frames, pixels, dim]; tokens: [clips, length, features], shared by all frames."""
-        x = hidden_states.reshape(tokens.shape[0], -1, hidden_states.shape[-1])
-        read = self.attention(self.norm(x), encoder_hidden_states=tokens)
-        return hidden_states + torch.tanh(self.gate) * read.reshape(hidden_states.shape)
+        x = hidden_states.reshape(tokens.shape[0], -1, hidden_states.shape[-1]).to(self.gate.dtype)
+        read = self.attention(self.norm(x), encoder_hidden_states=tokens.to(self.gate.dtype))
+        return hidden_states + (torch.tanh(self.gate) * read).reshape(hidden_states.shape).to(hidden_states.dtype)
 
 
 class ContentLayers(ModelMixin, ConfigMixin):

@@ -12,23 +12,43 @@ more input channels (the photo's latent, a map of the frame number, a map of the
 (`content_layers.py`), weights of the words (`text_reweighting.py`), and noise that leans towards the photo.
 """
 
-import inspect
+import math
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
-import numpy as np
 import torch
 from diffusers.loaders.lora_pipeline import StableDiffusionLoraLoaderMixin
+from diffusers.loaders.textual_inversion import TextualInversionLoaderMixin
 from diffusers.models.unets.unet_motion_model import UNetMotionModel
-from diffusers.pipelines.pipeline_utils import DiffusionPipeline
+from diffusers.pipelines.free_init_utils import FreeInitMixin
+from diffusers.pipelines.pipeline_utils import DiffusionPipeline, StableDiffusionMixin
+from diffusers.utils import USE_PEFT_BACKEND, scale_lora_layers, unscale_lora_layers
 from diffusers.utils.outputs import BaseOutput
-from diffusers.utils.torch_utils import randn_tensor
 from diffusers.video_processor import VideoProcessor
-from PIL import Image, ImageOps
-from torch.nn.functional import interpolate
+from torch.nn.functional import interpolate, pad
+
+from jaxmotion.systems.livephoto.pytorch.prior import lean, spaced, split
+from jaxmotion.weights.pytorch.exported_pipeline import (
+    ExportedPipeline,
+    Steps,
+    after_step,
+    batched,
+    callback_inputs,
+    check_call,
+    draw_noise,
+    one_of,
+    refuse,
+    repeat_rows,
+    set_timesteps,
+    text_rows,
+    warn_of_cut_prompts,
+)
+from jaxmotion.weights.pytorch.photos import as_pictures, as_pixels, fit
 
 LEVELS = 10
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+_batched = partial(batched, "photos as prompts, negative prompts and motion levels")
 
 
 @dataclass
@@ -38,7 +58,14 @@ class LivePhotoPipelineOutput(BaseOutput):
     frames: Any
 
 
-class LivePhotoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
+class LivePhotoPipeline(
+    ExportedPipeline,
+    DiffusionPipeline,
+    StableDiffusionMixin,
+    TextualInversionLoaderMixin,
+    StableDiffusionLoraLoaderMixin,
+    FreeInitMixin,
+):
     """Image-to-video with the amount of motion that was asked for.
 
     text_reweighting, content_encoder, content_layers: there unless the model was trained without them.
@@ -46,12 +73,34 @@ class LivePhotoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
     channels: what stands beside the noisy latents, in this order: `reference` (the photo's latent), `frame` (a map that
         runs from 0 on the first frame to 1 on the last), `level` (a map of the motion level times `level_scale`).
     defaults: values of those arguments of a call that are left out.
+
+    Arguments of a call are those of `AnimateDiffPipeline` and of CogVideoX's image-to-video pipeline, and these:
+
+    image: the photo, of any size: PIL, an array [H, W, 3] (uint8, or floats in [0, 1]), a tensor [3, H, W] in [0, 1],
+        or a list or batch of them. Its largest centred part with the clip's shape is used.
+    prompt: what moves, and how; or one for each photo. Nothing at all is a prompt, too.
+    motion_level: a whole number from 1 (nearly still) to 10; or one for each photo.
+    negative_prompt: what guidance leads away from; or one for each photo.
+    num_frames: of the clip; only the number that the model was trained on.
+    guidance_scale: classifier-free guidance on the text; 1 and less is the plain conditional prediction.
+    use_dynamic_cfg: CogVideoX's guidance, which changes from step to step.
+    eta: how much noise each step adds, 0 to 1, if the scheduler knows it.
+    prior_strength: how far the starting noise leans towards the inverted photo, on the first and on the last frame,
+        each in [0, 1]; (0, 0) switches it off.
+    num_inversion_steps: steps of that inversion.
+    latents: the Gaussian noise to start from, [batch, channels, frames, height, width].
+    prompt_embeds, negative_prompt_embeds: as `encode_prompt` gives them, [batch, length, features]. What a callback
+        sees as `prompt_embeds` is [batch or 2 batch, frames, length, features]: weighted for each frame, the negative
+        ones first.
+    timesteps, sigmas: a schedule of one's own, if the scheduler takes it.
+    max_sequence_length: longer prompts are cut there; never more than the text encoder reads.
+    decode_chunk_size: how many frames are decoded together; 0 is all of them.
     """
 
     model_cpu_offload_seq = "text_encoder->text_reweighting->content_encoder->unet->vae"
     _exclude_from_cpu_offload = ("content_layers",)  # they run inside the U-Net
     _optional_components = ["text_reweighting", "content_encoder", "content_layers"]  # noqa: RUF012
-    _callback_tensor_inputs = ("latents",)
+    _callback_tensor_inputs = ("latents", "prompt_embeds", "negative_prompt_embeds")
 
     def __init__(
         self,
@@ -84,86 +133,51 @@ class LivePhotoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
 
     @torch.no_grad()
     def __call__(
-        self,
-        image,
-        prompt="",
-        motion_level=5,
-        negative_prompt="",
-        num_frames=None,
-        height=None,
-        width=None,
-        num_inference_steps=None,
-        guidance_scale=None,
-        eta=None,
-        prior_strength=None,
-        num_inversion_steps=None,
-        generator=None,
-        latents=None,
-        output_type="pil",
-        return_dict=True,
-        decode_chunk_size=None,
-        callback_on_step_end=None,
-    ):
-        """Animates one photo or several.
+        self, image, prompt=None, motion_level=5, negative_prompt=None, num_frames=None, height=None, width=None,
+        num_inference_steps=None, guidance_scale=None, eta=None, prior_strength=None, num_inversion_steps=None,
+        generator=None, latents=None, output_type="pil", return_dict=True, decode_chunk_size=None,
+        callback_on_step_end=None, callback_on_step_end_tensor_inputs=("latents",), num_videos_per_prompt=1,
+        prompt_embeds=None, negative_prompt_embeds=None, timesteps=None, sigmas=None, use_dynamic_cfg=None,
+        clip_skip=None, cross_attention_kwargs=None, attention_kwargs=None, max_sequence_length=None,
+        ip_adapter_image=None, ip_adapter_image_embeds=None,
+    ):  # fmt: skip
+        """Animates one photo or several; the arguments are described with the class."""
+        check_call(self, output_type, num_inference_steps, num_videos_per_prompt)
+        refuse("IP-Adapter", ip_adapter_image=ip_adapter_image, ip_adapter_image_embeds=ip_adapter_image_embeds)
+        if self.free_init_enabled:
+            refuse("FreeInit with a schedule of one's own", timesteps=timesteps, sigmas=sigmas)
+        seen = callback_inputs(self, callback_on_step_end, callback_on_step_end_tensor_inputs)
+        attention = one_of(cross_attention_kwargs=cross_attention_kwargs, attention_kwargs=attention_kwargs)
+        self.begin_call(self._default("guidance_scale", guidance_scale), attention, clip_skip)
+        num_frames, size = self._checked_frames(num_frames), self._checked_size(height, width)
+        first, last = self._checked_prior(prior_strength)
+        texts = text_rows("prompt", prompt, prompt_embeds)
+        negatives = text_rows("negative_prompt", negative_prompt, negative_prompt_embeds)
+        columns = _batched(as_pictures(image), texts, negatives, self._checked_levels(motion_level))
+        photos, texts, negatives, levels = (repeat_rows(column, num_videos_per_prompt) for column in columns)
 
-        Args:
-            image: the photo, of any size: PIL, an array [H, W, 3] (uint8, or floats in [0, 1]), a tensor [3, H, W] in
-                [0, 1], or a list or batch of them. Its largest centred part with the clip's shape is used.
-            prompt: what moves, and how; or one for each photo.
-            motion_level: a whole number from 1 (nearly still) to 10; or one for each photo.
-            negative_prompt: what guidance leads away from; or one for each photo.
-            num_frames: of the clip; only the number that the model was trained on.
-            guidance_scale: classifier-free guidance on the text; 1 is the plain conditional prediction.
-            eta: how much noise each step adds, 0 to 1, if the scheduler knows it.
-            prior_strength: how far the starting noise leans towards the inverted photo, on the first and on the last
-                frame, each in [0, 1]; (0, 0) switches it off.
-            num_inversion_steps: steps of that inversion.
-            latents: the Gaussian noise to start from, [batch, channels, frames, height, width].
-            output_type: "pil", "np", "pt" or "latent".
-            decode_chunk_size: how many frames are decoded together; 0 is all of them.
-            callback_on_step_end: called with the pipeline, the number of the step, its time and {"latents": latents};
-                what it returns under "latents" takes their place.
-        """
-        device, clip = self._execution_device, self.config.clip
-        num_inference_steps = self._default("num_inference_steps", num_inference_steps)
-        guidance_scale = self._default("guidance_scale", guidance_scale)
-        num_frames = self._checked_frames(num_frames)
-        height, width = self._checked_size(height or clip["height"], width or clip["width"])
-        pictures, prompts, negatives, levels = _batched(
-            as_pictures(image), prompt, negative_prompt, self._checked_levels(motion_level)
-        )
-        pixels = torch.stack([as_pixels(fit(picture, height, width)) for picture in pictures]).to(device)
+        pixels = torch.stack([as_pixels(fit(photo, *size)) for photo in photos]).to(self._execution_device)
         reference = self.encode_pixels(pixels)
         condition = self.condition(pixels, reference, levels, num_frames)
-        words = self.encode_prompt(prompts, num_frames)
-        if guidance_scale != 1:
-            words = torch.cat([self.encode_prompt(negatives, num_frames), words])
-
+        words, negative = self._words(texts, negatives, num_frames, max_sequence_length)
         shape = (len(reference), reference.shape[1], num_frames, *reference.shape[2:])
-        if latents is None:
-            latents = randn_tensor(shape, generator=generator, device=device, dtype=torch.float32)
-        if tuple(latents.shape) != shape:
-            raise ValueError(f"The latents are {list(latents.shape)}; this call needs {list(shape)}.")
-        first, last = self._default("prior_strength", prior_strength)
-        latents = latents.to(device, torch.float32)
+        latents = draw_noise(shape, generator, reference.device, latents)
         if first or last:
-            num_inversion_steps = self._default("num_inversion_steps", num_inversion_steps)
-            inverted = self.invert(reference, condition, num_frames, num_inversion_steps)
-            latents = lean(latents, inverted, first, last)
+            count = self._default("num_inversion_steps", num_inversion_steps)
+            latents = lean(latents, self.invert(reference, condition, num_frames, count), first, last)
 
-        self.scheduler.set_timesteps(num_inference_steps, device=device)
-        extra = {"eta": self._default("eta", eta), "generator": generator}
-        known = inspect.signature(self.scheduler.step).parameters
-        extra = {name: value for name, value in extra.items() if name in known}
-        for i, t in enumerate(self.progress_bar(self.scheduler.timesteps)):
-            said = self.predict(self.scheduler.scale_model_input(latents, t), t, words, condition)
-            if guidance_scale != 1:
-                null, told = said.chunk(2)
-                said = null + guidance_scale * (told - null)
-            latents = self.scheduler.step(said, t, latents, **extra).prev_sample
-            if callback_on_step_end is not None:
-                latents = callback_on_step_end(self, i, t, {"latents": latents}).get("latents", latents)
-
+        steps = self._default("num_inference_steps", num_inference_steps)
+        times = set_timesteps(self.scheduler, steps, latents.device, timesteps, sigmas)
+        latents = latents * self.scheduler.init_noise_sigma
+        steps = steps if timesteps is None and sigmas is None else len(times)
+        dynamic = steps if self._default("use_dynamic_cfg", use_dynamic_cfg) else None
+        end_step = partial(after_step, self, callback_on_step_end, seen)
+        for count in range(self._free_init_num_iters if self.free_init_enabled else 1):
+            if self.free_init_enabled:
+                latents, times = self._restart(latents, count, steps, generator)
+            told = {"latents": latents, "prompt_embeds": words, "negative_prompt_embeds": negative}
+            step = Steps(self.scheduler, self._default("eta", eta), generator)
+            latents = self._denoise(times, told, condition, step, end_step, dynamic)
         frames = latents
         if output_type != "latent":
             video = self.decode_latents(latents, self._default("decode_chunk_size", decode_chunk_size))
@@ -184,16 +198,55 @@ class LivePhotoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         content = None if self.content_layers is None else self.encode_content(pixels)
         return [maps[name] for name in self.config.channels.split(",") if name], content
 
-    def encode_prompt(self, prompts, num_frames):
-        """Embeddings of the texts, for every frame: [batch, frames, length, features]."""
-        length = self.text_encoder.config.max_position_embeddings
-        tokens = self.tokenizer(
-            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
-        ).input_ids
-        text = self.text_encoder(tokens.to(self._execution_device)).last_hidden_state
+    @torch.no_grad()
+    def encode_prompt(
+        self, prompt, device=None, num_images_per_prompt=1, do_classifier_free_guidance=True, negative_prompt=None,
+        prompt_embeds=None, negative_prompt_embeds=None, lora_scale=None, clip_skip=None, max_sequence_length=None,
+    ):  # fmt: skip
+        """(embeddings of the texts, those of the negative ones): each [batch, length, features], or None.
+
+        They are those of the text encoder; `weigh` makes of them what the U-Net reads on each frame.
+        """
+        read = partial(self._read, device or self._execution_device, lora_scale, clip_skip, max_sequence_length)
+        if prompt_embeds is None:
+            prompt_embeds = read([prompt] if isinstance(prompt, str) else prompt)
+        if negative_prompt_embeds is None and do_classifier_free_guidance:
+            negatives = [negative_prompt or ""] if isinstance(negative_prompt or "", str) else negative_prompt
+            negative_prompt_embeds = read(negatives * len(prompt_embeds) if len(negatives) == 1 else negatives)
+        both = (prompt_embeds, negative_prompt_embeds)
+        return tuple(None if each is None else repeat_rows(each, num_images_per_prompt) for each in both)
+
+    def weigh(self, text, num_frames):
+        """Embeddings for every frame: [batch, frames, length, features]."""
         if self.text_reweighting is None:
             return text[:, None].expand(-1, num_frames, -1, -1)
-        return self.text_reweighting(text)
+        return self.text_reweighting(text.to(self._execution_device, self.text_reweighting.dtype))
+
+    def _read(self, device, lora_scale, clip_skip, max_sequence_length, prompts):
+        """The text encoder's last hidden state, or an earlier one with the last norm."""
+        most = self.text_encoder.config.max_position_embeddings
+        length = min(max_sequence_length or most, most)
+        if hasattr(self.tokenizer, "added_tokens_encoder"):  # of a textual inversion
+            prompts = self.maybe_convert_prompt(list(prompts), self.tokenizer)
+        warn_of_cut_prompts(self.tokenizer, prompts, length)
+        tokens = self.tokenizer(
+            prompts, padding="max_length", max_length=length, truncation=True, return_tensors="pt"
+        ).input_ids.to(device)
+        if tokens.shape[1] < most:
+            tokens = pad(tokens, (0, most - tokens.shape[1]), value=self.tokenizer.pad_token_id)
+        lora = {} if lora_scale is None or not USE_PEFT_BACKEND else {"weight": lora_scale}
+        if lora:
+            scale_lora_layers(self.text_encoder, **lora)
+        try:
+            if not clip_skip:
+                return self.text_encoder(tokens).last_hidden_state
+            states = self.text_encoder(tokens, output_hidden_states=True).hidden_states
+        finally:
+            if lora:
+                unscale_lora_layers(self.text_encoder, **lora)
+        if not 0 < clip_skip < len(states) - 1:
+            raise ValueError(f"clip_skip is from 0 to {len(states) - 2} with this text encoder; got {clip_skip}.")
+        return getattr(self.text_encoder, "text_model", self.text_encoder).final_layer_norm(states[-(clip_skip + 1)])
 
     def encode_content(self, pixels):
         """DINOv2's patch tokens of the photos, through the linear layer that was trained with the U-Net."""
@@ -202,14 +255,14 @@ class LivePhotoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         mean, std = (torch.tensor(each, device=shown.device)[:, None, None] for each in (IMAGENET_MEAN, IMAGENET_STD))
         hidden = self.content_encoder(((shown - mean) / std).to(self.content_encoder.dtype)).last_hidden_state
         first_patch = 1 + getattr(self.content_encoder.config, "num_register_tokens", 0)
-        return self.content_layers(hidden[:, first_patch:])
+        return self.content_layers(hidden[:, first_patch:].to(self.content_layers.dtype))
 
     def encode_pixels(self, pixels):
         """Scaled latents of photos in [-1, 1], in float32."""
         latents = self.vae.encode(pixels.to(self.vae.dtype)).latent_dist.mode()
         return latents.float() * self.vae.config.scaling_factor
 
-    def decode_latents(self, latents, chunk):
+    def decode_latents(self, latents, chunk=0):
         """Pixels of scaled latents: [batch, 3, frames, height, width], about in [-1, 1]."""
         images = (latents / self.vae.config.scaling_factor).transpose(1, 2).flatten(0, 1).to(self.vae.dtype)
         decoded = [self.vae.decode(part).sample for part in images.split(chunk or len(images))]
@@ -223,8 +276,9 @@ class LivePhotoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         told = {"encoder_hidden_states": words.to(dtype).flatten(0, 1)}
         if content is not None:
             self.content_layers.attach(self.unet)
-            tokens = content.to(dtype).repeat(copies, 1, 1)
-            told["cross_attention_kwargs"] = {"gligen": {"objs": tokens}}
+            told["cross_attention_kwargs"] = {"gligen": {"objs": content.to(dtype).repeat(copies, 1, 1)}}
+        if self.attention_kwargs:
+            told["cross_attention_kwargs"] = {**self.attention_kwargs, **told.get("cross_attention_kwargs", {})}
         return self.unet(sample, t, **told).sample.float()
 
     def invert(self, reference, condition, num_frames, steps):
@@ -233,8 +287,10 @@ class LivePhotoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         Each step from one noise level up to the next is made with the prediction at the upper time.
         """
         config, alphas = self.scheduler.config, self.scheduler.alphas_cumprod.double().tolist()
-        times = spaced(config.num_train_timesteps, steps, config.timestep_spacing, config.get("steps_offset", 0))
-        words = self.encode_prompt([""] * len(reference), num_frames)
+        spacing = config.get("timestep_spacing", "leading")
+        times = spaced(config.num_train_timesteps, steps, spacing, config.get("steps_offset", 0))
+        empty, _ = self.encode_prompt("", do_classifier_free_guidance=False, clip_skip=self.clip_skip)
+        words = self.weigh(empty, num_frames).expand(len(reference), -1, -1, -1)
         z = reference[:, :, None].expand(-1, -1, num_frames, -1, -1)
         for t in reversed(times):
             here, there = alphas[max(t - config.num_train_timesteps // steps, 0)], alphas[t]
@@ -243,8 +299,71 @@ class LivePhotoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
             z = there**0.5 * z0 + (1 - there) ** 0.5 * eps
         return z
 
+    def _words(self, texts, negatives, num_frames, max_sequence_length):
+        """(what the U-Net reads, the negative texts first if they count; what it reads of those alone, or None)."""
+        stacked = [torch.stack(rows) if torch.is_tensor(rows[0]) else None for rows in (texts, negatives)]
+        text, negative = self.encode_prompt(
+            texts,
+            do_classifier_free_guidance=self.do_classifier_free_guidance,
+            negative_prompt=negatives,
+            prompt_embeds=stacked[0],
+            negative_prompt_embeds=stacked[1],
+            lora_scale=(self.attention_kwargs or {}).get("scale"),
+            clip_skip=self.clip_skip,
+            max_sequence_length=max_sequence_length,
+        )
+        if not self.do_classifier_free_guidance:
+            return self.weigh(text, num_frames), None
+        if text.shape != negative.shape:
+            raise ValueError(
+                "Embeddings of prompts and negative prompts have one length and width; got "
+                f"{list(text.shape)} and {list(negative.shape)}."
+            )
+        weighed = [self.weigh(each, num_frames) for each in (negative, text)]
+        return torch.cat(weighed), weighed[0]
+
+    def _denoise(self, times, told, condition, step, end_step, dynamic):
+        """Latents after all steps.
+
+        told: latents, prompt_embeds and negative_prompt_embeds; a callback may change the first two.
+        dynamic: the number of steps that CogVideoX's guidance counts; None where the guidance is constant.
+        """
+        self._num_timesteps, most = len(times), self.guidance_scale
+        with self.progress_bar(total=len(times)) as bar:
+            for i, t in enumerate(times):
+                if self.interrupt:
+                    continue
+                self._current_timestep = t
+                if dynamic:
+                    share = (dynamic - float(t)) / dynamic
+                    self._guidance_scale = 1 + most * (1 - math.cos(math.pi * share**5.0)) / 2
+                said = self._guided(told["latents"], t, told["prompt_embeds"], condition)
+                told["latents"] = step(said, t, told["latents"])
+                told = end_step(i, t, told)
+                bar.update()
+        self._current_timestep = None
+        return told["latents"]
+
+    def _guided(self, latents, t, words, condition):
+        """The prediction, guided where the words hold negative ones, too, and the guidance is on."""
+        words = words if self.do_classifier_free_guidance else words[-len(latents) :]
+        said = self.predict(self.scheduler.scale_model_input(latents, t), t, words, condition)
+        if len(words) == len(latents):
+            return said
+        null, told = said.chunk(2)
+        return null + self.guidance_scale * (told - null)
+
+    def _restart(self, latents, count, steps, generator):
+        """(latents, times) of a round of FreeInit."""
+        if self.scheduler.init_noise_sigma != 1:
+            raise ValueError(
+                f"FreeInit needs latents of variance 1, which a {type(self.scheduler).__name__} has not; call "
+                "pipe.disable_free_init() or take DDIMScheduler."
+            )
+        return self._apply_free_init(latents, count, steps, latents.device, latents.dtype, generator)
+
     def _default(self, name, value):
-        return self.config.defaults[name] if value is None else value
+        return self.config.defaults.get(name) if value is None else value
 
     def _checked_frames(self, num_frames):
         trained = self.config.clip["num_frames"]
@@ -253,116 +372,27 @@ class LivePhotoPipeline(DiffusionPipeline, StableDiffusionLoraLoaderMixin):
         return trained
 
     def _checked_size(self, height, width):
+        height, width = height or self.config.clip["height"], width or self.config.clip["width"]
         step = self.config.clip["vae_scale_factor"] * 2 ** (len(self.unet.config.block_out_channels) - 1)
-        if height % step or width % step:
+        if height % step or width % step or min(height, width) < step:
             raise ValueError(f"Height and width must be multiples of {step} px; got {height} x {width}.")
         return height, width
 
+    def _checked_prior(self, prior_strength):
+        both = self._default("prior_strength", prior_strength)
+        both = [both, both] if isinstance(both, (int, float)) else list(both)
+        if len(both) != 2 or not all(0 <= each <= 1 for each in both):
+            raise ValueError(
+                "prior_strength is a number from 0 to 1, or two: of the first and of the last frame; got "
+                f"{prior_strength!r}."
+            )
+        return both
+
     def _checked_levels(self, motion_level):
-        levels = list(motion_level) if isinstance(motion_level, (list, tuple)) else [motion_level]
+        listed = motion_level.tolist() if hasattr(motion_level, "tolist") else motion_level
+        levels = list(listed) if isinstance(listed, (list, tuple)) else [listed]
         if any(level not in range(1, LEVELS + 1) for level in levels):
             raise ValueError(f"motion_level is a whole number from 1 to {LEVELS}; got {motion_level!r}.")
         if "level" not in self.config.channels.split(",") and any(level != 5 for level in levels):
             raise ValueError("This model was trained without motion levels; leave motion_level out.")
         return levels
-
-
-def lean(noise, inverted, first, last):
-    """alpha inverted + (1 - alpha) noise, alpha linear over the frames (arXiv:2312.02928, Eq. 3)."""
-    if not (0 <= first <= 1 and 0 <= last <= 1):
-        raise ValueError(f"Prior strengths lie in [0, 1]; got {first} and {last}.")
-    alpha = torch.linspace(first, last, noise.shape[2], device=noise.device)[:, None, None]
-    return alpha * inverted + (1 - alpha) * noise
-
-
-def split(prediction_type, signal, noise, z, said):
-    """(z_0, eps) with z = signal * z_0 + noise * eps, from what the U-Net says."""
-    if prediction_type == "epsilon":
-        return (z - noise * said) / signal, said
-    if prediction_type == "sample":
-        return said, (z - signal * said) / noise
-    return signal * z - noise * said, signal * said + noise * z
-
-
-def spaced(train_steps, steps, spacing, offset):
-    """The times that a scheduler with this `timestep_spacing` visits, falling."""
-    if not 1 <= steps <= train_steps:
-        raise ValueError(f"num_inversion_steps must be from 1 to {train_steps}; got {steps}.")
-    if spacing == "leading":
-        times = np.arange(steps)[::-1] * (train_steps // steps) + offset
-    elif spacing == "trailing":
-        times = np.round(train_steps - np.arange(steps) * (train_steps / steps)) - 1
-    else:
-        times = np.linspace(0, train_steps - 1, steps).round()[::-1]
-    return [int(t) for t in times]
-
-
-def as_pictures(image):
-    """The photos as RGB pictures, whatever they come as."""
-    if isinstance(image, (list, tuple)):
-        return [picture for each in image for picture in as_pictures(each)]
-    if isinstance(image, Image.Image):
-        return [rgb(image)]
-    if torch.is_tensor(image):
-        image = image.detach().cpu().float().movedim(-3, -1).numpy()
-    if not isinstance(image, np.ndarray) or image.ndim not in (3, 4) or image.shape[-1] != 3:
-        came = getattr(image, "shape", type(image).__name__)
-        raise ValueError(f"The image must be PIL, an array [H, W, 3] or a tensor [3, H, W], or a batch; got {came}.")
-    if image.ndim == 4:
-        return [picture for each in image for picture in as_pictures(each)]
-    if image.dtype != np.uint8:
-        if image.min() < 0 or image.max() > 1:
-            raise ValueError(f"Images of floats lie in [0, 1]; got {image.min():.3g} to {image.max():.3g}.")
-        image = np.round(image * 255).astype(np.uint8)
-    return [Image.fromarray(image)]
-
-
-def rgb(picture):
-    """A picture of any mode as RGB: turned as its EXIF says, transparent parts white, 16 bit scaled to 8."""
-    picture = ImageOps.exif_transpose(picture)
-    if picture.mode == "F" or picture.mode.startswith("I"):
-        return Image.fromarray(np.repeat(_eight_bit(np.asarray(picture))[..., None], 3, axis=-1))
-    if picture.has_transparency_data:
-        layer = picture.convert("RGBA")
-        picture = Image.alpha_composite(Image.new("RGBA", layer.size, (255, 255, 255, 255)), layer)
-    return picture.convert("RGB")
-
-
-def fit(picture, height, width):
-    """The largest centred part of a picture with the wanted shape, resized (Lanczos)."""
-    scale = min(picture.height / height, picture.width / width)
-    top, left = (picture.height - scale * height) / 2, (picture.width - scale * width) / 2
-    right, bottom = min(picture.width - left, picture.width), min(picture.height - top, picture.height)
-    box = (max(left, 0.0), max(top, 0.0), right, bottom)
-    return picture.resize((width, height), Image.Resampling.LANCZOS, box=box)
-
-
-def as_pixels(picture):
-    """An RGB picture as a tensor [3, H, W] in [-1, 1]."""
-    return torch.from_numpy(np.array(picture, dtype=np.float32) / 127.5 - 1.0).movedim(-1, 0)
-
-
-def _eight_bit(values):
-    """Grey values of 16-bit, 32-bit and float pictures on 0..255.
-
-    White is 65535 in 16 bits; in wider files the smallest of 1 (floats only), 255 and 65535 that holds all values, or
-    else the largest value.
-    """
-    top = float(np.nanmax(values))
-    whites = [65535.0] if values.dtype.itemsize == 2 else [255.0, 65535.0]
-    if np.issubdtype(values.dtype, np.floating):
-        whites.insert(0, 1.0)
-    white = next((white for white in whites if top <= white), top)
-    return np.round(np.nan_to_num(np.clip(values / white, 0.0, 1.0)) * 255.0).astype(np.uint8)
-
-
-def _batched(pictures, *others):
-    """Lists of one length; what there is one of serves all the others."""
-    lists = [pictures, *(list(each) if isinstance(each, (list, tuple)) else [each] for each in others)]
-    count = max(map(len, lists))
-    if any(len(each) not in (1, count) for each in lists):
-        raise ValueError(
-            "Give as many photos as prompts, negative prompts and motion levels, or one of each; "
-            f"got {', '.join(str(len(each)) for each in lists)}."
-        )
-    return [each * count if len(each) == 1 else each for each in lists]

@@ -23,16 +23,17 @@ class MotionScores(ModelMixin, ConfigMixin):
             self.add_module(name, TimestepEmbedding(score["width"], score["width"]))
 
     def forward(self, asked: dict) -> torch.Tensor:
-        """Name -> score, or None for one that is left out, to a float32 vector [1, features]."""
-        features = self.config["features"]
-        total = torch.zeros(1, features, device=self.device)
+        """Name -> score, a list of one for each clip, or None to leave it out, to float32 vectors [clips, features]."""
+        features, rows = self.config["features"], [list(v) for v in asked.values() if isinstance(v, (list, tuple))]
+        total = torch.zeros(max(map(len, rows), default=1), features, device=self.device)
         for name, score in self.config["scores"].items():
             value = asked.get(name, score["default"])
             if value is None:
                 continue
             mlp = getattr(self, name)
             waves = Timesteps(score["width"], flip_sin_to_cos=True, downscale_freq_shift=0)
-            vector = mlp(waves(torch.tensor([float(value)], device=self.device)).to(self.dtype)).float()
+            values = torch.tensor(value, dtype=torch.float32, device=self.device).reshape(-1)
+            vector = mlp(waves(values).to(self.dtype)).float()
             start = features // 2 if score["share"] == "second_half" else 0
             total[:, start : start + score["width"]] += vector
         return total
