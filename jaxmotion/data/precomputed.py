@@ -23,7 +23,7 @@ from jaxmotion.data.precompute.settings import CLIPS, SETTINGS, labels_and_texts
 from jaxmotion.data.source import Buckets, DataConfig, DataSource, Example, Shape
 from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.entries import FPS
-from jaxmotion.foundation.files import read_json
+from jaxmotion.foundation.files import is_file_name, read_json
 
 BUCKETS = "buckets.json"
 """The shapes of the clips, where there are several; each has a set of its own in a folder below."""
@@ -75,12 +75,21 @@ class PrecomputedLatents(DataConfig):
             raise FileNotFoundError(
                 f"The prepared set in {folder} is not finished; run the same `jaxmotion.prepare` again."
             )
+        _check_places(folder / INFO)
         settings = read_json(folder / SETTINGS)
         for name, ours in (("frames", self.frames), ("fps", self.fps), ("size", list(self.size))):
             theirs = settings[CLIPS][name]
             if theirs != ours:
                 raise ValueError(f"The prepared set in {folder} has {name} {theirs}; data.{name} is {ours}.")
         return PrecomputedSource(self, settings)
+
+
+def _check_places(info: Path) -> None:
+    """Raises ValueError if the description of a set sends its reader to another folder."""
+    splits = read_json(info).get("splits", ())
+    elsewhere = [template for each in splits if not is_file_name(template := each.get("filepathTemplate", "{SPLIT}"))]
+    if elsewhere:
+        raise ValueError(f"{info}: filepathTemplate {elsewhere[0]!r} leads out of the folder of the set.")
 
 
 class PrecomputedSource(DataSource):

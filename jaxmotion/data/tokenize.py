@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import Int
 
 from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.files import TOKENIZER_CONFIG, TOKENIZER_FILES, check_file_names
 from jaxmotion.foundation.text_files import well_formed
 
 if TYPE_CHECKING:
@@ -207,6 +208,7 @@ def spiece(source: str) -> Path:
 def _clip_tokenizer(source: str) -> CLIPTokenizer:
     from transformers import CLIPTokenizer  # takes a second to import, and only this tokenizer needs it
 
+    check_file_names(Path(source) / TOKENIZER_CONFIG, TOKENIZER_FILES)
     try:
         tokenizer = CLIPTokenizer.from_pretrained(source)
     except OSError as error:

@@ -25,7 +25,7 @@ from jaxmotion.evaluation import page
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.foundation.example import Example
-from jaxmotion.foundation.files import atomic_file, read_json
+from jaxmotion.foundation.files import atomic_file, is_file_name, read_json
 from jaxmotion.systems.control import Control, Controls, ControlValues
 
 FOLDER = "evaluate"
@@ -163,7 +163,13 @@ def comparison(found: Mapping[str, Sequence[KeyNumber]], title: str) -> Table:
 
 
 def numbers_path(directory: Path, name: str) -> Path:
-    """Returns the file that holds the numbers of an evaluation."""
+    """Returns the file that holds the numbers of an evaluation.
+
+    Raises:
+        ValueError: its name, which a run's config gives, would lead elsewhere.
+    """
+    if not is_file_name(name):
+        raise ValueError(f"The evaluation {name!r} of {directory} cannot name a file; give it a plain name.")
     return directory / FOLDER / f"{name}.json"
 
 

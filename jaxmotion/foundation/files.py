@@ -9,13 +9,16 @@ from __future__ import annotations
 import json
 import shutil
 import uuid
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 PART = r"\..+\.[0-9a-f]{8}\.part"
 """Regular expression for the temporary names; only a process that was killed leaves such a file or folder behind."""
+
+TOKENIZER_CONFIG, TOKENIZER_FILES = "tokenizer_config.json", ("vocab_file", "merges_file", "tokenizer_file")
+"""A tokenizer's settings, and the fields in them that `transformers` opens wherever they lead."""
 
 
 @contextmanager
@@ -58,6 +61,11 @@ def file_url(path: str | Path) -> str:
     return f"file:{path}"
 
 
+def is_file_name(name: object) -> bool:
+    """Returns whether a value from somebody else's file is the name of one file, which leads to no other folder."""
+    return isinstance(name, str) and name not in ("", ".", "..") and not set(name) & set("/\\\0")
+
+
 def read_json(path: Path) -> Any:
     """Returns the value in a JSON file of ours.
 
@@ -73,6 +81,14 @@ def read_json(path: Path) -> Any:
     except json.JSONDecodeError as error:
         where = f"line {error.lineno}, column {error.colno}: {error.msg}"
         raise ValueError(f"{path} is damaged or only half written ({where}). {remedy}") from error
+
+
+def check_file_names(path: Path, fields: Iterable[str]) -> None:
+    """Raises ValueError if a JSON file, which may not be there, sends its reader to a file in another folder."""
+    values = read_json(path) if path.is_file() else {}
+    for field in fields:
+        if values.get(field) is not None and not is_file_name(values[field]):
+            raise ValueError(f"{path}: {field} {values[field]!r} leads to another folder; remove that field.")
 
 
 def _temporary(path: Path) -> Path:

@@ -228,7 +228,8 @@ def describe(controls: Controls, values: ControlValues) -> str:
 
 def filename_suffix(controls: Controls, values: ControlValues, separator: str = "-") -> str:
     """Returns values for the end of a file name, the separator before each: `-object03-camera10`."""
-    return "".join(f"{separator}{controls[name].filename_part(name, value)}" for name, value in values.items())
+    parts = (f"{separator}{controls[name].filename_part(name, value)}" for name, value in values.items())
+    return re.sub(r"[/\\\x00]", "_", "".join(parts))  # a config, perhaps of somebody else, names its controls
 
 
 def _check_values(name: str, control: Control[Any], values: Sequence[object] | None) -> tuple[Any, ...]:

@@ -12,7 +12,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import TypedDict
 
-from jaxmotion.foundation.files import atomic_file
+from jaxmotion.foundation.files import atomic_file, is_file_name
 
 CHECKSUMS = "checksums.json"
 _TREE = "_METADATA"
@@ -53,6 +53,9 @@ def _differing_file(folder: Path, parts: Collection[str]) -> str | None:
     try:
         sums: dict[str, _Sum] = json.loads((folder / CHECKSUMS).read_text(encoding="utf-8"))
         wanted = {name: each for name, each in sums.items() if not parts or name.split("/")[0] in parts}
+        for name in wanted:
+            if not all(map(is_file_name, name.split("/"))):
+                return f"{CHECKSUMS} names {name!r}, which is no file in it"
         for name, each in sorted(wanted.items(), key=lambda item: item[1]["bytes"]):  # what is found soon comes first
             if not (folder / name).is_file():
                 return f"{name} is missing"

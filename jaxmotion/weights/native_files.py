@@ -15,7 +15,7 @@ from pathlib import Path
 
 from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.foundation.errors import CheckpointFileError
-from jaxmotion.foundation.files import atomic_folder
+from jaxmotion.foundation.files import atomic_folder, is_file_name
 from jaxmotion.foundation.types import Shaped
 from jaxmotion.weights import formats
 from jaxmotion.weights.checkpoint_format import with_widened_input
@@ -152,6 +152,11 @@ def open_native(folder: Path) -> NativeCheckpoint:
         latents, stem = description.get("latents", 0), description.get("stem", "model")
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointFileError(f"{folder} holds no parameters of jaxmotion: no readable {DESCRIPTION}.") from error
+    if not is_file_name(stem):
+        raise CheckpointFileError(
+            f"{folder / DESCRIPTION}: the stem {stem!r} is no name of a file in one folder; it names what an export "
+            "writes. Set it to a plain name, such as model."
+        )
     params = _open_stem(folder, PARAMETERS)
     if len(params) != count:
         raise CheckpointFileError(f"{folder} holds {len(params)} parameters; {DESCRIPTION} says {count}.")

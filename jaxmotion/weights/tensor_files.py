@@ -11,6 +11,7 @@ import numpy as np
 from safetensors import SafetensorError, safe_open
 
 from jaxmotion.foundation.errors import CheckpointFileError
+from jaxmotion.foundation.files import is_file_name
 from jaxmotion.weights import file_names, torch_files
 from jaxmotion.weights.file_kinds import refuse_other_kinds
 from jaxmotion.weights.file_names import ENDINGS
@@ -86,12 +87,12 @@ def shards_of(index: Path) -> dict[str, str]:
     """
     try:
         places: dict[str, str] = json.loads(index.read_text())["weight_map"]
-        names = sorted(set(places.values()))
+        names = sorted(set(places.values()), key=str)
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         with index.open("rb") as opened:
             refuse_other_kinds(index, opened.read(512))
         raise CheckpointFileError(f"{index} is no index of shards: it has no readable weight_map ({error}).") from error
-    elsewhere = [str(name) for name in names if not isinstance(name, str) or Path(name).name != name]
+    elsewhere = [str(name) for name in names if not is_file_name(name)]
     if elsewhere:
         raise CheckpointFileError(f"{index} names shards that are not beside it: {', '.join(elsewhere)}.")
     return places

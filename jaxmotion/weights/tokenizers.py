@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
+from jaxmotion.foundation.files import TOKENIZER_CONFIG, TOKENIZER_FILES, check_file_names
 from jaxmotion.weights.diffusers_folder import Component
 
 CLIP_FILES = ("vocab.json", "merges.txt", "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json")
@@ -33,6 +34,7 @@ def clip_component(folder: Path, length: int) -> Component:
     lacking = {"vocab.json", "merges.txt"} - {file.name for file in files}
     if lacking:
         raise FileNotFoundError(f"{folder} is no folder of CLIP's tokenizer: {' and '.join(sorted(lacking))} missing.")
+    check_file_names(folder / TOKENIZER_CONFIG, TOKENIZER_FILES)
     own = any(file.name == "tokenizer_config.json" for file in files)
     config = {} if own else {**_CLIP_CONFIG, "model_max_length": length}
     return Component("transformers", "CLIPTokenizer", config, "tokenizer_config.json", files=files)

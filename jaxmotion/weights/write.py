@@ -12,7 +12,7 @@ import numpy as np
 from tqdm import tqdm
 
 from jaxmotion.foundation.config_json import JsonValue
-from jaxmotion.foundation.files import atomic_file
+from jaxmotion.foundation.files import atomic_file, is_file_name
 from jaxmotion.foundation.types import ArrayLike, Shaped
 from jaxmotion.weights.file_names import index_name
 from jaxmotion.weights.rules import Tensors
@@ -37,6 +37,8 @@ def write_tensors(
     Args:
         metadata: text for the header; `{"format": "pt"}`, which public loaders ask for, when it is not given.
     """
+    if not is_file_name(stem):
+        raise ValueError(f"{stem!r} would lead out of {folder}; name the file plainly, such as model.")
     folder.mkdir(parents=True, exist_ok=True)
     metadata = {"format": "pt"} if metadata is None else metadata
     shards = _shards(tensors, shard_bytes)
