@@ -1,4 +1,4 @@
-"""Atomic writing of files and folders, and the address of a file.
+"""Atomic writing of files and folders, the address of a file, and names of files that somebody else gives.
 
 Files and folders are written under a temporary name beside their destination, which has the form `PART`, and take its
 place at the end; when something goes wrong the temporary one is removed and the destination stays as it was.
