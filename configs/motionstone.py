@@ -6,6 +6,7 @@
 Values: `full` (on CogVideoX-5B-I2V), `prepared` (the same, on clips that are encoded already), `listed` (with
 scores from a list), `v1_5` and `prepared_v1_5` (on CogVideoX1.5-5B-I2V); `tiny`. Table 2: `without_scores` (w/o M),
 `mixed` (w/o D), `ssim`, `feature_difference` (S), and `full`. Each has a tiny form too, such as `tiny_mixed`.
+`lora` and `tiny_lora` are a LoRA on a run (--pretrained.run.source DIR).
 """
 
 import dataclasses
@@ -23,6 +24,7 @@ from jaxmotion.models import autoencoder3d, causal_codec, cogvideox, space_to_de
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.runs.experiment import Experiment
 from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.lora import LoRA
 from jaxmotion.systems.motionstone.injection import FirstFrame, ScoreEmbedding
 from jaxmotion.systems.motionstone.intensity import (
     ConstantScores,
@@ -204,6 +206,18 @@ listed = dataclasses.replace(
     data=Clips(path="data/clips", frames=49, fps=8.0, size=(480, 720), scores="data/clips/scores.jsonl"),
 )
 """With the scores of a list, `python -m jaxmotion.score data/clips --out data/clips/scores.jsonl`."""
+
+
+def lora_of(experiment: Experiment, rank: int) -> Experiment:
+    """A LoRA on the attention layers, everything else frozen; at CogVideoX's own rate of learning for LoRA."""
+    return dataclasses.replace(
+        experiment,
+        system=LoRA(experiment.system, rank=rank, alpha=float(rank)),
+        train=dataclasses.replace(experiment.train, trained=(r"^lora/",), learning_rate=1e-3),
+    )
+
+
+lora, tiny_lora = lora_of(full, 128), lora_of(tiny, 4)
 
 # Table 2, w/o M: both scores are 5 for every clip in training; dials then turn what the network has not learned.
 without_scores, tiny_without_scores = full_size(intensity=ConstantScores()), tiny_size(intensity=ConstantScores())

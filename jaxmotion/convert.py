@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import functools
 import sys
 from pathlib import Path
 
@@ -16,11 +17,14 @@ from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment, export
 from jaxmotion.runs.trained import read_config
 from jaxmotion.systems.system import System
-from jaxmotion.weights import lora, native_files
+from jaxmotion.weights import native_files
 from jaxmotion.weights.formats import FORMATS, detect, find_format
 from jaxmotion.weights.hub import locate, locate_all
 from jaxmotion.weights.inspection import checkpoints_in, inspect, show
-from jaxmotion.weights.tensor_files import open_tensors
+from jaxmotion.weights.lora_files import open_lora
+from jaxmotion.weights.lora_inspection import inspect_adapter, open_adapter
+from jaxmotion.weights.lora_merge import merge_files
+from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
 
 DESCRIPTION = """Takes public weights in and gives trained ones out.
 
@@ -72,9 +76,13 @@ def _parser() -> argparse.ArgumentParser:
     verbs.add_parser("export", help="write trained or imported weights for others")
 
     join = verbs.add_parser("merge", help="add a LoRA to a public checkpoint")
-    join.description = "Writes a public checkpoint, in its own format, with a LoRA (PEFT, Kohya, ...) added to it."
-    join.add_argument("base", help="a file, a folder, or a repository of the hub, in a format that inspect knows")
-    join.add_argument("lora", help="a LoRA file, or a repository of the hub with one (ORG/NAME:FILE)")
+    join.description = (
+        "Writes a public checkpoint, or a pipeline's folder, as it is, with a LoRA (PEFT, Kohya, ...) added to it."
+    )
+    join.add_argument(
+        "base", help="a file, a folder, a pipeline's folder, or a repository of the hub, as inspect knows"
+    )
+    join.add_argument("lora", help="a LoRA file, a folder of PEFT, or a repository of the hub with one (ORG/NAME:FILE)")
     join.add_argument("destination", type=Path, help="the folder to write")
     join.add_argument("--scale", type=float, default=1.0, help="how much of it is added (default 1)")
     join.set_defaults(do=_merge)
@@ -94,27 +102,32 @@ def _inspect(options: argparse.Namespace) -> None:
         console.print(f"{path}: {len(opened.params)} parameters under our own paths{came}")
         return
     problems = False
+    if (adapter := open_adapter(path)) is not None:
+        _inspect_adapter(path, adapter, console)
+        return
     every = checkpoints_in(path)
     for each in every:
         try:
-            checkpoint = open_tensors(each)
-            if len(every) > 1 and not lora.layout(checkpoint):
-                detect(checkpoint)
+            if len(every) > 1:
+                detect(open_tensors(each))
         except CheckpointFileError as error:
-            if len(every) == 1:
-                raise
             console.print(f"[red]{escape(str(error))}[/red]", highlight=False, soft_wrap=True)
             problems = True
-            continue
-        if layout := lora.layout(checkpoint):
-            what = f"a LoRA as {layout} names it, {len(checkpoint)} tensors"
-            console.print(f"{each}: {what}; merge and --pretrained.lora.source take it", soft_wrap=True)
             continue
         found = inspect(each)
         show(found, console, every=options.all)
         problems = problems or bool(found.problem)
     if problems:
         sys.exit(2)
+
+
+def _inspect_adapter(path: Path, adapter: Checkpoint, console: Console) -> None:
+    say = functools.partial(console.print, highlight=False, soft_wrap=True, markup=False)
+    found = inspect_adapter(adapter)
+    if found.problem:
+        say(f"{path}: {found.what}, which is not read here: {found.problem}")
+        sys.exit(2)
+    say(f"{path}: {found.what}; merge and --pretrained.lora.source take it")
 
 
 def _import(options: argparse.Namespace) -> None:
@@ -129,8 +142,11 @@ def _import(options: argparse.Namespace) -> None:
 
 
 def _merge(options: argparse.Namespace) -> None:
-    base, added = open_tensors(locate(options.base)), open_tensors(locate(options.lora))
-    for path in lora.merge_files(base, added, options.destination, options.scale):
+    base, added = locate(options.base), open_lora(locate(options.lora))
+    merged = merge_files(base, added, options.destination, options.scale)
+    for note in merged.notes:
+        print(note)
+    for path in merged.files:
         print(path)
 
 

@@ -40,7 +40,7 @@ class Clips(DataConfig):
     """
 
     path: str
-    """A folder, a list or one clip; `video.listing` says in which forms."""
+    """A folder or a list file; `listing` says in which forms."""
     root: str = ""
     """Where the names in a list start; empty looks around the list."""
     frames: int = 16

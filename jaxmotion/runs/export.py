@@ -10,7 +10,7 @@ from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.trained import open_run, read_config
 from jaxmotion.systems.control import ControlValues, check_known
 from jaxmotion.systems.export import Exporter, ExportJob
-from jaxmotion.systems.lora import FACTOR_EXPORTS
+from jaxmotion.systems.lora import FACTOR_EXPORTS, LoRA
 from jaxmotion.systems.system import System
 from jaxmotion.training import restore
 
@@ -50,9 +50,8 @@ def find_exporter(system: System, directory: Path, kind: str) -> Exporter:
         return found[kind]
     kinds = "".join(f"\n  {name:16} {each.description}" for name, each in found.items())
     if kind in FACTOR_EXPORTS:
-        raise ValueError(
-            f"{directory} is no run of LoRA, so there are no factors to write. Export it as one of these:{kinds}"
-        )
+        why = "is a run of LoRA that is not exportable" if isinstance(system, LoRA) else "is no run of LoRA"
+        raise ValueError(f"{directory} {why}, so there are no factors to write. Export it as one of these:{kinds}")
     raise ValueError(
         f"{directory} holds a run of {type(system).__name__}, which has no export {kind!r}. It has:{kinds}"
     )

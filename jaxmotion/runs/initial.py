@@ -64,6 +64,7 @@ def describe(experiment: Experiment) -> None:
     if not console.is_terminal:
         console = Console(width=120)  # the tables need that much, and files and pipes have no width
     console.print_json(data=experiments.to_json(experiment))
+    experiment.system.check_start()
     task = experiment.system.build()
     shapes = sharding.paths(jax.eval_shape(task.init, jax.random.key(0)))
     for name, source in experiment.pretrained.items():

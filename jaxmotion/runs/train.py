@@ -64,6 +64,8 @@ def _train(experiment: Experiment, directory: Path) -> loop.Result:
     check_continues(directory, meta)
     mesh = make_mesh(experiment.mesh)
     fresh = restore.latest_step(directory) is None
+    if fresh:
+        experiment.system.check_start()
     source = experiment.data.open(directory / BAD_CLIPS)
     check_entries(experiment, source)
     weights = starting_weights(experiment, experiment.system.build()) if fresh else {}

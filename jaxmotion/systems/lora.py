@@ -43,11 +43,11 @@ from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.pretrained import Arrays, PretrainedSource
 from jaxmotion.systems.system import System, Table, Task
 from jaxmotion.systems.video_diffusion import VideoDiffusion
-from jaxmotion.weights import lora
+from jaxmotion.weights import lora, lora_write
 from jaxmotion.weights.config_fields import Difference, find_differences
 from jaxmotion.weights.hub import is_here, locate
+from jaxmotion.weights.lora_files import open_lora
 from jaxmotion.weights.tables.process import HEADER_CONFIG
-from jaxmotion.weights.tensor_files import open_tensors
 
 ATTENTION = (r"^denoiser/.*/(query|key|value|out)/kernel$",)
 """The projections of all attention layers of the denoiser."""
@@ -66,6 +66,9 @@ class LoRA(System):
     """The product of the factors counts alpha / rank."""
     paths: tuple[str, ...] = ATTENTION
     """Regular expressions searched in the paths of kernels, which end in `/kernel`; each must match at least one."""
+    exportable: bool = True
+    """Train nothing that LoRA files of others have no name for, so that the factors can be written alone. False: any
+    kernels, and the factors can only be merged."""
 
     def __post_init__(self) -> None:
         _check(self.rank, self.alpha, self.paths)
@@ -101,7 +104,19 @@ class LoRA(System):
     def exports(self) -> Mapping[str, Exporter]:
         """The factors alone, or what the adapted system can be written as, with the factors merged."""
         merged = {kind: _MergedExport(exporter) for kind, exporter in self.base.exports().items()}
-        return {**merged, **FACTOR_EXPORTS}
+        return {**merged, **(FACTOR_EXPORTS if self.exportable else {})}
+
+    def check_start(self) -> None:
+        """Raises ValueError if the factors could not be written after training, as `exportable` promises."""
+        self.base.check_start()
+        kernels = choose_kernels(jax.eval_shape(self.base.build().init, jax.random.key(0)), self.paths)
+        nameless = lora_write.nameless_kernels(kernels) if self.exportable else []
+        if nameless:
+            raise ValueError(
+                f"system.paths match {len(nameless)} of {len(kernels)} kernels for which LoRA files of others have no "
+                f"name, such as {nameless[0]}: after training, lora-peft and lora-kohya could not be written. Narrow "
+                "the paths, or give --system.no-exportable to merge this LoRA only."
+            )
 
     def pretrained(self) -> Mapping[str, PretrainedSource]:
         return self.base.pretrained()
@@ -146,11 +161,11 @@ class _MergedExport:
 
 
 def _write_peft(job: ExportJob[LoRA]) -> list[Path]:
-    return lora.export_lora(job.params[LORA], job.system.rank, job.system.alpha, "peft", job.destination)
+    return lora_write.export_lora(job.params[LORA], job.system.rank, job.system.alpha, "peft", job.destination)
 
 
 def _write_kohya(job: ExportJob[LoRA]) -> list[Path]:
-    return lora.export_lora(job.params[LORA], job.system.rank, job.system.alpha, "kohya", job.destination)
+    return lora_write.export_lora(job.params[LORA], job.system.rank, job.system.alpha, "kohya", job.destination)
 
 
 FACTOR_EXPORTS: Mapping[str, Exporter] = {
@@ -166,22 +181,19 @@ class PretrainedLoRA(PretrainedSource):
     """A LoRA file in any layout. A system of LoRA trains it on; any other has it merged into its weights."""
 
     source: str = ""
-    """A file, or a repository of the Hugging Face hub as ORG/NAME:FILE; empty: none."""
+    """A file, a folder of PEFT, or a repository of the Hugging Face hub as ORG/NAME:FILE; empty: none."""
 
     def load(self, system: System, shapes: Arrays, loaded: Arrays) -> Arrays:
         if not self.source:
             return {}
-        checkpoint = open_tensors(locate(self.source))
-        base = {path: shape for path, shape in shapes.items() if not path.startswith(f"{LORA}/")}
-        factors = lora.from_file(
-            checkpoint, unflatten_dict(base, sep="/"), metadata=checkpoint.metadata, source=str(checkpoint.path)
-        )
+        path = locate(self.source)
+        factors = _read_factors(path, shapes)
         if isinstance(system, LoRA):
-            return _own_factors(system, factors, shapes, checkpoint.path)
-        lacking = [path for path, _, _ in pairs(factors.params) if path not in loaded]
+            return _own_factors(system, factors, shapes, path)
+        lacking = [kernel for kernel, _, _ in pairs(factors.params) if kernel not in loaded]
         if lacking:
             raise CheckpointFileError(
-                f"{checkpoint.path} changes {len(lacking)} kernels, such as {lacking[0]}, that no other source gives "
+                f"{path} changes {len(lacking)} kernels, such as {lacking[0]}, that no other source gives "
                 "weights for; give --pretrained.backbone.source, or what they belong to."
             )
         return lora.add(loaded, factors)
@@ -192,12 +204,24 @@ class PretrainedLoRA(PretrainedSource):
         what = "trained on" if isinstance(system, LoRA) else "merged"
         if not is_here(self.source):
             return f"{self.source}, fetched from the Hugging Face hub when training starts and {what}"
-        return f"{self.source}: a LoRA of {len(open_tensors(locate(self.source)))} tensors, {what}"
+        path = locate(self.source)
+        factors = _read_factors(path, shapes)
+        if isinstance(system, LoRA):
+            _own_factors(system, factors, shapes, path)
+        scale = factors.alpha / factors.rank
+        return f"{self.source}: a LoRA of rank {factors.rank}, each product times {scale:g}, {what}"
 
     def differences(self, values: Mapping[str, object], *, fetch: bool = True) -> list[Difference]:
         if not self.source or not (fetch or is_here(self.source)):
             return []
-        return find_differences(open_tensors(locate(self.source)), (HEADER_CONFIG,), values)
+        return find_differences(open_lora(locate(self.source)), (HEADER_CONFIG,), values)
+
+
+def _read_factors(path: Path, shapes: Arrays) -> lora.Factors:
+    """Returns the factors in a file or folder for a system's kernels."""
+    checkpoint = open_lora(path)
+    base = {each: shape for each, shape in shapes.items() if not each.startswith(f"{LORA}/")}
+    return lora.from_file(checkpoint, unflatten_dict(base, sep="/"), metadata=checkpoint.metadata, source=str(path))
 
 
 def _own_factors(system: LoRA, factors: lora.Factors, shapes: Arrays, path: Path) -> Arrays:

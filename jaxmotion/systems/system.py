@@ -121,6 +121,9 @@ class System:
         """Returns how batch entries are computed from clips once, before training, by entry; nothing by default."""
         return {}
 
+    def check_start(self) -> None:
+        """Raises ValueError, before the first step of a run, if it could not keep what it promises after the last."""
+
     def build(self) -> Task:
         """The task that this config describes."""
         raise NotImplementedError(f"{type(self).__name__} must say what it builds.")

@@ -131,13 +131,12 @@ def read(
         else:
             made.update({f"{part}/{path}": array for path, array in found.items()})
     if problems or unknown:
-        lists = {
-            name: [line for error in problems for line in getattr(error, name)]
+        missing, unexpected, wrong_shape, wrong_dtype = (
+            [line for error in problems for line in getattr(error, name)]
             for name in ("missing", "unexpected", "wrong_shape", "wrong_dtype")
-        }
-        lists["unexpected"] = [*unknown, *lists["unexpected"]]
-        hint = foreign.explain_mismatch(checkpoint, kind, like or {})
-        raise ConversionError(**lists, source=f"{checkpoint.path} ({kind.description})", hint=hint)
+        )
+        source, hint = f"{checkpoint.path} ({kind.description})", foreign.explain_mismatch(checkpoint, kind, like or {})
+        raise ConversionError(missing, [*unknown, *unexpected], wrong_shape, wrong_dtype, source, hint)
     return made
 
 

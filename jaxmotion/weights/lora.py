@@ -1,12 +1,8 @@
-"""Reads and writes LoRA files in the layouts of PEFT (and so diffusers) and of Kohya's scripts.
+"""Reads LoRA files in the layouts of PEFT (and so diffusers) and of Kohya's scripts, and adds them to parameters.
 
-    PEFT    unet.down_blocks.0.attentions.0.transformer_blocks.0.attn1.to_q.lora_A.weight     [rank, inputs]
-            ...lora_B.weight                                                                  [outputs, rank]
-    Kohya   lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q.lora_down.weight
-            ...lora_up.weight, ...alpha
-
-Read, but not written: those of diffusers before PEFT (`to_q.lora.down.weight`, `processor.to_q_lora.down.weight`),
-AnimateDiff's motion LoRA, and Kohya files in the names of the latent diffusion code (`lora_unet_input_blocks_1_1_...`).
+Read beside what `lora_write` writes: the names of a model in training (`lora_A.default.weight`), those of diffusers
+before PEFT (`to_q.lora.down.weight`, `processor.to_q_lora.down.weight`), AnimateDiff's motion LoRA, and Kohya files in
+the names of the latent diffusion code (`lora_unet_input_blocks_1_1_...`).
 
 Source: `lora_base.py`, `peft.py` and `state_dict_utils.py` of diffusers 0.42; `networks/lora.py` of Kohya's sd-scripts.
 """
@@ -16,47 +12,23 @@ from __future__ import annotations
 import collections
 import dataclasses
 import functools
-import json
 import math
-import re
-import shutil
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from jaxmotion.foundation.config_json import Json
-from jaxmotion.foundation.files import atomic_folder
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Array, ArrayLike, Params, Shaped
-from jaxmotion.nn.low_rank import DOWN, UP, fresh, is_stacked, merge, pairs, product
-from jaxmotion.weights import formats
-from jaxmotion.weights.diffusers_folder import files_in
+from jaxmotion.nn.low_rank import DOWN, UP, fresh, is_stacked, merge, pairs
 from jaxmotion.weights.formats import LORA_PARTS
-from jaxmotion.weights.lora_names import ALPHA, Layer, LoRAPart, known_names, layers_of
-from jaxmotion.weights.rules import ConversionError, LazyArray, Tensors
-from jaxmotion.weights.tensor_files import Checkpoint
-from jaxmotion.weights.write import write_tensors
-
-METADATA = "lora_adapter_metadata"
-"""The entry of a safetensors header in which diffusers keeps PEFT's settings, as JSON."""
-LAYOUTS = {
-    "peft": re.compile(r"\.lora_[AB]\.weight$"),
-    "kohya": re.compile(r"\.lora_(down|up)\.weight$"),
-    "diffusers": re.compile(r"(\.lora|\.lora_linear_layer|_lora)\.(down|up)\.weight$"),
-}
-OTHER_ADAPTERS = {
-    "hada_w": "LoHa",
-    "lokr_w": "LoKr",
-    "dora_scale": "DoRA",
-    "lora_magnitude_vector": "DoRA",
-    "lora_mid": "a convolution of three factors",
-    ".bias": "a bias",
-}
-"""Marks in the names of what is not read. A LoRA here is two factors for each kernel and nothing else."""
+from jaxmotion.weights.lora_kinds import explain, foreign_family
+from jaxmotion.weights.lora_names import ALPHA, Layer, LoRAPart, known_names, layers_of, part_named, take_apart
+from jaxmotion.weights.lora_settings import Settings, read_header
+from jaxmotion.weights.rules import ConversionError, LazyArray, Tensors, layer_of
 
 
 class Factors(NamedTuple):
@@ -65,53 +37,6 @@ class Factors(NamedTuple):
     params: Params
     rank: int
     alpha: float
-
-
-def layout(names: Iterable[str]) -> str | None:
-    """Returns the layout of LoRA files that has such names: "peft", "kohya", "diffusers" (before PEFT), or None."""
-    return next((kind for name in names for kind, pattern in LAYOUTS.items() if pattern.search(name)), None)
-
-
-def to_peft(
-    lora: Params, rank: int, alpha: float, parts: Sequence[LoRAPart] = LORA_PARTS
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns (tensors, header) of a safetensors file that `load_lora_weights` of diffusers reads.
-
-    Rank and alpha stand in the header, where diffusers writes them and reads them since 0.35. Readers that do not know
-    the header take alpha for the rank; a LoRA whose two are equal is the same to all.
-
-    Raises:
-        ConversionError: there are factors for kernels that the tables of `parts` do not name.
-    """
-    tensors: dict[str, np.ndarray] = {}
-    settings: Json = {}
-    for layer, down, up in _torch_factors(lora, parts):
-        prefix = layer.part.prefix
-        tensors[f"{prefix}.{layer.name}.lora_A.weight"] = down
-        tensors[f"{prefix}.{layer.name}.lora_B.weight"] = up
-        settings.update({f"{prefix}.peft_type": "LORA", f"{prefix}.r": rank, f"{prefix}.lora_alpha": alpha})
-        settings.setdefault(f"{prefix}.target_modules", []).append(layer.shortest)
-    return tensors, {"format": "pt", METADATA: json.dumps(settings, indent=2, sort_keys=True)}
-
-
-def to_kohya(
-    lora: Params, rank: int, alpha: float, parts: Sequence[LoRAPart] = LORA_PARTS
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Returns (tensors, header) of a safetensors file as Kohya's scripts write it and most user interfaces read it.
-
-    The scripts know no motion modules: those get names by the same rule, but no reader other than `from_file` is known.
-
-    Raises:
-        ConversionError: there are factors for kernels that the tables of `parts` do not name.
-    """
-    tensors: dict[str, np.ndarray] = {}
-    for layer, down, up in _torch_factors(lora, parts):
-        name = next(layer.kohya(layer.name))
-        tensors[f"{name}.lora_down.weight"] = down
-        tensors[f"{name}.lora_up.weight"] = up
-        tensors[f"{name}.{ALPHA}"] = np.asarray(alpha, np.float32)
-    header = {"ss_network_module": "networks.lora", "ss_network_dim": str(rank), "ss_network_alpha": str(alpha)}
-    return tensors, {"format": "pt", **header}
 
 
 def from_file(
@@ -134,10 +59,13 @@ def from_file(
 
     Raises:
         ConversionError: names that belong to no kernel, a factor without the other, shapes or types that do not fit.
+        CheckpointFileError: the settings cannot be read or are of another kind of adapter, or a factor or an alpha is
+            not finite.
     """
+    settings = read_header(metadata or {}, source)
+    settings.check()
     found = _group_by_layer(tensors, like, parts, source)
-    settings = json.loads((metadata or {}).get(METADATA, "{}"))
-    read = [_read_layer(layer, roles, settings) for layer, roles in found.items()]
+    read = [_read_layer(layer, roles, settings, source) for layer, roles in found.items()]
     rank = max(each.rank for each in read)
     alpha = _common_alpha(read, rank)
     by_path: dict[str, dict[int, tuple[np.ndarray, np.ndarray]]] = {}
@@ -169,56 +97,34 @@ def add(params: Tensors, factors: Factors, scale: float = 1.0) -> dict[str, Lazy
 
     Args:
         params: array-likes by path, these kernels among them.
-    """
-
-    def make(path: str, down: Array, up: Array) -> np.ndarray:
-        change = scale * factors.alpha / factors.rank * np.asarray(product(path, down, up))
-        kernel = np.asarray(params[path])
-        return (kernel.astype(np.float32) + change).astype(kernel.dtype)
-
-    return {
-        path: LazyArray(
-            tuple(params[path].shape), np.dtype(params[path].dtype), functools.partial(make, path, down, up)
-        )
-        for path, down, up in pairs(factors.params)
-    }
-
-
-def merge_files(base: Checkpoint, lora: Checkpoint, destination: Path, scale: float = 1.0) -> list[Path]:
-    """Writes a public checkpoint with a LoRA, times `scale`, added, in the checkpoint's own format and precision.
 
     Raises:
-        ConversionError: the LoRA has factors for layers that the checkpoint has not.
-        FileExistsError: the destination holds something already.
+        ValueError: the scale is no finite number.
+        CheckpointFileError: when a kernel is read, whose sum is not finite in its precision.
     """
-    kind = formats.detect(base)
-    params = formats.read(base, kind)
-    shapes = {path: jax.ShapeDtypeStruct(array.shape, array.dtype) for path, array in params.items()}
-    like = unflatten_dict(shapes, sep="/")
-    factors = from_file(lora, like, metadata=lora.metadata, source=str(lora.path))
-    changed = {**params, **add(params, factors, scale)}
-    tensors = {**formats.write(changed, kind.parts_of(base)), **formats.buffers(base, kind)}
-    with atomic_folder(destination) as folder:
-        write_tensors(folder, base.stem, tensors)
-        config = base.path / "config.json"
-        if config.is_file():
-            shutil.copy(config, folder)
-    return files_in(destination)
+    if not math.isfinite(scale):
+        raise ValueError(f"A LoRA is added times a finite number; got {scale}.")
+    factor = scale * factors.alpha / factors.rank
 
+    def make_layer(path: str, down: np.ndarray, up: np.ndarray, layer: int) -> np.ndarray:
+        return _sum(params, path, layer_of(params[path], layer), factor, down[layer], up[layer], layer)
 
-def export_lora(
-    params: Params, rank: int, alpha: float, kind: Literal["peft", "kohya"], destination: Path
-) -> list[Path]:
-    """Writes LoRA factors (the part `lora` of the parameters) as a PEFT or Kohya file; returns the files.
+    def make(path: str, down: np.ndarray, up: np.ndarray) -> np.ndarray:
+        if not is_stacked(path):
+            return _sum(params, path, np.asarray(params[path]), factor, down, up, 0)
+        kernel = params[path]
+        whole = kernel if isinstance(kernel, LazyArray) and kernel.make_layer else np.asarray(kernel)  # read once
+        layers = (layer_of(whole, layer) for layer in range(len(down)))
+        changed = [_sum(params, path, layer, factor, down[i], up[i], i) for i, layer in enumerate(layers)]
+        return np.stack([layer.astype(kernel.dtype, copy=False) for layer in changed])
 
-    Raises:
-        ConversionError: there are factors for layers that public networks have not; merge those instead.
-        FileExistsError: the destination holds something already.
-    """
-    tensors, header = {"peft": to_peft, "kohya": to_kohya}[kind](params, rank, alpha)
-    with atomic_folder(destination) as folder:
-        write_tensors(folder, "pytorch_lora_weights", tensors, metadata=header)
-    return files_in(destination)
+    changed = {}
+    for path, down, up in pairs(factors.params):
+        pair = (path, np.asarray(down), np.asarray(up))
+        by_layer = functools.partial(make_layer, *pair) if is_stacked(path) else None
+        shape, dtype = tuple(params[path].shape), np.dtype(params[path].dtype)
+        changed[path] = LazyArray(shape, dtype, functools.partial(make, *pair), by_layer)
+    return changed
 
 
 def refit(factors: Factors, rank: int, alpha: float, key: Array) -> Params:
@@ -234,7 +140,7 @@ def refit(factors: Factors, rank: int, alpha: float, key: Array) -> Params:
     held = {path: (down, up) for path, down, up in pairs(factors.params)}
     left = factors.alpha * rank / (factors.rank * alpha)
     flat = {}
-    for path, down, up in pairs(fresh(_kernels_of(factors.params), rank, key)):
+    for path, down, up in pairs(fresh(shapes_of_kernels(factors.params), rank, key)):
         old_down, old_up = held[path]
         layers = (slice(None),) * is_stacked(path)
         flat[f"{path}/{DOWN}"] = down.at[..., : factors.rank].set(old_down)
@@ -242,22 +148,7 @@ def refit(factors: Factors, rank: int, alpha: float, key: Array) -> Params:
     return unflatten_dict(flat, sep="/")
 
 
-def _torch_factors(lora: Params, parts: Sequence[LoRAPart]) -> Iterator[tuple[Layer, np.ndarray, np.ndarray]]:
-    """Yields (torch layer, down, up) of all kernels. Raises ConversionError for kernels without a name."""
-    held = {path: (np.asarray(down), np.asarray(up)) for path, down, up in pairs(lora)}
-    layers = layers_of({path: kernel.shape for path, kernel in _kernels_of(lora).items()}, parts)
-    named = {layer.path for layer in layers}
-    nameless = [f"{path}: files have no name for this kernel; leave it out, or merge" for path in held.keys() - named]
-    if nameless:
-        raise ConversionError(unexpected=sorted(nameless), source="The LoRA")
-    for layer in layers:
-        down, up = held[layer.path]
-        if is_stacked(layer.path):
-            down, up = down[layer.number], up[layer.number]
-        yield layer, *layer.to_torch(down, up)
-
-
-def _kernels_of(lora: Params) -> dict[str, jax.ShapeDtypeStruct]:
+def shapes_of_kernels(lora: Params) -> dict[str, jax.ShapeDtypeStruct]:
     """Returns the shapes of the kernels that the factors are of, by path."""
     return {
         path: jax.ShapeDtypeStruct((*down.shape[:-1], *up.shape[2 if is_stacked(path) else 1 :]), jnp.float32)
@@ -270,32 +161,79 @@ def _select_kernels(params: Params) -> dict[str, Shaped]:
     return {path: leaf for path, leaf in flat.items() if path.endswith("/kernel")}
 
 
+def _sum(
+    params: Tensors, path: str, kernel: np.ndarray, factor: float, down: np.ndarray, up: np.ndarray, layer: int
+) -> np.ndarray:
+    """Returns kernel + factor * down up, in float32 or better and rounded once; layers count within the path."""
+    exact = np.promote_types(np.float32, kernel.dtype)
+    with np.errstate(over="ignore", invalid="ignore"):
+        change = np.tensordot(down.astype(exact), up.astype(exact), axes=1)
+        made = (kernel.astype(exact) + exact.type(factor) * change).astype(kernel.dtype)
+    if np.isfinite(made).all():
+        return made
+    shapes = {each: tuple(array.shape) for each, array in params.items() if each.endswith("/kernel")}
+    layers = layers_of(shapes, LORA_PARTS)
+    name = next((each.name for each in layers if (each.path, each.number) == (path, layer)), path)
+    if not np.isfinite(kernel).all():
+        raise CheckpointFileError(
+            f"The weights of {name} that the LoRA is to be added to are not finite; nothing is written."
+        )
+    raise CheckpointFileError(
+        f"With the LoRA, the weights of {name} are not finite in {kernel.dtype}; nothing is written. A smaller scale "
+        "or a checkpoint in float32 would do, if the LoRA is what it should be."
+    )
+
+
 def _group_by_layer(
     tensors: Tensors, like: Params, parts: Sequence[LoRAPart], source: str
 ) -> dict[Layer, dict[str, ArrayLike]]:
     """Returns the tensors of a file by torch layer and role: two factors and, if the file has it, alpha."""
-    known = known_names(layers_of({path: tuple(leaf.shape) for path, leaf in _select_kernels(like).items()}, parts))
+    layers = layers_of({path: tuple(leaf.shape) for path, leaf in _select_kernels(like).items()}, parts)
+    known = known_names(layers)
     held: dict[Layer, dict[str, ArrayLike]] = {}
-    unexpected, wrong_dtype = [], []
+    unexpected, wrong_dtype, adapters = [], [], set()
+    elsewhere: dict[str, None] = {}
     for name, tensor in tensors.items():
-        if name not in known:
-            kind = next((f": {kind}, which is not read" for mark, kind in OTHER_ADAPTERS.items() if mark in name), "")
-            unexpected.append(f"{name}{kind}")
+        found = take_apart(name)
+        if found is None or found.layer not in known:
+            unexpected.append(explain(name))
+            part = part_named(found.layer, parts) if found else None
+            elsewhere.update({part.network: None} if part else {})
             continue
-        layer, role = known[name]
+        adapters.add(found.adapter)
+        layer, role = known[found.layer], found.role
         if role in held.setdefault(layer, {}):
             unexpected.append(f"{name}: the {role} of {layer.name} has come under another name already")
         held[layer][role] = tensor
         if role != ALPHA and not jnp.issubdtype(tensor.dtype, jnp.floating):
             wrong_dtype.append(f"{name}: {tensor.dtype} came, a floating-point type is needed")
+    if len(adapters - {""}) > 1:
+        raise CheckpointFileError(
+            f"{source} holds the adapters {', '.join(sorted(adapters))}; one is needed. Save that one alone."
+        )
     missing = [f"{layer.name}: {role}" for layer, roles in held.items() for role in (DOWN, UP) if role not in roles]
     whole = {layer: roles for layer, roles in held.items() if roles.keys() >= {DOWN, UP}}
     wrong_shape = [line for layer, roles in whole.items() for line in _misfits(layer, roles)]
     if missing or unexpected or wrong_shape or wrong_dtype:
-        raise ConversionError(missing, unexpected, wrong_shape, wrong_dtype, source)
+        hint = _hint(tensors, [*elsewhere], {layer.part.network for layer in layers}, bool(wrong_shape))
+        raise ConversionError(missing, unexpected, wrong_shape, wrong_dtype, source, hint)
     if not whole:
         raise ConversionError(missing=["the two factors of any layer"], source=source)
     return whole
+
+
+def _hint(tensors: Tensors, elsewhere: Sequence[str], here: Collection[str], misfits: bool) -> str:
+    """Returns a sentence about a LoRA that belongs to other networks than those that are here."""
+    family = foreign_family(tensors)
+    if family:
+        return f"This is an adapter for {family}, which is not read here."
+    if elsewhere:
+        return (
+            f"The LoRA changes {' and '.join(elsewhere)}, too, with layers that are not here: these are "
+            f"{' and '.join(sorted(here)) or 'none that LoRA files have names for'}. Give all that it changes, such as "
+            "the folder of a whole pipeline."
+        )
+    return "It may have been trained on a network of another size." if misfits else ""
 
 
 def _misfits(layer: Layer, roles: Tensors) -> list[str]:
@@ -303,10 +241,11 @@ def _misfits(layer: Layer, roles: Tensors) -> list[str]:
     came = {role: tuple(roles[role].shape) for role in (DOWN, UP)}
     rank = came[DOWN][0] if came[DOWN] else 0
     lines = []
-    for role, needed in zip((DOWN, UP), layer.torch_shapes(rank), strict=True):
-        flat = [needed[:2], (*needed[:2], 1, 1)] if math.prod(needed[2:]) == 1 else []
-        if rank == 0 or came[role] not in (needed, *flat):
-            lines.append(f"{layer.name}: {role} is {list(came[role])}, {list(needed)} is needed")
+    for index, role in enumerate((DOWN, UP)):
+        forms = [form[index] for form in layer.torch_shapes(rank)]
+        flat = [each for form in forms if math.prod(form[2:]) == 1 for each in (form[:2], (*form[:2], 1, 1))]
+        if rank == 0 or came[role] not in (*forms, *flat):
+            lines.append(f"{layer.name}: {role} is {list(came[role])}, {list(forms[0])} is needed")
     return lines
 
 
@@ -333,22 +272,31 @@ class _FileLayer:
         return down, up if left == 1 else up.astype(np.float32) * np.float32(left)
 
 
-def _read_layer(layer: Layer, roles: Tensors, settings: Json) -> _FileLayer:
-    """Reads a layer's factors and alpha: its own (0: the rank, as in Kohya's scripts), PEFT's settings, or the rank."""
+def _read_layer(layer: Layer, roles: Tensors, settings: Settings, source: str) -> _FileLayer:
+    """Reads a layer's factors and alpha: its own (0: the rank, as in Kohya's scripts), PEFT's settings, or the rank.
+
+    Raises:
+        CheckpointFileError: one of them is not finite.
+    """
     down, up = np.asarray(roles[DOWN]), np.asarray(roles[UP])
     rank = down.shape[0]
     if ALPHA in roles:
-        return _FileLayer(layer, down, up, float(np.asarray(roles[ALPHA]).reshape(())) or rank)
-    own = {name.removeprefix(f"{layer.part.prefix}."): value for name, value in settings.items()}
-    patterns: Mapping[str, float] = own.get("alpha_pattern") or {}
-    fitting = (a for key, a in patterns.items() if any(re.match(rf"(.*\.)?({key})$", name) for name in layer.names))
-    alpha = next(fitting, own.get("lora_alpha", rank))
-    return _FileLayer(layer, down, up, alpha * rank**0.5 if own.get("use_rslora") else alpha)
+        alpha = float(np.asarray(roles[ALPHA]).reshape(())) or rank
+    else:
+        said = settings.alpha(layer.part.prefix, layer.names, rank)
+        alpha = rank if said is None else said
+    for role, values in ((DOWN, down), (UP, up), (ALPHA, np.asarray(alpha))):
+        if not np.isfinite(values).all():
+            raise CheckpointFileError(f"{source}: the {role} of {layer.name} is not finite; nothing is made of it.")
+    return _FileLayer(layer, down, up, alpha)
 
 
 def _common_alpha(read: Collection[_FileLayer], rank: int) -> float:
-    """Returns the alpha that, at this rank, is right for most layers."""
-    scale = collections.Counter(each.alpha / each.rank for each in read).most_common(1)[0][0]
+    """Returns the alpha that, at this rank, is right for most layers; never 0, by which nothing can be divided."""
+    scales = collections.Counter(each.alpha / each.rank for each in read if each.alpha)
+    if not scales:
+        return float(rank)
+    scale = scales.most_common(1)[0][0]
     same = (each.alpha for each in read if each.alpha / each.rank == scale and each.rank == rank)
     return float(next(same, scale * rank))
 

@@ -6,13 +6,14 @@ Nothing is guessed from a name that is found, because the underscores of Kohya's
 from __future__ import annotations
 
 import dataclasses
-import math
+import functools
+import re
 from collections.abc import Iterable, Iterator, Mapping
 
 import numpy as np
 
 from jaxmotion.nn.low_rank import DOWN, UP, is_stacked, sides
-from jaxmotion.weights.rules import ConversionError, Rules, paths_with_rules, tensors_of
+from jaxmotion.weights.rules import ConversionError, Rules, parameter_paths_of, paths_with_rules, tensors_of
 
 ALPHA = "alpha"
 
@@ -25,6 +26,7 @@ class LoRAPart:
     prefix:    of diffusers, `unet`.
     kohya:     prefixes of Kohya's scripts, `lora_unet`; the first is written.
     tables:    rules of the part, a table for each spelling of its names; a kernel gets the name in the first of them.
+    network:   the public network that the names are of, in words.
     alternate: whether these are other spellings of a part, which are read and not written.
     """
 
@@ -32,11 +34,36 @@ class LoRAPart:
     prefix: str
     kohya: tuple[str, ...]
     tables: tuple[Rules, ...]
+    network: str
     alternate: bool = False
 
 
-_FACTORS = (("lora_A", "lora_B"), ("lora.down", "lora.up"), ("lora_linear_layer.down", "lora_linear_layer.up"))
-"""PEFT; diffusers before PEFT, in the U-Net and in the text encoder."""
+@dataclasses.dataclass(frozen=True)
+class TensorName:
+    """The name of a tensor in a LoRA file, taken apart.
+
+    layer:   the torch layer, as this file spells it.
+    role:    `down`, `up` or `alpha`.
+    adapter: PEFT's name of the LoRA, which stands in the state of a model that is being trained: `default`.
+    """
+
+    layer: str
+    role: str
+    adapter: str = ""
+
+
+_WRAPPERS = re.compile(r"^((base_model\.model|module|model\.diffusion_model|diffusion_model)\.)+")
+"""Before names: of PEFT's model, of one on several devices, and of user interfaces."""
+_COMPILED = re.compile(r"(^|\.)(_orig_mod|_fsdp_wrapped_module)\.")
+_TENSOR = re.compile(
+    r"(?P<layer>.+?)"
+    r"(?:\.lora_(?P<peft>[AB])(?:\.(?P<adapter>[^.]+))?\.weight"
+    r"|\.lora_(?P<kohya>down|up)(?:\.(?P<named>[^.]+))?\.weight"
+    r"|(?:\.lora|\.lora_linear_layer|(?<=_lora))\.(?P<old>down|up)\.weight"
+    r"|\.(?P<alpha>alpha))"
+)
+"""PEFT; Kohya's scripts; diffusers before PEFT, in attention processors, other layers and the text encoder."""
+_ROLES = {"A": DOWN, "B": UP, "down": DOWN, "up": UP, "alpha": ALPHA}
 _PROCESSORS = {
     **{f".to_{x}": f"to_{x}" for x in "qkv"},
     ".to_out.0": "to_out",
@@ -52,7 +79,8 @@ class Layer:
 
     names:  its names in the tables; the first is written.
     path:   of our kernel; `number` counts the layers of a stack and is 0 elsewhere.
-    theirs: shape of the torch weight, [D C] or [D C k k].
+    shapes: of the torch weight, [D C] or [D C k k]; the first is written. The patches of CogVideoX are both: a
+            convolution in versions 2B and 5B, a linear layer in 1.5.
     ours:   shape of our kernel, [*C *D], without the axis of layers.
     """
 
@@ -60,7 +88,7 @@ class Layer:
     names: tuple[str, ...]
     path: str
     number: int
-    theirs: tuple[int, ...]
+    shapes: tuple[tuple[int, ...], ...]
     ours: tuple[int, ...]
 
     @property
@@ -77,32 +105,29 @@ class Layer:
         """Yields the names of Kohya's scripts for a layer of this name."""
         return (f"{prefix}_{name.replace('.', '_')}" for prefix in self.part.kohya)
 
-    def spellings(self) -> Iterator[tuple[str, str]]:
-        """Yields (name in a file, role) of the two factors and of alpha, in all layouts."""
+    def spellings(self) -> Iterator[str]:
+        """Yields what files of all layouts call the layer, as in `TensorName.layer`."""
         for name in self.names:
-            for prefix in (f"{self.part.prefix}.", "", "base_model.model."):
-                for down, up in _FACTORS:
-                    yield f"{prefix}{name}.{down}.weight", DOWN
-                    yield f"{prefix}{name}.{up}.weight", UP
-                yield f"{prefix}{name}.{ALPHA}", ALPHA
+            for whole in (f"{self.part.prefix}.{name}", name):
+                yield whole
                 for end, projection in _PROCESSORS.items():
                     if name.endswith(end):
-                        start = f"{prefix}{name.removesuffix(end)}"
-                        for place in (f"{start}.processor", start):
-                            yield f"{place}.{projection}_lora.down.weight", DOWN
-                            yield f"{place}.{projection}_lora.up.weight", UP
-            for flat in self.kohya(name):
-                yield f"{flat}.lora_down.weight", DOWN
-                yield f"{flat}.lora_up.weight", UP
-                yield f"{flat}.{ALPHA}", ALPHA
+                        start = whole.removesuffix(end)
+                        yield from (f"{start}.processor.{projection}_lora", f"{start}.{projection}_lora")
+            yield from self.kohya(name)
 
-    def torch_shapes(self, rank: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
-        """Returns the shapes of the two factors as torch layers."""
-        return (rank, *self.theirs[1:]), (self.theirs[0], rank, *(1,) * (len(self.theirs) - 2))
+    @property
+    def theirs(self) -> tuple[int, ...]:
+        """Returns the shape of the torch weight that is written."""
+        return self.shapes[0]
+
+    def torch_shapes(self, rank: int) -> list[tuple[tuple[int, ...], tuple[int, ...]]]:
+        """Returns the shapes that the two factors can have as torch layers."""
+        return [((rank, *shape[1:]), (shape[0], rank, *(1,) * (len(shape) - 2))) for shape in self.shapes]
 
     def to_torch(self, down: np.ndarray, up: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Returns the factors of the torch layer from the factors [*C R] and [R *D] of our kernel."""
-        first, second = self.torch_shapes(up.shape[0])
+        first, second = self.torch_shapes(up.shape[0])[0]
         return (
             np.ascontiguousarray(np.moveaxis(down, (-1, -2), (0, 1)).reshape(first)),
             np.ascontiguousarray(up.reshape(up.shape[0], -1).T.reshape(second)),
@@ -112,9 +137,41 @@ class Layer:
         """Returns the factors [*C R] and [R *D] of our kernel from those of the torch layer."""
         rank, (_, inputs, outputs) = down.shape[0], sides("", self.ours)
         return (
-            np.moveaxis(down.reshape(rank, self.theirs[1], *inputs[:-1]), (0, 1), (-1, -2)),
+            np.moveaxis(down.reshape(rank, inputs[-1], *inputs[:-1]), (0, 1), (-1, -2)),
             up.reshape(self.theirs[0], rank).T.reshape(rank, *outputs),
         )
+
+
+def take_apart(name: str) -> TensorName | None:
+    """Returns the layer, role and adapter in the name of a tensor; None if it is no factor and no alpha."""
+    found = _TENSOR.fullmatch(_WRAPPERS.sub("", _COMPILED.sub(r"\1", name)))
+    if found is None:
+        return None
+    role = _ROLES[found["peft"] or found["kohya"] or found["old"] or found["alpha"]]
+    return TensorName(found["layer"], role, found["adapter"] or found["named"] or "")
+
+
+def part_named(layer: str, parts: Iterable[LoRAPart]) -> LoRAPart | None:
+    """Returns the part whose networks could have a layer that a file calls so, whatever their depth and width."""
+    plain = re.sub(r"\.(processor\.)?to_([qkv])_lora$", r".to_\2", layer)
+    plain = re.sub(r"\.(processor\.)?to_out_lora$", ".to_out.0", plain)
+    for part in parts:
+        for table in part.tables:
+            dotted = f"{plain.removeprefix(f'{part.prefix}.')}.weight"
+            if any(path.endswith("/kernel") for path in parameter_paths_of(table, dotted) or ()):
+                return part
+            flat = next((layer.removeprefix(f"{start}_") for start in part.kohya if layer.startswith(f"{start}_")), "")
+            if flat and _flat_kernels(tuple(table)).fullmatch(flat):
+                return part
+    return None
+
+
+@functools.lru_cache(maxsize=32)
+def _flat_kernels(table: Rules) -> re.Pattern[str]:
+    """Returns a regular expression for the kernels' names with underscores instead of dots."""
+    names = (r.names[0] for r in table if len(r.names) == 1 and any(p.endswith("/kernel") for p in r.paths))
+    flat = (re.sub(r"\{\w+\}", "#", name.removesuffix(".weight")).replace(".", "_") for name in names)
+    return re.compile("|".join(re.escape(name).replace(r"\#", r"\d+") for name in flat))
 
 
 def layers_of(shapes: Mapping[str, tuple[int, ...]], parts: Iterable[LoRAPart]) -> list[Layer]:
@@ -123,59 +180,67 @@ def layers_of(shapes: Mapping[str, tuple[int, ...]], parts: Iterable[LoRAPart]) 
     Kernels that no table names alone have none: those without a rule, and those that a table joins from several tensors
     or cuts out of one. Names of parts with the same prefixes are spellings of one layer.
     """
-    tables: dict[str, dict[tuple[str, tuple[str, ...]], list[LoRAPart]]] = {}
+    groups: dict[str, dict[tuple[str, tuple[str, ...]], list[LoRAPart]]] = {}
     for each in sorted(parts, key=lambda part: part.alternate):
-        tables.setdefault(each.part, {}).setdefault((each.prefix, each.kohya), []).append(each)
-    found = []
-    for path, shape in shapes.items():
-        head, _, rest = path.partition("/")
-        spellings = (_spellings(same, rest, shape, is_stacked(path)) for same in tables.get(head, {}).values())
-        part, named = next((found for found in spellings if found[1]), (None, {}))
-        ours = shape[1:] if is_stacked(path) else shape
-        for number, names in named.items():
-            theirs = next(iter(names.values()))
-            if part and (len(sides("", ours)[1]) > 1 or math.prod(theirs[2:]) == 1):  # no patches: we flatten windows
-                found.append(Layer(part, tuple(names), path, number, theirs, ours))
-    return found
+        groups.setdefault(each.part, {}).setdefault((each.prefix, each.kohya), []).append(each)
+    return [layer for part, same in groups.items() for layer in _layers_of_part(part, same.values(), shapes)]
 
 
-def known_names(layers: Iterable[Layer]) -> dict[str, tuple[Layer, str]]:
-    """Returns (layer, role) by name in a file. Raises ConversionError if a name could be of two layers."""
-    known: dict[str, tuple[Layer, str]] = {}
+def known_names(layers: Iterable[Layer]) -> dict[str, Layer]:
+    """Returns the layers by all their names in files. Raises ConversionError if a name could be of two layers."""
+    known: dict[str, Layer] = {}
     twice = []
     for layer in layers:
-        for name, role in layer.spellings():
-            if known.setdefault(name, (layer, role)) != (layer, role):
-                twice.append(f"{name}: {known[name][0].name} and {layer.name} are both written so")
+        for name in layer.spellings():
+            if known.setdefault(name, layer) is not layer:
+                twice.append(f"{name}: {known[name].name} and {layer.name} are both written so")
     if twice:
         raise ConversionError(unexpected=twice, source="The table of names")
     return known
 
 
-def _spellings(
-    parts: Iterable[LoRAPart], path: str, shape: tuple[int, ...], has_layers: bool
-) -> tuple[LoRAPart | None, dict[int, dict[str, tuple[int, ...]]]]:
-    """Returns (a part that names the kernel, torch shapes by number of the layer and torch name)."""
-    first, named = None, {}
-    for part in parts:
-        for table in part.tables:
-            for number, name, torch_shape in _torch_names(table, path, shape, shape[0] if has_layers else 1):
-                first = first or part
-                named.setdefault(number, {})[name] = torch_shape
-    return first, named
+def _layers_of_part(
+    head: str, groups: Iterable[Iterable[LoRAPart]], shapes: Mapping[str, tuple[int, ...]]
+) -> list[Layer]:
+    """Returns the layers of one part by the spellings of the network that names most of its kernels."""
+    mine = {path: shape for path, shape in shapes.items() if path.startswith(f"{head}/")}
+    return max((_layers_by(parts, mine) for parts in groups), key=len, default=[])
 
 
-def _torch_names(table: Rules, path: str, shape: tuple[int, ...], depth: int) -> list[tuple[int, str, tuple[int, ...]]]:
+def _layers_by(parts: Iterable[LoRAPart], shapes: Mapping[str, tuple[int, ...]]) -> list[Layer]:
+    found = []
+    for path, shape in shapes.items():
+        stacked = is_stacked(path)
+        named: dict[int, dict[str, None]] = {}
+        writer: LoRAPart | None = None
+        forms: dict[tuple[int, ...], None] = {}
+        for part, table in ((each, table) for each in parts for table in each.tables):
+            for number, name, torch_shape in _torch_names(table, path.partition("/")[2], shape, stacked):
+                writer = writer or part
+                named.setdefault(number, {})[name] = None
+                forms[torch_shape] = None
+        if writer:
+            found += [
+                Layer(writer, tuple(names), path, number, tuple(forms), shape[stacked:])
+                for number, names in named.items()
+            ]
+    return found
+
+
+def _torch_names(
+    table: Rules, path: str, shape: tuple[int, ...], stacked: bool
+) -> list[tuple[int, str, tuple[int, ...]]]:
     """Returns (number of the layer, torch name, torch shape) of a kernel; none if the table does not name it alone.
 
     The table is given a kernel whose values are the numbers of its layers.
     """
     if not paths_with_rules(table, [path]):
         return []
+    depth = shape[0] if stacked else 1
     numbers = np.arange(depth, dtype=np.int32).reshape(depth, *(1,) * (len(shape) - 1))
     try:
         tensors = tensors_of(table, {path: np.broadcast_to(numbers, shape)})
-    except ConversionError:  # it makes the tensor of other parameters too
+    except ValueError:  # it makes the tensor of other parameters too, or is of another size of patches
         return []
     if len(tensors) != depth:
         return []

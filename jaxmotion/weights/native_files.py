@@ -13,6 +13,8 @@ import shutil
 from collections.abc import Mapping
 from pathlib import Path
 
+import numpy as np
+
 from jaxmotion.foundation.config_json import JsonValue
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.files import atomic_folder, is_file_name
@@ -23,8 +25,8 @@ from jaxmotion.weights.config_fields import KEPT_PREFIX, MARKS, files_beside
 from jaxmotion.weights.diffusers_folder import files_in, write_json
 from jaxmotion.weights.file_names import index_name
 from jaxmotion.weights.formats import Format, format_of
-from jaxmotion.weights.rules import LazyArray, Rules, Tensors
-from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
+from jaxmotion.weights.rules import LazyArray, Rules, Tensors, with_dtypes
+from jaxmotion.weights.tensor_files import DTYPE_NAMES, DTYPES, Checkpoint, open_tensors
 from jaxmotion.weights.write import SHARD_BYTES, write_tensors
 
 DESCRIPTION, PARAMETERS, KEPT, KEPT_CONFIG = "jaxmotion.json", "parameters", "kept", f"{KEPT_PREFIX}config.json"
@@ -34,14 +36,18 @@ DESCRIPTION, PARAMETERS, KEPT, KEPT_CONFIG = "jaxmotion.json", "parameters", "ke
 class NativeCheckpoint:
     """A folder of parameters under our paths. `format` and `latents` are empty when they did not come from outside.
 
-    latents: input channels of a widened U-Net that belong to z_t; 0 when it is not widened.
-    stem:    the name that the file had outside, without its ending.
+    latents:  input channels of a widened U-Net that belong to z_t; 0 when it is not widened.
+    stem:     the name that the file had outside, without its ending.
+    metadata: text by name, from its header.
+    dtypes:   types by name of tensors that had another than the parameter they are in, such as one layer of a stack.
     """
 
     params: Checkpoint
     format: str = ""
     latents: int = 0
     stem: str = "model"
+    metadata: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    dtypes: Mapping[str, np.dtype] = dataclasses.field(default_factory=dict)
     kept: Mapping[str, LazyArray] = dataclasses.field(default_factory=dict)
 
     def tensors(self) -> dict[str, LazyArray]:
@@ -49,10 +55,8 @@ class NativeCheckpoint:
         kind = format_of(self.format)
         if kind is None:
             raise CheckpointFileError(f"{self.params.path} did not come from a format outside that could be restored.")
-        tables: dict[str, Rules] = dict(kind.parts)
-        if self.latents:
-            tables["denoiser"] = with_widened_input(tables["denoiser"], self.latents, kind.wrapper)
-        return {**formats.write(self.params, tables), **self.kept}
+        tables = _tables(kind, self.latents)
+        return {**with_dtypes(formats.write(self.params, tables), self.dtypes), **self.kept}
 
 
 def write(
@@ -73,6 +77,8 @@ def import_checkpoint(
 ) -> list[Path]:
     """Writes a checkpoint under our paths, one tensor at a time, in the precision it has; returns the files.
 
+    A parameter of several tensors has a type that holds all of theirs; their own types are noted, as is the header.
+
     Raises:
         ConversionError: the checkpoint is not whole, or does not fit `like`; nothing is written.
         FileExistsError: the destination holds something already.
@@ -81,7 +87,19 @@ def import_checkpoint(
     rest = formats.buffers(checkpoint, kind)
     widened = "denoiser/conv_condition/kernel" in params
     latents = params["denoiser/conv_in/kernel"].shape[2] if widened else 0
-    description = {"format": kind.name, "holds": kind.description, "latents": latents, "stem": checkpoint.stem}
+    own = {
+        name: DTYPE_NAMES[checkpoint[name].dtype]
+        for name, tensor in formats.write(params, _tables(kind, latents)).items()
+        if checkpoint[name].dtype != tensor.dtype
+    }
+    description: dict[str, JsonValue] = {
+        "format": kind.name,
+        "holds": kind.description,
+        "latents": latents,
+        "stem": checkpoint.stem,
+        "metadata": dict(checkpoint.metadata),
+        "dtypes": own,
+    }
     with atomic_folder(destination) as folder:
         write(folder, params, description, shard_bytes=shard_bytes)
         if rest:
@@ -113,7 +131,8 @@ def restore(source: Path, destination: Path, *, shard_bytes: int = SHARD_BYTES) 
     """
     opened = open_native(source)
     with atomic_folder(destination) as folder:
-        write_tensors(folder, opened.stem, opened.tensors(), shard_bytes=shard_bytes)
+        header = {"format": "pt", **opened.metadata}
+        write_tensors(folder, opened.stem, opened.tensors(), shard_bytes=shard_bytes, metadata=header)
         if (source / KEPT_CONFIG).is_file():
             shutil.copy(source / KEPT_CONFIG, folder / "config.json")
     return files_in(destination)
@@ -135,8 +154,7 @@ def open_any(path: Path) -> tuple[Checkpoint, Format | None]:
         return checkpoint, formats.detect(checkpoint)
     opened = open_native(path)
     marks = {name: array for name, array in opened.kept.items() if name in MARKS}
-    kept = opened.kept.metadata if isinstance(opened.kept, Checkpoint) else {}
-    checkpoint = Checkpoint(path, opened.params.files, {**opened.params, **marks}, {**opened.params.metadata, **kept})
+    checkpoint = Checkpoint(path, opened.params.files, {**opened.params, **marks}, opened.metadata)
     return checkpoint, format_of(opened.format)
 
 
@@ -150,6 +168,8 @@ def open_native(folder: Path) -> NativeCheckpoint:
         description = json.loads((folder / DESCRIPTION).read_text())
         count, name = description["parameters"], description.get("format", "")
         latents, stem = description.get("latents", 0), description.get("stem", "model")
+        metadata = {key: str(value) for key, value in description.get("metadata", {}).items()}
+        dtypes = {tensor: DTYPES[kind] for tensor, kind in description.get("dtypes", {}).items()}
     except (OSError, ValueError, KeyError, AttributeError) as error:
         raise CheckpointFileError(f"{folder} holds no parameters of jaxmotion: no readable {DESCRIPTION}.") from error
     if not is_file_name(stem):
@@ -161,7 +181,15 @@ def open_native(folder: Path) -> NativeCheckpoint:
     if len(params) != count:
         raise CheckpointFileError(f"{folder} holds {len(params)} parameters; {DESCRIPTION} says {count}.")
     rest = _open_stem(folder, KEPT) if any(folder.glob(f"{KEPT}*.safetensors")) else {}
-    return NativeCheckpoint(params, name, latents, stem, rest)
+    return NativeCheckpoint(params, name, latents, stem, metadata, dtypes, rest)
+
+
+def _tables(kind: Format, latents: int) -> dict[str, Rules]:
+    """Returns the rules of a format, for a U-Net that is widened if `latents` is not 0."""
+    tables: dict[str, Rules] = dict(kind.parts)
+    if latents:
+        tables["denoiser"] = with_widened_input(tables["denoiser"], latents, kind.wrapper)
+    return tables
 
 
 def _open_stem(folder: Path, stem: str) -> Checkpoint:

@@ -17,6 +17,7 @@ import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
 import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import numpy.typing as npt
 from flax.traverse_util import flatten_dict, unflatten_dict
@@ -25,6 +26,9 @@ from jaxmotion.foundation.types import ArrayLike, Params, Shaped
 
 Tensors = Mapping[str, ArrayLike]
 """Arrays by torch name, or by path."""
+
+_HALVES = {np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16)}
+"""Types of which neither holds the other's values."""
 
 
 class ConversionError(ValueError):
@@ -60,11 +64,19 @@ class ConversionError(ValueError):
 
 @dataclasses.dataclass(frozen=True)
 class LazyArray:
-    """An array that is computed when it is read (`np.asarray`), and again each time."""
+    """An array that is computed when it is read (`np.asarray`), and again each time.
+
+    make_layer: gives one layer, by its number on the first axis, without the others; it may have a type of its own.
+    """
 
     shape: tuple[int, ...]
     dtype: np.dtype
     make: Callable[[], np.ndarray]
+    make_layer: Callable[[int], np.ndarray] | None = None
+
+    def astype(self, dtype: np.dtype) -> LazyArray:
+        """Returns the array in another type."""
+        return self if dtype == self.dtype else LazyArray(self.shape, dtype, lambda: self.make().astype(dtype))
 
     def __array__(self, dtype: npt.DTypeLike | None = None, copy: bool | None = None) -> np.ndarray:
         made = self.make()
@@ -218,6 +230,26 @@ def tensors_of(rules: Rules, params: Tensors) -> dict[str, LazyArray]:
     }
 
 
+def common_dtype(dtypes: Iterable[np.dtype]) -> np.dtype:
+    """Returns the smallest type that holds all values of these; float32 for float16 and bfloat16 together."""
+    kinds = set(dtypes)
+    if kinds >= _HALVES:
+        kinds = {*(kinds - _HALVES), np.dtype(np.float32)}
+    return np.result_type(*kinds)
+
+
+def layer_of(array: ArrayLike, layer: int) -> np.ndarray:
+    """Returns one layer of a stacked parameter, and reads no other where it can."""
+    if isinstance(array, LazyArray) and array.make_layer is not None:
+        return array.make_layer(layer)
+    return np.asarray(array)[layer]
+
+
+def with_dtypes(tensors: Mapping[str, LazyArray], dtypes: Mapping[str, np.dtype]) -> dict[str, LazyArray]:
+    """Returns the tensors, each in its own type where one is given."""
+    return {name: tensor.astype(dtypes.get(name, tensor.dtype)) for name, tensor in tensors.items()}
+
+
 def paths_with_rules(rules: Rules, paths: Iterable[str]) -> set[str]:
     """Returns the paths that the table has rules for."""
     return {path for path in paths if _rules_of(rules, path)}
@@ -282,26 +314,36 @@ class _Place:
     def tensor(self, params: Tensors, name: str) -> np.ndarray:
         """Returns the tensor of this name."""
         layer, part = next((i, layer.index(name)) for i, layer in enumerate(self.layers) if name in layer)
-        arrays = [np.asarray(params[path]) for path in self.paths]
         if self.rule.is_stacked:
-            arrays = [array[layer] for array in arrays]
+            arrays = [layer_of(params[path], layer).astype(params[path].dtype, copy=False) for path in self.paths]
+        else:
+            arrays = [np.asarray(params[path]) for path in self.paths]
         return self.rule.transform.to_torch(*arrays)[part]
 
     def parameters(self, tensors: Tensors, like: Mapping[str, Shaped]) -> dict[str, LazyArray]:
         """Returns the parameters by path."""
-        dtype = np.result_type(*(np.dtype(tensors[name].dtype) for name in self.names))
+        dtype = common_dtype(np.dtype(tensors[name].dtype) for name in self.names)
+
+        def make_layer(part: int, layer: int) -> np.ndarray:
+            return self._layer(tensors, self.layers[layer])[part]
 
         def make(part: int) -> np.ndarray:
-            layers = [self._layer(tensors, names)[part] for names in self.layers]
+            layers = [make_layer(part, layer).astype(dtype, copy=False) for layer in range(len(self.layers))]
             return np.stack(layers) if self.rule.is_stacked else layers[0]
 
         return {
-            path: LazyArray(tuple(like[path].shape), dtype, functools.partial(make, part))
+            path: LazyArray(
+                tuple(like[path].shape),
+                dtype,
+                functools.partial(make, part),
+                functools.partial(make_layer, part) if self.rule.is_stacked else None,
+            )
             for part, path in enumerate(self.paths)
         }
 
-    def _layer(self, tensors: Tensors, names: Iterable[str]) -> tuple[np.ndarray, ...]:
-        made = self.rule.transform.to_jax(*(np.asarray(tensors[name]) for name in names))
+    def _layer(self, tensors: Tensors, names: Sequence[str]) -> tuple[np.ndarray, ...]:
+        dtype = common_dtype(np.dtype(tensors[name].dtype) for name in names)
+        made = self.rule.transform.to_jax(*(np.asarray(tensors[name]).astype(dtype, copy=False) for name in names))
         return made if isinstance(made, tuple) else (made,)
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 import ml_dtypes
@@ -17,14 +17,14 @@ from jaxmotion.weights.file_kinds import refuse_other_kinds
 from jaxmotion.weights.file_names import ENDINGS
 from jaxmotion.weights.rules import LazyArray
 
-_DTYPES: dict[str, np.dtype] = {
+DTYPES: dict[str, np.dtype] = {
     **{name: np.dtype(kind) for name, kind in (("F64", np.float64), ("F32", np.float32), ("F16", np.float16))},
     "BF16": np.dtype(ml_dtypes.bfloat16),
     **{name: np.dtype(kind) for name, kind in (("I64", np.int64), ("I32", np.int32), ("I16", np.int16))},
     **{name: np.dtype(kind) for name, kind in (("I8", np.int8), ("U8", np.uint8), ("BOOL", np.bool_))},
 }
 """Types of tensors in a safetensors file."""
-DTYPE_NAMES = {dtype: name for name, dtype in _DTYPES.items()}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
 """The same the other way round."""
 
 
@@ -153,22 +153,25 @@ def _open_safetensors(file: Path) -> tuple[dict[str, LazyArray], dict[str, str]]
         raise CheckpointFileError(
             f"{file} ({file.stat().st_size} bytes) is no whole safetensors file: {error}. Fetch it again."
         ) from error
-    odd = {name: kind for name, (_, kind) in shapes.items() if kind not in _DTYPES}
+    odd = {name: kind for name, (_, kind) in shapes.items() if kind not in DTYPES}
     if odd:
         name, kind = next(iter(odd.items()))
         raise CheckpointFileError(
             f"{file} holds {len(odd)} tensors of a type that is not read here, such as {name} ({kind}); "
-            f"take a version in one of {', '.join(_DTYPES)}."
+            f"take a version in one of {', '.join(DTYPES)}."
         )
-    return {name: _lazy(file, name, shape, _DTYPES[kind]) for name, (shape, kind) in shapes.items()}, metadata
+    return {name: _lazy(file, name, shape, DTYPES[kind]) for name, (shape, kind) in shapes.items()}, metadata
 
 
 def _lazy(file: Path, name: str, shape: tuple[int, ...], dtype: np.dtype) -> LazyArray:
-    def make() -> np.ndarray:
+    def read(take: Callable[[safe_open], np.ndarray]) -> np.ndarray:
         try:
             with safe_open(file, framework="numpy") as opened:
-                return opened.get_tensor(name)
+                return take(opened)
         except (SafetensorError, OSError) as error:
             raise CheckpointFileError(f"{file} can no longer be read at {name}: {error}.") from error
 
-    return LazyArray(shape, dtype, make)
+    def make_layer(layer: int) -> np.ndarray:
+        return read(lambda opened: opened.get_slice(name)[layer])
+
+    return LazyArray(shape, dtype, lambda: read(lambda opened: opened.get_tensor(name)), make_layer if shape else None)

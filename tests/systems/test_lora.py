@@ -21,11 +21,13 @@ from jaxmotion.nn.linear import Linear
 from jaxmotion.nn.low_rank import LORA, choose_kernels, fresh, merge, product, sides
 from jaxmotion.parallel.mesh import MeshSizes, make_abstract_mesh, make_mesh
 from jaxmotion.parallel.sharding import paths, place, placements
-from jaxmotion.runs import experiment
-from jaxmotion.systems.lora import ATTENTION, LoRA, LoRADiffusion, LoRATask
+from jaxmotion.runs import experiment, initial
+from jaxmotion.runs.train import train
+from jaxmotion.systems.lora import ATTENTION, LoRA, LoRADiffusion, LoRATask, PretrainedLoRA
 from jaxmotion.training.optimizer import optimizer
 from jaxmotion.training.state import new_state
 from jaxmotion.training.step import build_program
+from jaxmotion.weights.lora_write import export_lora
 
 EDGES = tuple(np.linspace(0.1, 0.8, 9).tolist())
 
@@ -269,3 +271,56 @@ def test_what_makes_no_sense_is_refused() -> None:
         merge({"net": {"kernel": jnp.zeros((2, 4))}}, {"net": {"kernel": pair}}, 1.0)
     with pytest.raises(ValueError, match="come in pairs"):
         merge({"net": {"kernel": jnp.zeros((2, 3))}}, {"net": {"kernel": {"down": pair["down"]}}}, 1.0)
+
+
+FULL = [pytest.param(f"{paper}:lora", marks=pytest.mark.slow) for paper in ("livephoto", "motionstone")]
+
+
+@pytest.mark.parametrize("name", ["livephoto:tiny_lora", "motionstone:tiny_lora", *FULL])
+def test_shipped_loras_can_be_written_after_training(name: str) -> None:
+    system = experiment.load(name).system
+    system.check_start()
+    assert {"lora-peft", "lora-kohya"} <= system.exports().keys()
+
+
+@pytest.mark.parametrize(
+    ("name", "paths", "said"),
+    [
+        ("motionstone:tiny", (r"^denoiser/.*kernel$",), r"match 1 of \d+ kernels.* such as denoiser/patches/kernel"),
+        ("motionstone:tiny", (r"^object_score/",), "such as object_score/"),
+        ("livephoto:tiny", ATTENTION, "such as denoiser/.*/content/attention/"),
+    ],
+)
+def test_a_lora_that_could_not_be_written_is_refused_before_training(name: str, paths, said: str, tmp_path) -> None:
+    base = experiment.load(name)
+    lora = dataclasses.replace(base, system=LoRA(base.system, rank=1, paths=paths))
+    with pytest.raises(ValueError, match=said):
+        train(lora, tmp_path / "run")
+    assert not list(tmp_path.glob("run/checkpoints"))
+    with pytest.raises(ValueError, match=r"--system\.no-exportable"):
+        initial.describe(lora)
+    merged_only = dataclasses.replace(lora.system, exportable=False)
+    merged_only.check_start()
+    assert not merged_only.exports().keys() & {"lora-peft", "lora-kohya"}
+
+
+def test_a_lora_of_motionstone_comes_back_from_its_file(tmp_path) -> None:
+    """Trained on by a LoRA of the same paths, and merged by the system itself; the rank of the file may be smaller."""
+    system = experiment.load("motionstone:tiny_lora").system
+    shapes = paths(jax.eval_shape(system.build().init, jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    whole = {path: rng.normal(size=leaf.shape).astype(np.float32) for path, leaf in shapes.items()}
+    factors = {path: array for path, array in whole.items() if path.startswith(f"{LORA}/")}
+    export_lora(unflatten_dict(factors, sep="/")[LORA], system.rank, system.alpha, "peft", tmp_path / "lora")
+    source = PretrainedLoRA(str(tmp_path / "lora"))
+    assert source.describe(system, shapes).endswith("a LoRA of rank 4, each product times 1, trained on")
+    found = source.load(system, shapes, {})
+    assert found.keys() == factors.keys()
+    for path, array in factors.items():
+        np.testing.assert_array_equal(found[path], array)
+    base = {path: array for path, array in whole.items() if path not in factors}
+    changed = source.load(system.base, base, base)
+    wanted = paths(system.build().merge(unflatten_dict(whole, sep="/")))
+    assert len(changed) == 4  # the kernels of all layers are one
+    for path, array in changed.items():
+        np.testing.assert_allclose(array, wanted[path], rtol=1e-5, atol=1e-5)  # sums of four products, in another order

@@ -5,7 +5,6 @@ import os
 import pytest
 
 from jaxmotion.meter.score_files import find_videos
-from jaxmotion.video.clip_files import walk_folders
 from jaxmotion.video.listing import list_clips
 
 CLIPS = ("a.mp4", "B.MOV", "deep/er/c.webm", "d.wmv", "e.3gp", "f.mts")
@@ -50,8 +49,6 @@ def test_links_are_followed_once(folder, tmp_path):
     (folder / "other.mp4").symlink_to(folder / "a.mp4")  # a link to a file is a clip of its own
     (folder / "gone.mp4").symlink_to(folder / "nothing.mp4")  # and one to nothing is named when it is read
     assert both(folder) == sorted([*CLIPS, "link/sub/z.mp4", "other.mp4", "gone.mp4"])
-    walked = [os.path.realpath(place.path) for place in walk_folders(str(folder))]
-    assert len(walked) == len(set(walked)) == 5  # the folder, deep, er, elsewhere, sub
     again = find_videos([str(folder), str(folder / "link2"), f"{folder}/**/*.mp4"])
     assert len(again) == len(CLIPS) + 3
 

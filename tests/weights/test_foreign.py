@@ -72,6 +72,10 @@ NAMED = {
     "CogVideoX in the names of SAT": lambda: {
         "model.diffusion_model.transformer.layers.0.attention.query_key_value.weight": torch.zeros(2, 2)
     },
+    "of Stable Diffusion 2, which": lambda: {
+        "model.diffusion_model.input_blocks.1.1.proj_in.weight": torch.zeros(2, 2)
+    },
+    "of LTX-Video": lambda: {"model.diffusion_model.patchify_proj.weight": torch.zeros(2, 2)},
     "of Wan": lambda: {"blocks.0.cross_attn.k.weight": torch.zeros(2, 2)},
     "of Hotshot-XL": lambda: {"down_blocks.0.temporal_attentions.0.proj_in.weight": torch.zeros(2, 2)},
     "quantised": lambda: {

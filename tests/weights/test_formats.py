@@ -5,14 +5,17 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
+import ml_dtypes
 import numpy as np
 import pytest
 from safetensors.numpy import load_file, save_file
 
 from jaxmotion.foundation.errors import CheckpointFileError
-from jaxmotion.weights import formats, native_files
+from jaxmotion.weights import foreign, formats, native_files
 from jaxmotion.weights.formats import BY_NAME, FORMATS, detect, find_format
 from jaxmotion.weights.inspection import checkpoints_in, inspect
+from jaxmotion.weights.lora_kinds import is_adapter
+from jaxmotion.weights.lora_merge import merge_files
 from jaxmotion.weights.rules import ConversionError
 from jaxmotion.weights.tensor_files import open_tensors
 from tests.support.public import BLOCKS, FEATURES, PUBLIC, adapter, dinov2, randomised, text, unet, vae
@@ -85,6 +88,12 @@ def test_detection_does_not_depend_on_the_order_of_the_tables(public, monkeypatc
     assert {name: detect(open_tensors(path)).name for name, path in public.items()} == {name: name for name in public}
 
 
+def test_none_is_taken_for_another_network_or_an_adapter(public):
+    for name, path in public.items():
+        assert foreign.describe(open_tensors(path)) == "", name
+        assert not is_adapter(open_tensors(path)), name
+
+
 @pytest.mark.parametrize("name", BY_NAME)
 def test_import_and_export_give_the_same_file(public, name, tmp_path):
     checkpoint = open_tensors(public[name])
@@ -99,6 +108,35 @@ def test_import_and_export_give_the_same_file(public, name, tmp_path):
         assert before.tobytes() == after.tobytes(), each
     if (public[name] / "config.json").is_file():
         assert (tmp_path / "back" / "config.json").read_text() == (public[name] / "config.json").read_text()
+
+
+HALVES = (np.dtype(np.float16), np.dtype(ml_dtypes.bfloat16), np.dtype(np.float32))
+
+
+@pytest.mark.parametrize("name", ["sd-single-file", "cogvideox", "t5"])
+def test_a_model_of_mixed_types_is_read_exactly_and_comes_back_as_it_was_header_and_all(public, name, tmp_path):
+    """As user interfaces save merges of two models: types that differ within one stack of layers, or within a pair."""
+    tensors = {
+        each: np.asarray(array).astype(HALVES[number % 3])
+        for number, (each, array) in enumerate(sorted(open_tensors(public[name]).items()))
+        if np.asarray(array).dtype.kind == "f"
+    }
+    header = {"format": "pt", "modelspec.title": "A merge", "modelspec.architecture": "stable-diffusion-v1"}
+    save_file(tensors, tmp_path / "merge.safetensors", header)
+    checkpoint = open_tensors(tmp_path / "merge.safetensors")
+    whole = {each: array.astype(np.float32) for each, array in tensors.items()}
+    save_file(whole, tmp_path / "whole.safetensors")
+    exact = formats.read(open_tensors(tmp_path / "whole.safetensors"), BY_NAME[name])
+    for path, array in formats.read(checkpoint, BY_NAME[name]).items():
+        assert np.asarray(array).dtype == array.dtype
+        assert np.array_equal(np.asarray(array, np.float32), np.asarray(exact[path])), path
+
+    native_files.import_checkpoint(checkpoint, BY_NAME[name], tmp_path / "ours")
+    native_files.restore(tmp_path / "ours", tmp_path / "back")
+    back = open_tensors(tmp_path / "back")
+    assert back.metadata == header
+    assert {each: array.dtype for each, array in back.items()} == {each: a.dtype for each, a in tensors.items()}
+    assert all(np.asarray(back[each]).tobytes() == array.tobytes() for each, array in tensors.items())
 
 
 def test_our_names_of_latent_diffusion_are_those_that_diffusers_reads(public):
@@ -191,3 +229,20 @@ def test_formats_have_names_of_their_own():
     assert len(BY_NAME) == len(FORMATS)
     assert len(FEATURES) == len(BLOCKS["up_block_types"])
     assert adapter(conv_in_channels=9).conv_in.weight.shape[1] == 9
+
+
+def test_a_merge_says_which_of_two_copies_of_a_network_it_has_changed(public, tmp_path):
+    """`v1-5-pruned` holds the running means of the U-Net beside it."""
+    tensors = {name: np.asarray(array) for name, array in open_tensors(public["sd-single-file"]).items()}
+    changed = "model.diffusion_model.input_blocks.1.1.transformer_blocks.0.attn1.to_q.weight"
+    trained = {name: array for name, array in tensors.items() if name.startswith("model.diffusion_model.")}
+    means = {f"model_ema.{n.removeprefix('model.').replace('.', '')}": array.copy() for n, array in trained.items()}
+    save_file({**tensors, **means}, tmp_path / "v1-5-pruned.safetensors")
+    width, layer = len(tensors[changed]), "lora_unet_down_blocks_0_attentions_0_transformer_blocks_0_attn1_to_q"
+    ones = {"lora_down.weight": np.ones((1, width)), "lora_up.weight": np.ones((width, 1))}
+    save_file({f"{layer}.{role}": array.astype(np.float32) for role, array in ones.items()}, tmp_path / "lora")
+    merged = merge_files(tmp_path / "v1-5-pruned.safetensors", open_tensors(tmp_path / "lora"), tmp_path / "out")
+    assert f"1 tensors of the denoiser, such as {changed}, were changed" in merged.notes[0]
+    assert f"the running means ({len(means)} tensors such as model_ema.diffusion_model" in merged.notes[1]
+    back = open_tensors(tmp_path / "out")
+    assert {n for n, array in back.items() if np.any(np.asarray(array) != {**tensors, **means}[n])} == {changed}

@@ -21,8 +21,11 @@ from jaxmotion.models.stable_diffusion import FULL, stable_diffusion_unet
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.nn.low_rank import choose_kernels, fresh, merge, pairs, product
 from jaxmotion.weights.formats import LORA_PARTS
-from jaxmotion.weights.lora import METADATA, Factors, from_file, layout, merge_into, refit, to_kohya, to_peft
+from jaxmotion.weights.lora import Factors, from_file, merge_into, refit
+from jaxmotion.weights.lora_kinds import layout
 from jaxmotion.weights.lora_names import layers_of
+from jaxmotion.weights.lora_settings import HEADER
+from jaxmotion.weights.lora_write import to_kohya, to_peft
 from jaxmotion.weights.rules import ConversionError, to_jax, to_torch
 from jaxmotion.weights.tables import clip as clip_rules
 from jaxmotion.weights.tables import stable_diffusion as rules
@@ -456,7 +459,7 @@ def test_kernels_that_no_public_model_has_are_not_written() -> None:
 
 def test_settings_name_each_layer_once(lora: dict) -> None:
     _, header = to_peft(lora, RANK, ALPHA)
-    settings = json.loads(header[METADATA])
+    settings = json.loads(header[HEADER])
     assert (settings["unet.r"], settings["unet.lora_alpha"]) == (RANK, ALPHA)
     assert "encoder.layers.1.self_attn.q_proj" in settings["text_encoder.target_modules"]
     assert "down_blocks.0.resnets.0.conv1" in settings["unet.target_modules"]

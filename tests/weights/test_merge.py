@@ -48,6 +48,6 @@ def test_a_lora_is_known_for_one(factors, capsys):
 
 
 def test_what_is_no_checkpoint_to_merge_into_is_refused(factors, tmp_path):
-    with pytest.raises(CheckpointFileError, match=r"style\.safetensors is of no known format"):
+    with pytest.raises(CheckpointFileError, match=r"style\.safetensors is a LoRA, which changes a network and is none"):
         body(["merge", str(factors[0]), str(factors[0]), str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

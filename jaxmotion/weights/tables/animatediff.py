@@ -76,4 +76,13 @@ FORMATS = (
     ),
 )
 
-LORA_PARTS = (LoRAPart("denoiser", "unet", ("lora_unet",), (ANIMATEDIFF,), alternate=True),)
+LORA_PARTS = (
+    LoRAPart(
+        "denoiser",
+        "unet",
+        ("lora_unet", "lycoris"),
+        (ANIMATEDIFF,),
+        "the motion modules of AnimateDiff",
+        alternate=True,
+    ),
+)

@@ -149,7 +149,11 @@ FORMATS = (
     ),
 )
 
-LORA_PARTS = (LoRAPart("text_encoder", "text_encoder", ("lora_te", "lora_te1"), (CLIP_TEXT, CLIP_TEXT_BARE)),)
+LORA_PARTS = (
+    LoRAPart(
+        "text_encoder", "text_encoder", ("lora_te", "lora_te1"), (CLIP_TEXT, CLIP_TEXT_BARE), "the text encoder of CLIP"
+    ),
+)
 
 
 def clip_text_config(sizes: CLIPTextSizes) -> Json:

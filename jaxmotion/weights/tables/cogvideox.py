@@ -10,6 +10,7 @@ from jaxmotion.models.cogvideox import CogVideoX, CogVideoXSizes
 from jaxmotion.weights.checkpoint_format import Format, Network, Shapes
 from jaxmotion.weights.config_fields import UNSAID, ConfigField, ConfigTable, Value, attribute, fixed
 from jaxmotion.weights.diffusers_configs import config_of
+from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import LINEAR, Rule, Transform, linear, norm, under
 from jaxmotion.weights.tables.process import PROCESS
 
@@ -150,6 +151,18 @@ FORMATS = (
         axes={_PATCHES: 2},
         networks={"denoiser": infer_cogvideox},
         configs={"denoiser": (CONFIG, *PROCESS)},
+    ),
+)
+
+
+LORA_PARTS = (
+    # The two underscores are of VideoX-Fun's scripts, which put a name between them that is empty.
+    LoRAPart(
+        "denoiser",
+        "transformer",
+        ("lora_unet_", "lora_transformer", "lycoris"),
+        (COGVIDEOX, COGVIDEOX_1_5),
+        "CogVideoX's transformer",
     ),
 )
 

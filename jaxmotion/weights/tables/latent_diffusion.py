@@ -181,5 +181,9 @@ FORMATS = (
     ),
 )
 
-LORA_PARTS = (LoRAPart("denoiser", "unet", ("lora_unet",), (LDM_UNET,), alternate=True),)
+LORA_PARTS = (
+    LoRAPart(
+        "denoiser", "unet", ("lora_unet", "lycoris"), (LDM_UNET,), "the U-Net of Stable Diffusion 1.5", alternate=True
+    ),
+)
 """Names of the full depth of Stable Diffusion 1.5."""

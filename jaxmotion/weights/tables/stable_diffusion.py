@@ -241,7 +241,15 @@ FORMATS = (
     ),
 )
 
-LORA_PARTS = (LoRAPart("denoiser", "unet", ("lora_unet",), (UNET, MOTION)),)
+LORA_PARTS = (
+    LoRAPart(
+        "denoiser",
+        "unet",
+        ("lora_unet", "lycoris"),
+        (UNET, MOTION),
+        "the U-Net of Stable Diffusion 1.5, with or without motion modules",
+    ),
+)
 
 _EXPANSION = 4  # of the feedforward layers of diffusers' transformer blocks, which have no argument for it
 

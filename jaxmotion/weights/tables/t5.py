@@ -8,6 +8,7 @@ from jaxmotion.foundation.config_json import Json
 from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.weights.checkpoint_format import Format, Network, Shapes
 from jaxmotion.weights.config_fields import ConfigField, ConfigTable, attribute, fixed
+from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import JOINED_KERNEL, LINEAR, Rule, under
 
 _ATTENTION, _MLP = "layer.0.SelfAttention", "layer.1.DenseReluDense"
@@ -86,6 +87,9 @@ FORMATS = (
         configs={"text_encoder": (CONFIG,)},
     ),
 )
+
+
+LORA_PARTS = (LoRAPart("text_encoder", "text_encoder", ("lora_te",), (T5,), "the encoder of T5"),)
 
 
 def t5_config(sizes: T5Sizes) -> Json:
