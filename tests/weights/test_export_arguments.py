@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -148,6 +149,17 @@ def test_the_text_is_cut_where_it_is_said(exports: dict[str, Exported]) -> None:
     """Four tokens are the start, two words and the end."""
     exported = exports["livephoto"]
     assert torch.equal(exported(prompt="a dog runs far", max_sequence_length=4), exported(prompt="a dog"))
+
+
+def test_words_that_are_not_read_are_said(shared_weights: Path, caplog: pytest.LogCaptureFixture) -> None:
+    from transformers import CLIPTokenizer
+
+    from jaxmotion.weights.pytorch.exported_pipeline import warn_of_cut_prompts
+
+    tokenizer = CLIPTokenizer.from_pretrained(shared_weights / "tokenizers" / "clip")
+    warn_of_cut_prompts(tokenizer, ["a dog", "a dog runs along the beach"], 5)
+    (record,) = caplog.records
+    assert record.getMessage() == "The prompt is longer than 5 tokens; this is not read: along the beach"
 
 
 def test_layers_that_are_skipped_are_those_of_the_text_encoder(exports: dict[str, Exported]) -> None:
