@@ -13,7 +13,8 @@ from jaxtyping import Array, Float
 
 from jaxmotion.nn.chain import Context
 from jaxmotion.nn.correlation import correlate
-from jaxmotion.nn.linear import UNIFORM, Linear, barrier_on_cpu
+from jaxmotion.nn.linear import UNIFORM, Linear, barrier_on_cpu, multiply
+from jaxmotion.nn.low_rank import AdaptedKernel
 
 
 class GroupNorm(nn.Module):
@@ -105,10 +106,18 @@ class Conv(nn.Module):
     def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T h w D"]:
         kernel = self.param("kernel", self.kernel_init, (self.size, self.size, x.shape[-1], self.features))
         bias = self.param("bias", nn.initializers.zeros, (self.features,)) if self.bias else None
-        x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=None)
         padding = (self.size // 2, self.size // 2) if self.padding is None else self.padding
-        images = x.reshape(-1, *x.shape[2:])
-        y = correlate(images, kernel, stride=self.stride, repeat=self.repeat, padding=padding)
+
+        def convolve(images: Array, kernel: Array) -> Array:
+            return correlate(images, kernel, stride=self.stride, repeat=self.repeat, padding=padding)
+
+        if isinstance(kernel, AdaptedKernel):
+            x, whole, down, up, bias = dtypes.promote_dtype(x, kernel.kernel, kernel.down, kernel.up, bias, dtype=None)
+            images = x.reshape(-1, *x.shape[2:])
+            y = convolve(images, whole) + multiply(convolve(images, down), up)[0]
+        else:
+            x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=None)
+            y = convolve(x.reshape(-1, *x.shape[2:]), kernel)
         y = y.reshape(*x.shape[:2], *y.shape[1:])
         return y if bias is None else y + bias
 

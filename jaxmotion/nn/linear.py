@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax.linen import dtypes
 from jaxtyping import Array, Float
 
+from jaxmotion.nn.low_rank import AdaptedKernel
 from jaxmotion.nn.platform import platform
 
 UNIFORM = nn.initializers.variance_scaling(1 / 3, "fan_in", "uniform")
@@ -39,9 +40,19 @@ class Linear(nn.Module):
 
         kernel = self.param("kernel", kernel_init, (x.shape[-1], *features), jnp.float32)
         bias = self.param("bias", ZEROS, features) if self.bias else None
-        x, kernel, bias = dtypes.promote_dtype(x, kernel, bias, dtype=self.dtype)
-        y = _product(x, kernel)
+        y, bias = multiply(x, kernel, bias, self.dtype)
         return y if bias is None else y + bias
+
+
+def multiply(
+    x: Float[Array, "... C"], kernel: Array | AdaptedKernel, bias: Array | None = None, dtype: jnp.dtype | None = None
+) -> tuple[Float[Array, "... D"], Array | None]:
+    """Returns x times the kernel, with its low-rank change beside it if it has one, and the bias in the same type."""
+    if isinstance(kernel, AdaptedKernel):
+        x, whole, down, up, bias = dtypes.promote_dtype(x, kernel.kernel, kernel.down, kernel.up, bias, dtype=dtype)
+        return _adapted_product(x, whole, down, up), bias
+    x, whole, bias = dtypes.promote_dtype(x, kernel, bias, dtype=dtype)
+    return _product(x, whole), bias
 
 
 class LayerNorm(nn.Module):
@@ -104,6 +115,32 @@ def _product_backward(saved, gradient: Array):
 
 
 _product.defvjp(_product_forward, _product_backward)
+
+
+@jax.custom_vjp
+def _adapted_product(x: Array, kernel: Array, down: Array, up: Array) -> Array:
+    """x times kernel, plus (x down) up; rounded once, for a change below half a step of the first would be nothing."""
+    return _adapted_product_forward(x, kernel, down, up)[0]
+
+
+def _adapted_product_forward(x: Array, kernel: Array, down: Array, up: Array):
+    def product(x: Array, kernel: Array) -> Array:
+        wide = jnp.promote_types(x.dtype, jnp.float32)
+        return jax.lax.dot_general(x, kernel, (((x.ndim - 1,), (0,)), ((), ())), preferred_element_type=wide)
+
+    narrow = product(x, down).astype(x.dtype)
+    return (product(x, kernel) + product(narrow, up)).astype(x.dtype), (x, kernel, down, up, narrow)
+
+
+def _adapted_product_backward(saved, gradient: Array):
+    x, kernel, down, up, narrow = saved
+    by_narrow, by_up = _product_backward((narrow, up), gradient)
+    by_x, by_kernel = _product_backward((x, kernel), gradient)
+    also_by_x, by_down = _product_backward((x, down), by_narrow)
+    return by_x + also_by_x, by_kernel, by_down, by_up
+
+
+_adapted_product.defvjp(_adapted_product_forward, _adapted_product_backward)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(3,))

@@ -1,4 +1,4 @@
-"""Low-rank factors (LoRA) of kernels: initialisation, merging, and their layout by the paths of the kernels.
+"""Low-rank factors (LoRA) of kernels: initialisation, use beside a kernel, merging, and their layout by paths.
 
 Source: LoRA (arXiv:2106.09685), section 4.1.
 """
@@ -8,12 +8,14 @@ from __future__ import annotations
 import functools
 import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import TypeVar
 
+import flax.struct
 import jax
 import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
+from jax.typing import DTypeLike
 from jaxtyping import Float, PyTree
 
 from jaxmotion.foundation.types import Array, Params, Shaped
@@ -23,27 +25,74 @@ LORA, DOWN, UP = "lora", "down", "up"
 """The part of the parameter tree that holds the factors, and the two factors of a kernel."""
 
 
-def merge(params: Params, lora: Params, factor: float | Array) -> dict[str, PyTree[Array]]:
+class AdaptedKernel(flax.struct.PyTreeNode):
+    """A kernel in the place of a parameter, with the factors of its change beside it: x W + (x down) up.
+
+    Rounded to bfloat16, W + down up would be W wherever the change is below 1/256 of it, as most of a LoRA is. `Linear`
+    and `Conv` add the two results instead. Another layer that takes it as an array gets the sum, in float32. `kernel`
+    comes first: Flax compares the shape of a parameter with that of its first array.
+    """
+
+    kernel: Array
+    down: Array
+    up: Array
+
+    def __jax_array__(self) -> Array:
+        stacked = self.down.ndim + self.up.ndim - 2 > self.kernel.ndim
+        return self.kernel.astype(jnp.float32) + _product(stacked, self.down, self.up)
+
+    def astype(self, dtype: DTypeLike) -> Array:
+        """Returns the sum in this type."""
+        return self.__jax_array__().astype(dtype)
+
+
+def attach(params: Params, lora: Params, factor: float | Array) -> dict[str, PyTree[Array]]:
+    """Returns `params` with an `AdaptedKernel` for each kernel that `lora` has factors for; `factor` goes into `up`."""
+
+    def beside(path: str, kernel: Array, down: Array, up: Array) -> AdaptedKernel:
+        return AdaptedKernel(kernel, down, (factor * up.astype(jnp.float32)).astype(up.dtype))
+
+    return _with_kernels(params, lora, beside)
+
+
+def merge(
+    params: Params, lora: Params, factor: float | Array, dtype: DTypeLike | None = None
+) -> dict[str, PyTree[Array]]:
     """Returns `params` with factor * down up added to each kernel that `lora` has factors for.
 
-    The sum is made in float32 and rounded once, to the precision of the kernel.
+    The sum is made in float32 and rounded once, to `dtype`; by default to the precision of the kernel.
     """
-    flat: dict[str, Array] = flatten_dict(params, keep_empty_nodes=True, sep="/")  # pyright: ignore[reportAssignmentType]
+
+    def together(path: str, kernel: Array, down: Array, up: Array) -> Array:
+        return (kernel.astype(jnp.float32) + factor * product(path, down, up)).astype(dtype or kernel.dtype)
+
+    return _with_kernels(params, lora, together)
+
+
+def _with_kernels(
+    params: Params, lora: Params, adapt: Callable[[str, Array, Array, Array], PyTree[Array]]
+) -> dict[str, PyTree[Array]]:
+    """Returns `params` with adapt(path, kernel, down, up) for each kernel that `lora` has factors for."""
+    flat: dict[str, PyTree[Array]] = flatten_dict(params, keep_empty_nodes=True, sep="/")  # pyright: ignore[reportAssignmentType]
     for path, down, up in pairs(lora):
         if path not in flat:
             raise ValueError(f"There are LoRA factors for {path!r}, but no such kernel.")
-        kernel = jnp.asarray(flat[path])
-        change = product(path, down, up)
+        kernel, down, up = jnp.asarray(flat[path]), jnp.asarray(down), jnp.asarray(up)
+        change = jax.eval_shape(functools.partial(product, path), down, up)
         if change.shape != kernel.shape:
             raise ValueError(f"The LoRA factors of {path!r} make {change.shape}; the kernel is {kernel.shape}.")
-        flat[path] = (kernel.astype(jnp.float32) + factor * change).astype(kernel.dtype)
+        flat[path] = adapt(path, kernel, down, up)
     return unflatten_dict(flat, sep="/")
 
 
 def product(path: str, down: Float[Array, "*C R"], up: Float[Array, "R *D"]) -> Float[Array, "*C *D"]:
     """Returns the product of the factors of the kernel at `path`, in float32."""
+    return _product(is_stacked(path), down, up)
+
+
+def _product(stacked: bool, down: Array, up: Array) -> Array:
     multiply = functools.partial(jnp.tensordot, axes=1, precision=jax.lax.Precision.HIGHEST)
-    multiply = jax.vmap(multiply) if is_stacked(path) else multiply
+    multiply = jax.vmap(multiply) if stacked else multiply
     return multiply(jnp.asarray(down, jnp.float32), jnp.asarray(up, jnp.float32))
 
 

@@ -10,8 +10,9 @@ factors are one more part of the parameter tree, `lora`, under the paths of thei
 Kernels that `nn.chain.Stack` keeps on one first axis have a pair for each layer, stacked alike. With
 `train.trained = (r"^lora/",)` nothing else has gradients, optimiser state or a running mean.
 
-Merging before each use keeps the networks as they are. It costs one copy of the adapted kernels in the computing type,
-and their whole gradient for a moment in the backward pass, but no state between steps.
+A layer computes x W + (alpha / rank) (x down) up: its result and the change are made apart, then added.
+In a sum of kernels, rounded to bfloat16, most of a LoRA would be lost; and apart, the backward pass makes no gradient
+of a whole kernel. Training, previews and sampling do the same; exports of the whole system hold the sum in float32.
 
 Source: "LoRA" (arXiv:2106.09685), section 4.1; convolutions as in PEFT and Kohya's scripts: the first factor has the
 window, the second is pointwise.
@@ -28,15 +29,17 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import PartitionSpec as P
+from jax.typing import DTypeLike
 from jaxtyping import Float, Key, UInt8
 
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Array, Batch, Params
-from jaxmotion.nn.low_rank import DOWN, LORA, UP, choose_kernels, fresh, merge, pairs, sides
+from jaxmotion.nn.low_rank import DOWN, LORA, UP, attach, choose_kernels, fresh, merge, pairs, sides
 from jaxmotion.systems.control import Controls
 from jaxmotion.systems.export import Export, Exporter, ExportJob
 from jaxmotion.systems.precompute import Precompute
@@ -156,7 +159,8 @@ class _MergedExport:
         return self.base.fixes_controls
 
     def __call__(self, job: ExportJob[LoRA]) -> list[Path]:
-        params = job.system.build().merge(job.params)
+        # In float32: in the precision of a bfloat16 run, the sum would lose most of what was learned.
+        params = job.system.build().merge(job.params, dtype=jnp.float32)
         return self.base(dataclasses.replace(job, system=job.system.base, params=params))
 
 
@@ -275,14 +279,24 @@ class LoRATask:
         factors = ((rf"^{LORA}/(?:{'|'.join(map(re.escape, p))})/{role}$", spec) for (role, spec), p in alike.items())
         return (*factors, *self.base.sharding)
 
-    def merge(self, params: Params, scale: float | Array = 1.0) -> dict[str, Any]:
-        """Parameters of the task itself that do what the adapted ones do; `scale` weakens or strengthens the LoRA."""
+    def attach(self, params: Params) -> dict[str, Any]:
+        """Returns parameters of the task itself, each adapted kernel with its factors beside it."""
         base = {part: tree for part, tree in params.items() if part != LORA}
-        return merge(base, params[LORA], scale * self.alpha / self.rank)
+        return attach(base, params[LORA], self.alpha / self.rank)
+
+    def merge(self, params: Params, scale: float | Array = 1.0, dtype: DTypeLike | None = None) -> dict[str, Any]:
+        """Returns parameters of the task itself that do what the adapted ones do.
+
+        Args:
+            scale: weakens or strengthens the LoRA.
+            dtype: of the adapted kernels; by default that of the kernels before.
+        """
+        base = {part: tree for part, tree in params.items() if part != LORA}
+        return merge(base, params[LORA], scale * self.alpha / self.rank, dtype)
 
     def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
-        """The task's own loss with merged parameters."""
-        return self.base.loss(self.merge(params), batch, key)
+        """Returns the task's own loss with adapted kernels."""
+        return self.base.loss(self.attach(params), batch, key)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)  # hashed by identity, as the model that it adapts
@@ -299,12 +313,12 @@ class LoRADiffusion(LoRATask):
         sampling: Sampling,
         on_step: Callable[[int], None] | None = None,
     ) -> Float[Array, "B T h w C"]:
-        """The model's own latents with merged parameters; merged once, before the first step."""
-        return self.base.sample_latents(self.merge(params), batch, keys, sampling, on_step)
+        """Returns the model's own latents with adapted kernels, as in training."""
+        return self.base.sample_latents(self.attach(params), batch, keys, sampling, on_step)
 
     def decode(self, params: Params, z0: Float[Array, "B T h w C"]) -> Iterator[UInt8[Array, "B T H W 3"]]:
         """Pixels of latents, a few frames at a time where the codec can do so."""
-        return self.base.decode(self.merge(params) if "codec" in params[LORA] else params, z0)
+        return self.base.decode(self.attach(params) if "codec" in params[LORA] else params, z0)
 
 
 def _check(rank: int, alpha: float, paths: tuple[str, ...]) -> None:
