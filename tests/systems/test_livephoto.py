@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import re
 from pathlib import Path
 
@@ -122,6 +123,24 @@ def test_clips_that_all_move_alike_have_no_levels() -> None:
         bin_edges(np.full(100, 0.5))
     with pytest.raises(ValueError, match="at least 10"):
         bin_edges(np.linspace(0, 1, 9))
+
+
+def moving_clips(count: int) -> np.ndarray:
+    """Clips [N 2 16 16 3] of which each moves more than the one before: more of its second frame is new."""
+    first, second = np.random.default_rng(0).integers(0, 256, (2, count, 16, 16, 3), np.uint8)
+    new = np.arange(16 * 16).reshape(16, 16, 1) < 8 * np.arange(count)[:, None, None, None]
+    return np.stack([first, np.where(new, second, first)], axis=1)
+
+
+def test_edges_are_measured_on_all_batches_up_to_the_number_of_clips_asked_for() -> None:
+    """Later batches move more, so the edges of the first alone, or of more than was asked for, are others."""
+    clips = moving_clips(30)
+    intensities = np.concatenate([ssim_intensity(batch) for batch in np.split(clips, 5)])
+    for count, expected in ((1000, intensities), (15, intensities[:15])):
+        edges = LevelMap(clips=count).measure_edges(iter(np.split(clips, 5)))
+        np.testing.assert_allclose(edges, bin_edges(expected), atol=1e-6)
+    endless = itertools.chain(np.split(clips, 5), itertools.repeat(None))  # the loader never ends
+    np.testing.assert_allclose(LevelMap(clips=30).measure_edges(endless), bin_edges(intensities), atol=1e-6)
 
 
 def test_training_without_measured_edges_is_refused(root: Path, batch: dict) -> None:

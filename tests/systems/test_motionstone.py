@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 import math
 
 import jax
@@ -21,6 +22,7 @@ from jaxmotion.models.causal_codec import CausalCodec
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment
 from jaxmotion.systems.latent_shape import LatentShape
+from jaxmotion.systems.motionstone import intensity
 from jaxmotion.systems.motionstone.injection import IMAGE_NOISE, FirstFrame, ScoreEmbedding
 from jaxmotion.systems.motionstone.intensity import INTENSITY, ConstantScores, ProvidedScores, ScalarScore
 
@@ -222,6 +224,18 @@ def test_scores_may_be_fixed_or_a_single_number(system, model, batch):
         np.testing.assert_allclose(
             done.build().measured_entries[INTENSITY]({}, {VIDEO: clips[0]}), [1.0, 10.0], atol=1e-3
         )
+
+
+def test_the_ranks_of_a_scalar_score_are_those_of_all_batches(monkeypatch):
+    """Later batches move more; the loader never ends, and no more clips are read than are asked for."""
+    monkeypatch.setattr(intensity, "CLIPS_TO_CALIBRATE", 12)
+    first, second = np.random.default_rng(0).integers(0, 256, (2, 12, 16, 16, 3), np.uint8)
+    new = np.arange(256).reshape(16, 16, 1) < 20 * np.arange(12)[:, None, None, None]
+    clips = np.stack([first, np.where(new, second, first)], axis=1)
+    score = ScalarScore("ssim")
+    batches = itertools.chain(np.split(clips, 3), itertools.repeat(None))
+    numbers = jax.vmap(score._number)(clips)
+    np.testing.assert_allclose(score.calibrate(batches).edges, np.quantile(numbers, np.linspace(0, 1, 10)), atol=2e-5)
 
 
 def test_what_does_not_fit_is_said(system):

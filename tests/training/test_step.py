@@ -101,6 +101,25 @@ def test_a_step_that_is_not_finite_changes_only_the_counters():
     assert not np.array_equal(before.trained["body"]["kernel"], state.trained["body"]["kernel"])
 
 
+def test_a_gradient_that_is_not_finite_is_skipped_though_the_loss_is_fine():
+    """The root of 0 is 0, and its slope is infinite."""
+
+    class Steep(Toy):
+        def loss(self, params, batch, key):
+            x = jnp.sum(jnp.abs(batch["x"])) * params["body"]["bias"][0]
+            return jnp.sqrt(x) + jnp.sum(params["head"]["kernel"] ** 2), {}
+
+    program, state = start(settings(), Steep())
+    before = copied(state)
+    state, metrics = program.update(state, batch())
+    assert np.isfinite(metrics["loss"])
+    assert not np.isfinite(metrics["grad_norm"])
+    after = copied(state)
+    for name in ("trained", "ema", "optimizer"):
+        assert_same(getattr(before, name), getattr(after, name))
+    assert (after.step, after.skipped, after.consecutive_skipped) == (1, 1, 1)
+
+
 def test_frozen_parameters_stay_and_cost_no_gradient_or_optimiser_memory():
     program, state = start(settings(trained=("head",)))
     before = copied(state.frozen)
