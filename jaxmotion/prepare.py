@@ -16,7 +16,9 @@ DESCRIPTION = """Encodes clips into latents, text features and motion scores, on
   python -m jaxmotion.train --config configs/motionstone.py:prepared --data.path prepared/clips --run runs/mine
 
 The same command again continues where it was stopped: finished shards are kept. A folder never holds records of two
-settings; other weights, sizes, rates, frames or clips need another folder. It is a tensorflow-datasets folder of
+settings; other weights, sizes, rates, frames or clips need another folder. Training reads the stored parts of the clips
+and no others: by default the start of each. --windows 4 stores four parts of each, at different times, for clips longer
+than those that are trained on. It is a tensorflow-datasets folder of
 ArrayRecord shards. Clips of several shapes (--data.buckets FRAMES HEIGHT WIDTH ...) become such a folder for each."""
 
 
@@ -25,7 +27,8 @@ def body(arguments: list[str]) -> None:
     parser = commands.parser("jaxmotion.prepare", DESCRIPTION, config=True, run="not used")
     parser.add_argument("--out", type=Path, metavar="DIR", help="the folder of the set")
     parser.add_argument("--dtype", choices=DTYPES, default="float16", help="of latents and text features (float16)")
-    parser.add_argument("--windows", type=int, default=1, help="records of each clip, at different times (default 1)")
+    windows = "parts stored of each clip: its start, the others at random times (default 1: only the start)"
+    parser.add_argument("--windows", type=int, default=1, metavar="N", help=windows)
     parser.add_argument("--per-shard", type=int, default=64, help="records of a shard; a kill costs one (default 64)")
     parser.add_argument("--at-once", type=int, default=0, help="clips encoded together (default: one for each device)")
     parser.add_argument(
@@ -52,7 +55,10 @@ def body(arguments: list[str]) -> None:
         shard_index=shard_index,
         shard_count=shard_count,
     )
-    print(f"{options.out}: {written} records written by this process")
+    stored = "the start of each clip and nothing else of it; --windows N stores more"
+    if options.windows > 1:
+        stored = f"{options.windows} parts of each clip, its start and others at random times"
+    print(f"{options.out}: {written} records written by this process: {stored}")
 
 
 if __name__ == "__main__":

@@ -78,7 +78,8 @@ def _parser(controls: Controls, guided: Mapping[str, bool]) -> argparse.Argument
     parser.add_argument("--prompt", default="", metavar="TEXT", help="what moves, and how (default: nothing said)")
     parser.add_argument("--out", type=Path, required=True, metavar="FILE", help="the clip to write: .mp4 or .gif")
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same clip (default 0)")
-    parser.add_argument("--steps", type=int, help="denoising steps (default: the run's)")
+    steps = "denoising steps; an inversion of the picture takes the same share of them (default: the run's)"
+    parser.add_argument("--steps", type=int, help=steps)
     parser.add_argument(
         "--guidance",
         "--guidance-text",

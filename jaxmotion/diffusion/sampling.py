@@ -6,6 +6,7 @@ import dataclasses
 import itertools
 import math
 from collections.abc import Callable, Mapping
+from typing import Self
 
 from jaxtyping import Float
 
@@ -55,8 +56,8 @@ class Sampling:
     goes from 1 to 1 + this, and 0 is the plain prediction."""
     initial_noise: InitialNoise = Noise()
     """The latents that the first step starts from."""
-    inversion_steps: int = 25
-    """Steps of the DDIM inversion, when the initial noise asks for one."""
+    inversion_steps: int | None = None
+    """Steps of the DDIM inversion, when the initial noise asks for one; None: as many as the sampler takes."""
     guidance_scales: tuple[tuple[str, float], ...] = ()
     """Guidance scales on other conditions by their names, such as (("object", 2.0),), of those that training has left
     out of some clips; each takes one more evaluation of the network in every step, unless it is that of the condition
@@ -65,11 +66,24 @@ class Sampling:
     """Schedule of the guidance scales over the steps."""
 
     def __post_init__(self) -> None:
-        if self.inversion_steps < 1:
+        if self.inversion_steps is not None and self.inversion_steps < 1:
             raise ValueError(f"The inversion needs at least one step; got {self.inversion_steps}.")
         for name, scale in ((TEXT, self.guidance), *self.guidance_scales):
             if not math.isfinite(scale):
                 raise ValueError(f"A guidance scale is a number, such as 7.5; got {scale} for {name!r}.")
+
+    def count_inversion_steps(self) -> int:
+        """Returns the number of steps of the DDIM inversion."""
+        return self.sampler.steps if self.inversion_steps is None else self.inversion_steps
+
+    def with_steps(self, steps: int) -> Self:
+        """Returns these settings with another number of denoising steps; an inversion takes the same share of them."""
+        inversion = self.inversion_steps
+        if inversion is not None:
+            inversion = max(1, round(inversion * steps / self.sampler.steps))
+        return dataclasses.replace(
+            self, sampler=dataclasses.replace(self.sampler, steps=steps), inversion_steps=inversion
+        )
 
     def scales(self, guidable: Mapping[str, bool]) -> dict[str, float]:
         """Returns the scales of the conditions that are guided, by their names, the text first.

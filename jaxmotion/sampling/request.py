@@ -29,7 +29,8 @@ class Request:
     seed: int = 0
     """The same seed gives the same clip; all clips of a request start from the same noise."""
     steps: int | None = None
-    """Denoising steps."""
+    """Denoising steps. Where sampling starts from an inverted picture, the inversion takes the same share of them as
+    in the run; one that `sampling` sets to another number stays."""
     guidance: float | None = None
     """Classifier-free guidance scale on the text."""
     guidance_scales: Mapping[str, float] = dataclasses.field(default_factory=dict)
@@ -66,7 +67,9 @@ class Request:
         """Returns the sampling settings of this request; `default` are those of the run."""
         found = self.sampling or default
         if self.steps is not None:
-            found = dataclasses.replace(found, sampler=dataclasses.replace(found.sampler, steps=self.steps))
+            own = found.inversion_steps if found.inversion_steps != default.inversion_steps else None
+            found = found.with_steps(self.steps)
+            found = found if own is None else dataclasses.replace(found, inversion_steps=own)
         if self.guidance is not None:
             found = dataclasses.replace(found, guidance=self.guidance)
         if self.guidance_scales:

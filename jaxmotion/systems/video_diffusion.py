@@ -251,7 +251,7 @@ class VideoDiffusion:
             kept = self._all_kept(batch)
             absent = {name: ~kept[name] for name, c in self.conditioners.items() if c.absent_in_inversion}
             plain = guide(denoise, [(self.condition(params, batch, absent), 1.0)])
-            return invert(self.process, plain, still, steps=sampling.inversion_steps, **same)
+            return invert(self.process, plain, still, steps=sampling.count_inversion_steps(), **same)
 
         start = sampling.initial_noise.start(self.noise(keys), inverted)
         z0 = sample(sampling.sampler, self.process, guide(denoise, terms), start, keys, on_step=on_step)

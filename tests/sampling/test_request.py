@@ -229,4 +229,10 @@ def test_a_request_changes_only_what_it_says() -> None:
         default, sampler=DDIM(4, eta=0.5), guidance=1.0, guidance_scales=(("a", 2.0), ("b", 3.0))
     )
     other = Sampling(DDIM(7))
+    for inversion, given, expected in ((None, None, 50), (10, None, 20), (1, None, 2), (10, 7, 7), (None, 7, 7)):
+        run = dataclasses.replace(default, inversion_steps=inversion)
+        own = None if given is None else dataclasses.replace(run, inversion_steps=given)
+        scaled = Request("a.png", steps=50, sampling=own).resolve_sampling(run)
+        assert (scaled.sampler.steps, scaled.count_inversion_steps()) == (50, expected)
+    assert Sampling(DDIM(3)).count_inversion_steps() == 3
     assert Request("a.png", sampling=other, guidance=2.0).resolve_sampling(default) == Sampling(DDIM(7), guidance=2.0)

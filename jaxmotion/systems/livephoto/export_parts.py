@@ -280,7 +280,7 @@ def _arguments(system: LivePhoto, sampling: Sampling) -> Json:
             "use_dynamic_cfg": sampling.guidance_schedule == CogVideoXDynamic(),
             "eta": getattr(sampling.sampler, "eta", 0.0),
             "prior_strength": prior,
-            "num_inversion_steps": sampling.inversion_steps,
+            "num_inversion_steps": sampling.count_inversion_steps(),
             "decode_chunk_size": getattr(system.codec, "frames_at_once", 0),
         },
     }

@@ -28,7 +28,7 @@ from diffusers.utils.outputs import BaseOutput
 from diffusers.video_processor import VideoProcessor
 from torch.nn.functional import interpolate, pad
 
-from jaxmotion.systems.livephoto.pytorch.prior import lean, spaced, split
+from jaxmotion.systems.livephoto.pytorch.prior import lean, share_of_steps, spaced, split
 from jaxmotion.weights.pytorch.exported_pipeline import (
     ExportedPipeline,
     Steps,
@@ -87,7 +87,7 @@ class LivePhotoPipeline(
     eta: how much noise each step adds, 0 to 1, if the scheduler knows it.
     prior_strength: how far the starting noise leans towards the inverted photo, on the first and on the last frame,
         each in [0, 1]; (0, 0) switches it off.
-    num_inversion_steps: steps of that inversion.
+    num_inversion_steps: steps of that inversion; by default the usual share of num_inference_steps.
     latents: the Gaussian noise to start from, [batch, channels, frames, height, width].
     prompt_embeds, negative_prompt_embeds: as `encode_prompt` gives them, [batch, length, features]. What a callback
         sees as `prompt_embeds` is [batch or 2 batch, frames, length, features]: weighted for each frame, the negative
@@ -162,11 +162,11 @@ class LivePhotoPipeline(
         words, negative = self._words(texts, negatives, num_frames, max_sequence_length)
         shape = (len(reference), reference.shape[1], num_frames, *reference.shape[2:])
         latents = draw_noise(shape, generator, reference.device, latents)
-        if first or last:
-            count = self._default("num_inversion_steps", num_inversion_steps)
-            latents = lean(latents, self.invert(reference, condition, num_frames, count), first, last)
-
         steps = self._default("num_inference_steps", num_inference_steps)
+        if first or last:
+            usual = share_of_steps(self.config.defaults, steps)
+            count = usual if num_inversion_steps is None else num_inversion_steps
+            latents = lean(latents, self.invert(reference, condition, num_frames, count), first, last)
         times = set_timesteps(self.scheduler, steps, latents.device, timesteps, sigmas)
         latents = latents * self.scheduler.init_noise_sigma
         steps = steps if timesteps is None and sigmas is None else len(times)

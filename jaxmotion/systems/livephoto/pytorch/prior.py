@@ -12,6 +12,11 @@ def lean(noise, inverted, first, last):
     return alpha * inverted + (1 - alpha) * noise
 
 
+def share_of_steps(defaults, steps):
+    """Steps of the inversion before so many denoising steps: the same share of them as in the defaults."""
+    return max(1, round(defaults["num_inversion_steps"] * steps / defaults["num_inference_steps"]))
+
+
 def split(prediction_type, signal, noise, z, said):
     """(z_0, eps) with z = signal * z_0 + noise * eps, from what the U-Net says."""
     if prediction_type == "epsilon":
