@@ -15,7 +15,8 @@ from PIL import Image
 
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.diffusion.process import to_z0_and_eps
-from jaxmotion.diffusion.sampler import timestep_spacing
+from jaxmotion.diffusion.sampler import DDIM, timestep_spacing
+from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.types import pixels_to_float
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.systems.livephoto import export_parts
@@ -135,6 +136,12 @@ def test_space_to_depth(factor: int) -> None:
 @pytest.mark.parametrize("steps", [1, 4, 7, 25])
 def test_inversion_visits_the_times_of_our_sampler(pipeline: ModuleType, spacing: Any, steps: int) -> None:
     assert pipeline.spaced(1000, steps, spacing, 1) == timestep_spacing(1000, steps, spacing, 1).tolist()
+
+
+@pytest.mark.parametrize(("usual", "inversion", "steps"), [(25, 25, 50), (12, 4, 50), (12, 4, 1), (25, 10, 25)])
+def test_the_inversion_takes_its_share_of_steps(pipeline: Any, usual: int, inversion: int, steps: int) -> None:
+    ours = Sampling(DDIM(usual), inversion_steps=inversion).with_steps(steps).count_inversion_steps()
+    assert pipeline.share_of_steps({"num_inference_steps": usual, "num_inversion_steps": inversion}, steps) == ours
 
 
 @pytest.mark.parametrize(("ours", "theirs"), [("eps", "epsilon"), ("z0", "sample"), ("v", "v_prediction")])
