@@ -18,7 +18,7 @@ from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.nn.low_rank import fresh
 from jaxmotion.weights import formats
 from jaxmotion.weights.lora import Factors, add, from_file
-from jaxmotion.weights.lora_files import open_lora
+from jaxmotion.weights.lora_files import holds_lora, open_lora
 from jaxmotion.weights.lora_merge import merge_files
 from jaxmotion.weights.lora_write import export_lora, nameless_kernels
 from jaxmotion.weights.rules import ConversionError
@@ -373,3 +373,24 @@ def test_a_merge_keeps_the_header_and_each_tensor_s_own_type(tmp_path: Path) -> 
                 np.testing.assert_array_equal(after, (before.astype(np.float32) + product).astype(kind))
             else:
                 assert after.tobytes() == before.tobytes(), name
+
+
+@pytest.mark.parametrize("name", ["pytorch_lora_weights.safetensors", "adapter_model.bin"])
+def test_a_folder_of_a_training_script_is_read_whatever_lies_beside_the_lora(name: str, tmp_path: Path) -> None:
+    """Optimizer and scheduler of the last step, and settings of PEFT that are those of the file."""
+    tensors = load_file(small_lora(tmp_path))
+    peft = {each.replace("lora_down", "lora_A").replace("lora_up", "lora_B"): t for each, t in tensors.items()}
+    folder = tmp_path / "checkpoint-500"
+    folder.mkdir()
+    (folder / "adapter_config.json").write_text(json.dumps({"peft_type": "LORA", "r": 2, "lora_alpha": 7}))
+    for beside in ("optimizer.bin", "scheduler.bin"):
+        torch.save({"step": torch.ones(1)}, folder / beside)
+    if name.endswith(".bin"):
+        torch.save({each: torch.tensor(t) for each, t in peft.items()}, folder / name)
+    else:
+        save_file(peft, folder / name)
+    opened = open_lora(folder)
+    base = formats.read(open_tensors(saved("transformer", tmp_path / "base")), formats.BY_NAME["cogvideox"])
+    found = from_file(opened, unflatten_dict(base, sep="/"), metadata=opened.metadata)
+    assert (set(opened), found.rank, found.alpha) == (set(peft), 2, 7.0)
+    assert holds_lora(folder)
