@@ -1,16 +1,18 @@
 """A training step of a small system on 1 and on 8 fake devices; prints loss, gradients and shards' bytes as JSON.
 
-python tests/support/sharded_step.py livephoto|motionstone MESH...
+python tests/support/sharded_step.py SYSTEM MESH...
 """
 
 import dataclasses
 import json
+import re
 import sys
 from pathlib import Path
 
 import jax
 import numpy as np
 
+from jaxmotion.models.autoencoder import KLCodec, KLSizes
 from jaxmotion.parallel import sharding
 from jaxmotion.parallel.mesh import MeshSizes, make_mesh
 from jaxmotion.runs import experiment
@@ -22,12 +24,14 @@ MESHES = {
         "data 2 x fsdp 2 x tensor 2": (MeshSizes(data=2, fsdp=2, tensor=2), 8),
         "fsdp 8": (MeshSizes(data=1, fsdp=8), 8),
     },
+    "livephoto on an autoencoder": {"data 8": (MeshSizes(data=8), 8)},
     "motionstone": {
         "one": (MeshSizes(), 1),
         "fsdp 2 x context 2 x tensor 2": (MeshSizes(data=1, fsdp=2, context=2, tensor=2), 8),
         "data 2 x context 4": (MeshSizes(data=2, context=4), 8),
     },
 }
+COLLECTIVE = r" (all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 ROOT = Path(__file__).resolve().parents[2]
 
 
@@ -38,6 +42,15 @@ def livephoto():
     system = dataclasses.replace(tiny.system, unet=unet, frames=4)
     system = system.with_calibration({"level_edges": np.linspace(0.1, 0.7, 9).tolist()})
     return system.build(), dataclasses.replace(tiny.train, batch_size=8)
+
+
+def livephoto_on_an_autoencoder():
+    """The same with an autoencoder that takes a few frames at a time, as the full one has it."""
+    tiny = experiment.load(f"{ROOT}/configs/livephoto.py:tiny")
+    task, config = livephoto()
+    sizes = KLSizes(tiny.system.codec.latent_channels, features=(4, 4, 8), blocks_per_stage=1, groups=2)
+    shape = dataclasses.replace(task.latent_shape, codec=KLCodec(sizes, frames_at_once=2))
+    return dataclasses.replace(task, latent_shape=shape), config
 
 
 def motionstone():
@@ -54,7 +67,12 @@ def held(tree):
 
 
 def main(system, *meshes):
-    task, config = {"livephoto": livephoto, "motionstone": motionstone}[system]()
+    systems = {
+        "livephoto": livephoto,
+        "livephoto on an autoencoder": livephoto_on_an_autoencoder,
+        "motionstone": motionstone,
+    }
+    task, config = systems[system]()
     rng = np.random.default_rng(0)
     side = 24 if system == "motionstone" else 32
     batch = {
@@ -75,15 +93,17 @@ def main(system, *meshes):
             # Fresh parameters hide whole branches behind zeros; these do not.
             state = state.replace(trained=jax.tree.map(lambda x: x + 0.02, state.trained))
             found = jax.jit(lambda s, b: gradients(task, config, placed.trained, s, b, jax.random.key(0)))  # noqa: B023
-            loss, _, grads = found(state, sharding.distribute(batch, mesh))
-            text = found.lower(state, sharding.distribute(batch, mesh)).as_text()
+            lowered = found.lower(state, sharding.distribute(batch, mesh))
+            compiled = lowered.compile()
+            loss, _, grads = compiled(state, sharding.distribute(batch, mesh))
         flat = {path: np.asarray(leaf, np.float64) for path, leaf in sharding.paths(grads).items()}
         result[name] = {
             "loss": float(loss),
             "norm": float(np.sqrt(sum(np.sum(g**2) for g in flat.values()))),
             "grads": {path: np.asarray(g, np.float32).ravel()[:50].tolist() for path, g in flat.items()},
             "bytes": {part: held(getattr(state, part)) for part in ("trained", "ema", "optimizer")},
-            "constraints": text.count("sdy.sharding_constraint"),
+            "constraints": lowered.as_text().count("sdy.sharding_constraint"),
+            "collectives": sorted(set(re.findall(COLLECTIVE, compiled.as_text()))),
         }
     json.dump(result, sys.stdout)
 
