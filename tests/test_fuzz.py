@@ -71,10 +71,10 @@ def write_safetensors(path):
     path.write_bytes(struct.pack("<Q", len(text)) + text + data)
 
 
-def write_pt(path):
+def write_pt(path, **options):
     torch = pytest.importorskip("torch", reason="needs PyTorch, of the extra 'test', to write a .pt file")
     state = {f"layer.{n}.weight": torch.arange(12.0).reshape(3, 4) for n in range(4)}
-    torch.save({"state_dict": state, "epoch": 3}, path)
+    torch.save({"state_dict": state, "epoch": 3}, path, **options)
 
 
 SAMPLES = {
@@ -87,6 +87,7 @@ SAMPLES = {
     "metadata.csv": write_csv,
     "model.safetensors": write_safetensors,
     "model.pt": write_pt,
+    "before_1_6.pt": lambda path: write_pt(path, _use_new_zipfile_serialization=False),
 }
 
 

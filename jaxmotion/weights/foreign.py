@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 
 from jaxmotion.foundation.types import Shaped
 from jaxmotion.weights.checkpoint_format import INPUT_CONV, Format
+from jaxmotion.weights.rules import parameter_paths_of
 
 _SD15 = "take one of Stable Diffusion 1.5"
 _COGVIDEOX = "take the folder of diffusers, such as THUDM/CogVideoX-5b-I2V"
@@ -118,25 +119,59 @@ def explain_mismatch(tensors: Mapping[str, Shaped], kind: Format, like: Mapping[
     Args:
         like: shapes by path of the parameters that were wanted.
     """
+    if not like:
+        return ""
+    names = [name.removeprefix(kind.wrapper) for name in tensors]
+    lines = _explain_part(tensors, kind, like), _explain_input(tensors, kind, like), _explain_motion(names, like)
+    return next(filter(None, lines), "")
+
+
+def _explain_part(tensors: Mapping[str, Shaped], kind: Format, like: Mapping[str, Shaped]) -> str:
+    """Returns a line on a part of which not one parameter is wanted."""
+    for part, rules in kind.parts.items():
+        found = {path for name in tensors for path in parameter_paths_of(rules, name) or ()}
+        wanted = {path.removeprefix(f"{part}/") for path in like if path.startswith(f"{part}/")}
+        if found and wanted and not found & wanted:
+            return f"It is another network than the {part} of the experiment, which has none of its layers."
+    return ""
+
+
+def _explain_input(tensors: Mapping[str, Shaped], kind: Format, like: Mapping[str, Shaped]) -> str:
+    """Returns a line on a first convolution of other channels or features."""
     kernel = tensors.get(kind.wrapper + INPUT_CONV, tensors.get(_LATENT_DIFFUSION_INPUT))
     wanted = like.get("denoiser/conv_in/kernel")
-    if kernel is not None and wanted is not None:
-        latents = wanted.shape[2]
-        extra = like["denoiser/conv_condition/kernel"].shape[2] if "denoiser/conv_condition/kernel" in like else 0
-        if kernel.shape[1] not in (latents, latents + extra) and kernel.shape[1] in _CHANNELS:
-            return f"It is {_CHANNELS[kernel.shape[1]]}; {_SD15} whose first convolution takes {latents} channels."
-        if kernel.shape[0] != wanted.shape[3]:
-            return (
-                f"Its first stage has {kernel.shape[0]} features, that of the experiment {wanted.shape[3]}: they are "
-                "of different sizes. Published weights fit the full configs."
-            )
-    names = [name.removeprefix(kind.wrapper) for name in tensors]
-    if like and any(name.startswith("mid_block.motion_modules.") for name in names):
-        if not any(path.startswith("denoiser/middle/motion/") for path in like):
-            return (
-                "It has a motion module in the middle, as AnimateDiff v2 has: set motion_in_middle of the system, or "
-                "take AnimateDiff v1 or v3."
-            )
-    elif any(path.startswith("denoiser/middle/motion/") for path in like) and "motion" in kind.name:
+    if kernel is None or wanted is None:
+        return ""
+    latents = wanted.shape[2]
+    extra = like["denoiser/conv_condition/kernel"].shape[2] if "denoiser/conv_condition/kernel" in like else 0
+    if kernel.shape[1] not in (latents, latents + extra) and kernel.shape[1] in _CHANNELS:
+        return f"It is {_CHANNELS[kernel.shape[1]]}; {_SD15} whose first convolution takes {latents} channels."
+    if kernel.shape[0] != wanted.shape[3]:
+        return (
+            f"Its first stage has {kernel.shape[0]} features, that of the experiment {wanted.shape[3]}: they are of "
+            "different sizes. Published weights fit the full configs."
+        )
+    return ""
+
+
+def _explain_motion(names: Sequence[str], like: Mapping[str, Shaped]) -> str:
+    """Returns a line on motion modules in other places."""
+    found = {name.partition(".motion_modules.")[0] for name in names if ".motion_modules." in name}
+    wanted = {path.split("/")[1] for path in like if path.startswith("denoiser/") and "/motion/" in path}
+    stages = {int(place.split("_")[1]) for place in wanted if place.startswith("down_")}
+    has = {int(place.removeprefix("down_blocks.")) for place in found if place.startswith("down_blocks.")}
+    if not has or not stages:
+        return ""
+    if has != stages:
+        return (
+            f"Its motion modules are for {len(has)} stages, the experiment has {len(stages)}: AnimateDiff's for "
+            "Stable Diffusion 1.5 have 4, those for SDXL 3."
+        )
+    if "mid_block" in found and "middle" not in wanted:
+        return (
+            "It has a motion module in the middle, as AnimateDiff v2 has: set motion_in_middle of the system, or take "
+            "AnimateDiff v1 or v3."
+        )
+    if "middle" in wanted and "mid_block" not in found:
         return "It has no motion module in the middle, which AnimateDiff v2 has (motion_in_middle of the system)."
     return ""

@@ -101,7 +101,7 @@ def is_here(source: str, *subfolders: str) -> bool:
     try:
         locate(source, *subfolders, fetch=False)
     except CheckpointFileError:
-        if not names_repository(source):
+        if Path(source).expanduser().exists() or not names_repository(source):
             raise
         return False
     return True

@@ -83,6 +83,7 @@ def inspect(path: Path) -> Inspection:
             parts[part] = arrays + 1, numbers + math.prod(array.shape)
     except ConversionError as error:
         problem = str(error)
+    problem = problem or checkpoint.damage()
     says = dict(said(checkpoint, [each for configs in kind.configs.values() for each in configs]))
     return Inspection(checkpoint, kind, parts, mapping, says, tuple(formats.buffers(checkpoint, kind)), problem)
 

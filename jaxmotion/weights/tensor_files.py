@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import zipfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 
@@ -52,6 +53,17 @@ class Checkpoint(Mapping[str, LazyArray]):
     def stem(self) -> str:
         """Returns the name under which the tensors are written again, without number and ending."""
         return file_names.stem_of(self.files[0].name)
+
+    def damage(self) -> str:
+        """Reads files that have checksums (of PyTorch since 1.6) and returns what is wrong; empty: nothing."""
+        if not any(zipfile.is_zipfile(file) for file in self.files):
+            return ""
+        try:
+            for tensor in self._tensors.values():
+                np.asarray(tensor)
+        except CheckpointFileError as error:
+            return str(error)
+        return ""
 
     def __getitem__(self, name: str) -> LazyArray:
         return self._tensors[name]

@@ -14,7 +14,7 @@ from jaxmotion.weights import foreign
 from jaxmotion.weights.file_kinds import refuse_other_kinds
 from jaxmotion.weights.formats import detect, read
 from jaxmotion.weights.tensor_files import open_tensors
-from tests.support.public import TWO_STAGES, adapter, unet
+from tests.support.public import TWO_STAGES, adapter, tiny_vae, unet
 
 torch = pytest.importorskip("torch")
 
@@ -107,8 +107,14 @@ SIZES = {
     "denoiser/conv_in/kernel": np.zeros((3, 3, 4, 8)),
     "denoiser/conv_condition/kernel": np.zeros((3, 3, 6, 8)),
     "denoiser/down_0_block_0/motion/proj_in/kernel": np.zeros((8, 8)),
+    "denoiser/down_1_block_0/motion/proj_in/kernel": np.zeros((8, 8)),
+    "codec/moments/kernel": np.zeros((8, 8)),
 }
 MISMATCHES = {
+    "another network than the codec of the experiment": tiny_vae,
+    "are for 3 stages, the experiment has 2: .* those for SDXL 3": lambda: adapter(
+        block_out_channels=(8, 8, 8), motion_layers_per_block=1
+    ),
     "an inpainting U-Net.* takes 4 channels": lambda: unet(**TWO_STAGES, in_channels=9),
     "a U-Net of InstructPix2Pix": lambda: unet(**TWO_STAGES, in_channels=8),
     "has 16 features, that of the experiment 8": lambda: unet(**{**TWO_STAGES, "block_out_channels": (16, 16)}),

@@ -71,3 +71,18 @@ def test_a_folder_without_checkpoints(tmp_path):
         checkpoints_in(tmp_path)
     PUBLIC["diffusers-vae"](tmp_path / "unet")
     assert checkpoints_in(tmp_path) == [tmp_path / "unet"]
+
+
+def test_a_damaged_tensor_is_told(tmp_path):
+    torch = pytest.importorskip("torch")
+    PUBLIC["animatediff"](tmp_path)
+    assert "nothing is left over" in printed(tmp_path / "mm.ckpt")
+    assert "beside the weights, not read: epoch: 3; global_step: 20" in printed(tmp_path / "mm.ckpt")
+    name = "down_blocks.0.motion_modules.0.temporal_transformer.proj_in.weight"
+    numbers = torch.load(tmp_path / "mm.ckpt")["state_dict"][name].numpy().tobytes()
+    content = bytearray((tmp_path / "mm.ckpt").read_bytes())
+    content[content.index(numbers)] ^= 1
+    (tmp_path / "mm.ckpt").write_bytes(content)
+    text = printed(tmp_path / "mm.ckpt")
+    assert "nothing is left over" not in text
+    assert f"cannot be imported as it is: {tmp_path}/mm.ckpt is damaged at {name}" in text
