@@ -300,3 +300,13 @@ def test_the_first_format_of_all_is_read(tmp_path):
     path.write_bytes(path.read_bytes()[:2000])
     with pytest.raises(CheckpointFileError, match=r"first\.pth is"):
         open_tensors(path)
+
+
+def test_a_length_that_is_damaged_is_noticed(tmp_path):
+    """Files of before 1.6 say before each array how many numbers follow."""
+    as_before_1_6({"w": WEIGHT}, tmp_path / "w.pt")
+    damaged = bytearray((tmp_path / "w.pt").read_bytes())
+    damaged[damaged.index(WEIGHT.numpy().tobytes()) - 8] -= 1
+    (tmp_path / "w.pt").write_bytes(damaged)
+    with pytest.raises(CheckpointFileError, match=r"w\.pt is damaged or not whole"):
+        open_tensors(tmp_path / "w.pt")
