@@ -66,7 +66,7 @@ TINY_PARTS: Conditioners = {
     "frame": FrameMap(),
     "level": LevelMap(),
     "content": ContentTokens(dinov2.TINY, features=64),
-    "text": ReweightedText(TextTokens(clip.TINY), heads=4),
+    "text": ReweightedText(TextTokens(clip.TINY), heads=4, initial_weight=0.5),  # there is no frozen network
 }
 TINY_PLAIN_TEXT: Conditioners = {"text": TextTokens(clip.TINY)}
 

@@ -196,7 +196,8 @@ v1_5 = full_size(transformer=cogvideox.I2V_5B_V1_5, rescale=1 / 0.7**2)
 
 prepared = dataclasses.replace(full, data=PrecomputedLatents(path="data/prepared"))
 """On a set that `python -m jaxmotion.prepare --config configs/motionstone.py` made: clips and captions are encoded
-already (the autoencoder and T5 stay, for the noised pictures and the empty caption)."""
+already (the autoencoder and T5 stay, for the noised pictures and the empty caption; with
+--system.conditioners.text.null zeros T5 is not loaded)."""
 prepared_v1_5 = dataclasses.replace(
     v1_5, data=PrecomputedLatents("data/prepared", v1_5.data.frames, v1_5.data.fps, v1_5.data.size)
 )

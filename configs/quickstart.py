@@ -45,7 +45,7 @@ full = Experiment(
             "frame": FrameMap(),
             "level": LevelMap(),
             "content": ContentTokens(dinov2.TINY, features=64),
-            "text": ReweightedText(TextTokens(clip.TINY), heads=4),
+            "text": ReweightedText(TextTokens(clip.TINY), heads=4, initial_weight=0.5),
         },
         # Predicting z0 from a reference that shows most of it is the easiest task for a small network, and more noise
         # makes it look at the conditions more often.

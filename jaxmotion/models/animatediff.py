@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from functools import partial
+from typing import Literal
 
 import flax.linen as nn
 from jaxtyping import Array, Float
@@ -13,6 +14,10 @@ from jaxmotion.nn.convolution import GroupNorm
 from jaxmotion.nn.linear import ZEROS, Linear
 from jaxmotion.nn.transformer import FeedForward, SelfAttention
 
+MotionNorm = Literal["clip", "frame"]
+"""What the norm of a motion module averages over: the whole clip (diffusers) or each frame (AnimateDiff's own code)."""
+NORM_AXES: dict[MotionNorm, tuple[int, ...]] = {"clip": (-4, -3, -2), "frame": (-3, -2)}
+
 
 class MotionModule(nn.Module):
     """x + two self-attentions over the frames of each pixel and a feedforward layer, between two linear layers.
@@ -21,7 +26,7 @@ class MotionModule(nn.Module):
 
     Source: AnimateDiff (arXiv:2307.04725, section 4.2) and its code.
     Not specified in the paper; we use: the group norm averages over the whole clip, as diffusers does; AnimateDiff's
-    own code takes each frame alone (`norm_axes=(-3, -2)`).
+    own code takes each frame alone (`NORM_AXES`).
 
     frames: longest clip, 24 in the first public weights and 32 in later ones. No parameter depends on it.
     attentions: number of self-attentions.
@@ -33,7 +38,7 @@ class MotionModule(nn.Module):
     frames: int = 32
     attentions: int = 2
     expansion: int = 4
-    norm_axes: tuple[int, ...] = (-4, -3, -2)
+    norm_axes: tuple[int, ...] = NORM_AXES["clip"]
 
     @nn.compact
     def __call__(self, x: Float[Array, "B T H W C"], context: Context) -> Float[Array, "B T H W C"]:

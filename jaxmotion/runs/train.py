@@ -26,11 +26,12 @@ from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.calibration import CALIBRATION, calibrate, read_calibration
 from jaxmotion.runs.compatibility import check_entries, check_precomputed
 from jaxmotion.runs.experiment import Experiment
-from jaxmotion.runs.initial import starting_weights
+from jaxmotion.runs.initial import idle_parts, starting_weights
 from jaxmotion.runs.trained import TrainedRun
 from jaxmotion.sampling.generate import Generator
 from jaxmotion.sampling.grid import grid
 from jaxmotion.systems.control import describe, sweeps
+from jaxmotion.systems.system import TaskWithout
 from jaxmotion.training import loop, restore
 from jaxmotion.training.log import write_whole
 from jaxmotion.training.resume import check_continues
@@ -68,7 +69,8 @@ def _train(experiment: Experiment, directory: Path) -> loop.Result:
         experiment.system.check_start()
     source = experiment.data.open(directory / BAD_CLIPS)
     check_entries(experiment, source)
-    weights = starting_weights(experiment, experiment.system.build()) if fresh else {}
+    without = idle_parts(experiment, source.entries)
+    weights = starting_weights(experiment, experiment.system.build(), without) if fresh else {}
     check_precomputed(experiment, source, weights, directory, fresh=fresh)
     if len(source.parts) > 1:
         for shape in source.shapes:
@@ -78,9 +80,14 @@ def _train(experiment: Experiment, directory: Path) -> loop.Result:
     calibrated = _calibrate(experiment, mesh, source, directory)
     task = calibrated.system.build()
     preview = None
-    if isinstance(task, Generator):
+    if without and jax.process_index() == 0:
+        parts = " and ".join(sorted(without))
+        tqdm.write(f"The {parts} is not loaded, for no step reads it; no previews are made.", file=sys.stderr)
+    if isinstance(task, Generator) and not without:
         preview = functools.partial(_try_preview, calibrated, task, source, directory)
     loader = _loader(experiment, mesh, source)
+    if without:
+        task = TaskWithout(task, without)
     return loop.run(task, experiment.train, mesh, loader, directory, meta=meta, on_sample=preview, start=weights)
 
 

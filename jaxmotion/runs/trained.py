@@ -26,6 +26,7 @@ from jaxmotion.foundation.types import Params
 from jaxmotion.runs import experiment as experiments
 from jaxmotion.runs.calibration import calibrate, read_calibration
 from jaxmotion.runs.experiment import Experiment
+from jaxmotion.runs.initial import read_parts
 from jaxmotion.sampling.generate import Decode, Generator, generate
 from jaxmotion.sampling.grid import write_clips
 from jaxmotion.sampling.request import Request
@@ -145,13 +146,17 @@ def open_run(
 
     Raises:
         FileNotFoundError: the folder holds no run.
-        ValueError: the run has no complete checkpoint yet, or was made by another version.
+        ValueError: the run has no complete checkpoint yet, was made by another version, or was trained without a part
+            whose source is gone.
     """
     experiment, measured = read_config(directory), read_calibration(directory)
     if measured is not None:
         experiment = dataclasses.replace(experiment, system=calibrate(experiment.system, measured, directory))
     model = _build_generator(experiment.system, directory)
     params = restore.restore_params(directory, weights=weights)
+    missing = experiment.system.idle_parts(experiment.system.precomputable()) - params.keys()
+    if missing:
+        params = {**params, **read_parts(experiment, experiment.system.build(), missing)}
     if precision == "train":
         params = cast(params, experiment.train.precision)
     return TrainedRun(directory, experiment, model, params)

@@ -7,7 +7,7 @@ a condition in training and the null branch of guidance are that mask, and each 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import ClassVar
 
 import jax.numpy as jnp
@@ -53,6 +53,10 @@ class Conditioner:
     def precomputable(self) -> Mapping[str, Precompute]:
         """Returns how entries that it reads are computed once, before training; see `System.precomputable`."""
         return {}
+
+    def idle_parts(self, entries: Collection[str]) -> frozenset[str]:
+        """Returns its parts that no training step reads on data with these entries; see `System.idle_parts`."""
+        return frozenset()
 
     def tokens(self) -> Mapping[str, int]:
         """The token sequences it brings and their feature sizes."""

@@ -24,7 +24,7 @@ import dataclasses
 import functools
 import re
 import zlib
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -129,6 +129,14 @@ class LoRA(System):
 
     def precomputable(self) -> Mapping[str, Precompute]:
         return self.base.precomputable()
+
+    def idle_parts(self, entries: Collection[str]) -> frozenset[str]:
+        """Those of the system, but for what the LoRA adapts."""
+        idle = self.base.idle_parts(entries)
+        if not idle:
+            return idle
+        shapes = jax.eval_shape(self.base.build().init, jax.random.key(0))
+        return idle - {path.partition("/")[0] for path in choose_kernels(shapes, self.paths)}
 
     def build(self) -> LoRATask:
         """The adapted task; it can sample if the system's own can."""

@@ -25,6 +25,8 @@ if TYPE_CHECKING:
 
 Arrays = Mapping[str, Any]
 """Array-likes by '/'-joined parameter path, with `shape`, `dtype` and `__array__`."""
+EVERYTHING = r".*"
+"""The regular expression of all paths."""
 
 
 @register()
@@ -71,6 +73,11 @@ class PretrainedSource:
         """
         return []
 
+    @property
+    def whole_part(self) -> str:
+        """The top-level key of parameters all of which it gives, whatever else there is; empty: none."""
+        return ""
+
     def calibration(self) -> Json | None:
         """Returns what was measured on the training clips of an earlier run, which then stays valid; None: nothing."""
         return None
@@ -91,7 +98,7 @@ class Pretrained(PretrainedSource):
     """The top-level key of the parameters that it gives."""
     folders: tuple[str, ...] = ()
     """Subfolders in which a whole pipeline may keep this part; the first that is there is read."""
-    takes: str = r".*"
+    takes: str = EVERYTHING
     """Regular expression searched in our paths; everything else in the checkpoint is ignored, so that it may hold more
     layers than the system."""
 
@@ -114,6 +121,10 @@ class Pretrained(PretrainedSource):
         if not taken:
             raise CheckpointFileError(f"{path} has no parameters of the {self.part} that could be taken from it.")
         return taken
+
+    @property
+    def whole_part(self) -> str:
+        return self.part if self.source and self.takes == EVERYTHING else ""
 
     def differences(self, values: Mapping[str, object], *, fetch: bool = True) -> list[Difference]:
         if not self.source or not (fetch or is_here(self.source, *self.folders)):

@@ -7,7 +7,7 @@ only `init`, `loss` and `sharding`, so a task that is no diffusion model can be 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from typing import Any, Protocol, Self
 
 import jax
@@ -30,7 +30,10 @@ Table = tuple[tuple[str, Any], ...]
 class Task(Protocol):
     """All the trainer needs to know."""
 
-    sharding: Table
+    @property
+    def sharding(self) -> Table:
+        """Sharding rules of the whole tree."""
+        ...
 
     def init(self, key: Array) -> Params:
         """Fresh parameters."""
@@ -39,6 +42,27 @@ class Task(Protocol):
     def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
         """The scalar to minimise and what to log beside it."""
         ...
+
+
+@dataclasses.dataclass(frozen=True)
+class TaskWithout:
+    """A task without some parts of its parameters, which its loss does not read."""
+
+    base: Task
+    parts: frozenset[str]
+
+    @property
+    def sharding(self) -> Table:
+        """The task's own."""
+        return self.base.sharding
+
+    def init(self, key: Array) -> Params:
+        """The task's own fresh parameters, but those of the parts."""
+        return {part: tree for part, tree in self.base.init(key).items() if part not in self.parts}
+
+    def loss(self, params: Params, batch: Batch, key: Array) -> tuple[Array, dict[str, Array]]:
+        """The task's own."""
+        return self.base.loss(params, batch, key)
 
 
 class System:
@@ -123,6 +147,14 @@ class System:
 
     def check_start(self) -> None:
         """Raises ValueError, before the first step of a run, if it could not keep what it promises after the last."""
+
+    def idle_parts(self, entries: Collection[str]) -> frozenset[str]:
+        """Returns the top-level keys of parameters that no training step reads on data with these entries.
+
+        Such a part is neither loaded nor kept by a run if one of its pretrained sources gives it; it is read from there
+        when the run is opened to make clips.
+        """
+        return frozenset()
 
     def build(self) -> Task:
         """The task that this config describes."""

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
-from typing import ClassVar
+from collections.abc import Collection, Mapping
+from typing import ClassVar, Literal
 
 import jax.numpy as jnp
 from einops import rearrange
@@ -17,7 +17,7 @@ from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes
 from jaxmotion.models.t5 import T5Encoder, T5Sizes
 from jaxmotion.nn.apply import apply
-from jaxmotion.systems.conditioner import Conditioner
+from jaxmotion.systems.conditioner import Conditioner, keep_rows
 from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.precompute import Precompute
 
@@ -55,7 +55,7 @@ class TextTokens(Conditioner):
 @register()
 @dataclasses.dataclass(frozen=True)
 class T5Tokens(Conditioner):
-    """The last hidden state of T5's encoder, padding and all, as tokens `text`. Null: the empty caption.
+    """The last hidden state of T5's encoder, padding and all, as tokens `text`. Null: the empty caption, or zeros.
 
     Source: CogVideoX (arXiv:2408.06072), section 2.2, and its code, which masks no padding.
     """
@@ -64,6 +64,13 @@ class T5Tokens(Conditioner):
     null_is_known: ClassVar[bool] = True
 
     encoder: T5Sizes
+    null: Literal["empty_caption", "zeros"] = "empty_caption"
+    """What stands for no text: T5's features of the empty caption, as diffusers' pipelines have it, or zeros, as SAT
+    trains and samples. With zeros, training on a prepared set needs no T5, and loads none."""
+
+    def __post_init__(self) -> None:
+        if self.null not in ("empty_caption", "zeros"):
+            raise ValueError(f"T5Tokens.null is {self.null!r}; it can be 'empty_caption' or 'zeros'.")
 
     @property
     def token_spec(self) -> tuple[int, int]:
@@ -80,17 +87,23 @@ class T5Tokens(Conditioner):
         return {"text": self.encoder.features}
 
     def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
-        if TEXT_FEATURES not in batch:
+        known = batch.get(TEXT_FEATURES)
+        if self.null == "zeros":
+            hidden = keep_rows(kept, self.encode(params, batch[TEXT]) if known is None else known)
+        elif known is None:
             hidden = self.encode(params, jnp.where(kept[:, None], batch[TEXT], self.empty))
         else:  # precomputed: only the empty caption is encoded here
-            known = batch[TEXT_FEATURES]
             nothing = self.encode(params, self.empty[None]).astype(known.dtype)
             hidden = jnp.where(kept[:, None, None], known, nothing)
         return Condition(tokens={"text": rearrange(hidden, "B L D -> B 1 L D")})
 
+    def idle_parts(self, entries: Collection[str]) -> frozenset[str]:
+        read = self.null != "zeros" or TEXT_FEATURES not in entries
+        return frozenset() if read else frozenset({"text_encoder"})
+
     def precomputable(self) -> Mapping[str, Precompute]:
         """The features of the captions. T5 is large, so its parameters are sharded."""
-        settings = {"text": config_json.to_json(self)}
+        settings = {"text": config_json.to_json(dataclasses.replace(self, null="empty_caption"))}  # changes no record
         features = Precompute(
             lambda params, batch: self.encode(params, batch[TEXT]), ("text_encoder",), settings, sharded=True
         )

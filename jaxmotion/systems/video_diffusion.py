@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
 import flax.linen as nn
@@ -40,6 +40,10 @@ class VideoDiffusionSystem(System):
     def token_spec(self) -> tuple[int, int] | None:
         """(vocabulary, length) of the text encoder's token ids."""
         return next((c.token_spec for c in self.conditioners.values() if c.token_spec), None)
+
+    def idle_parts(self, entries: Collection[str]) -> frozenset[str]:
+        """Those of its conditioners."""
+        return frozenset().union(*(each.idle_parts(entries) for each in self.conditioners.values()))
 
     @property
     def condition_channels(self) -> int:

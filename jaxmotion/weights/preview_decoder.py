@@ -16,6 +16,7 @@ from jaxtyping import Float, UInt8
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.foundation.types import Array, Params, pixels_to_uint8
 from jaxmotion.weights import formats
+from jaxmotion.weights.config_fields import find_differences
 from jaxmotion.weights.tensor_files import open_tensors
 
 PARTS = {"taehv": "preview", "diffusers-vae-tiny": "codec"}
@@ -42,6 +43,11 @@ class TinyDecoder:
         part = PARTS[kind.name]
         found = {name.removeprefix(f"{part}/"): read for name, read in formats.read(checkpoint, kind).items()}
         network, _ = kind.networks[part]({name: tuple(array.shape) for name, array in found.items()})
+        wrong = find_differences(checkpoint, kind.configs.get(part, ()), {"preview": network.sizes})
+        if wrong:
+            raise CheckpointFileError(
+                "; ".join(f"{w.file} says {w.field} {w.theirs}; read here is {w.ours}" for w in wrong)
+            )
         self.path, self._network = path, network
         self._params = unflatten_dict({name: jnp.asarray(np.asarray(array)) for name, array in found.items()}, sep="/")
         self._channels: int = network.sizes.latent_channels  # pyright: ignore

@@ -27,12 +27,14 @@ from jaxmotion.data.precompute import shards
 from jaxmotion.data.precompute.encode import parse_shard
 from jaxmotion.data.precomputed import PrecomputedLatents, datasets
 from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, MOMENTS, OBJECT, TEXT, TEXT_FEATURES, VIDEO
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.models import tadaconv
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.parallel.sharding import paths
-from jaxmotion.runs import experiment, precompute
+from jaxmotion.runs import experiment, initial, precompute, train
 from jaxmotion.runs.compatibility import check_entries, check_precomputed
+from jaxmotion.runs.trained import open_run
 from jaxmotion.systems.motionstone.injection import ScoreEmbedding
 from jaxmotion.systems.motionstone.intensity import (
     INTENSITY,
@@ -41,6 +43,10 @@ from jaxmotion.systems.motionstone.intensity import (
     ProvidedScores,
     ScalarScore,
 )
+from jaxmotion.systems.pretrained import text_encoder
+from jaxmotion.systems.system import TaskWithout
+from jaxmotion.training import restore
+from jaxmotion.weights import native_files
 
 METER = EstimatedScores(MotionEstimatorSizes(tadaconv.SMALL))
 CONFIG = SUPPORT / "prepare_config.py"
@@ -308,6 +314,69 @@ def test_the_loss_is_that_of_the_clips(asked, whole) -> None:
         ours, _ = loss(params, {**prepared, TEXT: text}, key)
         theirs, _ = loss(params, {**raw, TEXT: text}, key)
         np.testing.assert_allclose(ours, theirs, rtol=1e-4)
+
+
+@pytest.fixture
+def without_t5(asked, whole, tmp_path) -> experiment.Experiment:
+    """Zeros for no text, on the prepared set, with T5 in a file of its own."""
+    params = jax.jit(asked.system.build().init)(jax.random.key(0))
+    text = {path: array for path, array in paths(params).items() if path.startswith("text_encoder/")}
+    native_files.export_parameters(text, tmp_path / "t5", meta={})
+    conditioners = asked.system.conditioners
+    conditioners = {**conditioners, "text": dataclasses.replace(conditioners["text"], null="zeros")}
+    return dataclasses.replace(
+        asked,
+        system=dataclasses.replace(asked.system, conditioners=conditioners),
+        data=opened(whole).config,
+        pretrained={"text_encoder": text_encoder(str(tmp_path / "t5"))},
+    )
+
+
+def test_zeros_for_no_text_need_no_t5(asked, without_t5, whole) -> None:
+    """It is neither looked for nor among the parameters of training, and comes back from its source."""
+    source = opened(whole)
+    idle = initial.idle_parts(without_t5, source.entries)
+    assert idle == {"text_encoder"}
+    assert not initial.idle_parts(asked, source.entries)
+    assert not initial.idle_parts(without_t5, asked.data.open().entries)
+    fresh = dataclasses.replace(without_t5, pretrained={})
+    assert not initial.idle_parts(fresh, source.entries), "no source would bring it back"
+    gone = dataclasses.replace(without_t5, pretrained={"text_encoder": text_encoder("/nowhere")})
+    model = without_t5.system.build()
+    assert initial.starting_weights(gone, model, idle) == {}
+    task = TaskWithout(model, idle)
+    params = jax.eval_shape(task.init, jax.random.key(0))
+    assert params.keys() == {"denoiser", "codec", "object_score", "camera_score"}
+    record = source.example(0)
+    batch = {name: np.stack([record[name]]) for name in (MOMENTS, IMAGE, TEXT_FEATURES, OBJECT, CAMERA, FPS)}
+    loss, _ = jax.eval_shape(task.loss, params, {**batch, TEXT: asked.tokenizer([""])}, jax.random.key(0))
+    assert loss.shape == ()
+    read = initial.read_parts(without_t5, model, idle)
+    folder = without_t5.pretrained["text_encoder"].source
+    kept = native_files.open_native(Path(folder)).params
+    assert all(np.array_equal(array, np.asarray(kept[path])) for path, array in paths(read).items())
+    with pytest.raises(CheckpointFileError, match=r"without its text_encoder, which pretrained.text_enc.*nowhere"):
+        initial.read_parts(gone, model, idle)
+
+
+@pytest.mark.slow
+def test_a_run_without_t5_makes_clips_with_it(without_t5, tmp_path) -> None:
+    """Its checkpoints hold no T5; opened, it has the one of its source; the loss was that of a run with T5."""
+    train.train(without_t5, tmp_path / "run")
+    saved = restore.restore_params(tmp_path / "run", weights="raw")
+    assert "text_encoder" not in saved
+    run = open_run(tmp_path / "run", "raw")
+    assert run.params.keys() == {*saved, "text_encoder"}
+    clips = run.generate(np.zeros((1, 32, 32, 3), np.uint8), ["a dog"], [{"object": 5.0, "camera": 5.0}])
+    assert clips.shape == (1, 5, 32, 32, 3)
+    with_it = dataclasses.replace(without_t5, pretrained={})
+    train.train(with_it, tmp_path / "with")
+    assert "text_encoder" in restore.restore_params(tmp_path / "with", weights="raw")
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / name / "metrics.jsonl").read_text().splitlines()]
+        for name in ("run", "with")
+    ]
+    np.testing.assert_allclose(*losses, rtol=1e-5)
 
 
 @pytest.mark.slow

@@ -16,13 +16,19 @@ from jaxmotion.training.config import MAY_CHANGE
 from jaxmotion.training.resume import differences
 
 FROZEN = Path(__file__).parent / "frozen"
+CHANGED = {
+    # A fresh LivePhoto halved the text that its frozen U-Net reads. Runs from before go on with 0.5, by this flag, for
+    # what they have learned belongs to it.
+    "livephoto.full": ["--system.conditioners.text.initial-weight", "0.5"],
+}
+"""Shipped values that are others now, and what continues an earlier run."""
 
 
 @pytest.mark.parametrize("name", sorted(path.stem for path in FROZEN.glob("*.json")))
 def test_an_earlier_file_is_the_shipped_experiment(name: str) -> None:
     file, _, value = name.partition(".")
     opened = from_json(json.loads((FROZEN / f"{name}.json").read_text()))
-    found = differences(to_json(opened), to_json(load(f"{file}:{value}")))
+    found = differences(to_json(opened), to_json(override(load(f"{file}:{value}"), CHANGED.get(name, []), "test", "")))
     assert [each for each in found if not any(re.search(pattern, each[0]) for pattern in MAY_CHANGE)] == []
 
 

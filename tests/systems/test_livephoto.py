@@ -11,17 +11,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from einops import rearrange
 
 from jaxmotion.diffusion.sampling import Noise
+from jaxmotion.foundation import config_json
 from jaxmotion.foundation.entries import IMAGE, TEXT, VIDEO
 from jaxmotion.foundation.types import Condition
 from jaxmotion.models import clip
 from jaxmotion.models.stable_diffusion import stable_diffusion_unet
+from jaxmotion.nn.convolution import GroupNorm
 from jaxmotion.parallel import sharding
 from jaxmotion.runs import experiment
 from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.livephoto.intensity import LEVEL, LevelMap, bin_edges, level_of, ssim_intensity
 from jaxmotion.systems.livephoto.prior import PriorInversion
+from jaxmotion.systems.livephoto.reweighting import ReweightedText
+from jaxmotion.systems.text import TextTokens
 from jaxmotion.systems.video_diffusion import VideoDiffusion
 
 EDGES = tuple(np.linspace(0.1, 0.8, 9).tolist())
@@ -150,17 +155,55 @@ def test_training_without_measured_edges_is_refused(root: Path, batch: dict) -> 
         jax.eval_shape(model.loss, jax.eval_shape(model.init, jax.random.key(0)), clips, jax.random.key(0))
 
 
-def test_fresh_text_weights_are_one_half_and_trained_ones_differ_by_frame(
+def test_a_fresh_text_weight_is_the_initial_one_and_trained_ones_differ_by_frame(
     tiny: VideoDiffusion, params: dict, batch: dict
 ) -> None:
+    """At 1, the default, a frozen network reads exactly the text that it was trained on."""
     reweighted, kept = tiny.conditioners["text"], jnp.ones(len(batch[TEXT]), bool)
     plain = reweighted.base.condition(params, batch, tiny.latent_shape, kept).tokens["text"]
-    fresh = reweighted.condition(params, batch, tiny.latent_shape, kept).tokens["text"]
-    np.testing.assert_allclose(fresh, np.broadcast_to(0.5 * plain, fresh.shape), rtol=1e-6)
+    for started, weight in ((reweighted, 0.5), (ReweightedText(reweighted.base, heads=reweighted.heads), 1.0)):
+        fresh = started.condition(params, batch, tiny.latent_shape, kept).tokens["text"]
+        np.testing.assert_array_equal(fresh, np.broadcast_to(weight * plain, fresh.shape))
     noisy = jax.tree.map(lambda x: x + 0.3 * jax.random.normal(jax.random.key(2), x.shape), params["reweighting"])
     weights = reweighted._network(tiny.latent_shape).apply({"params": noisy}, plain[:, 0])
     assert 0.0 < float(weights.min()) < float(weights.max()) < 1.0
     assert float(jnp.abs(weights[:, 0] - weights[:, 7]).max()) > 1e-3
+
+
+def test_text_weights_of_earlier_versions_are_the_sigmoid_alone() -> None:
+    """JSON without the field, also under its earlier tag, goes on as it was trained; a new config starts at 1."""
+    now = ReweightedText(TextTokens(clip.TINY))
+    assert now.initial_weight == 1.0
+    assert config_json.from_json(config_json.to_json(now), ReweightedText) == now
+    before = {name: value for name, value in config_json.to_json(now).items() if name != "initial_weight"}
+    before = {**before, "class": "Reweighted", "of": before.pop("base")}
+    assert config_json.from_json(before, ReweightedText) == dataclasses.replace(now, initial_weight=0.5)
+    with pytest.raises(ValueError, match=r"start above 0; initial_weight is 0"):
+        ReweightedText(TextTokens(clip.TINY), initial_weight=0.0)
+
+
+def test_motion_modules_norm_what_they_are_told_to(root: Path) -> None:
+    """The whole clip, as `torch.nn.GroupNorm` of diffusers does, or each frame, as AnimateDiff's own code does."""
+    torch = pytest.importorskip("torch")
+    x = np.random.default_rng(0).normal(size=(2, 3, 4, 5, 8)) * np.arange(1, 4)[:, None, None, None]
+    x = x.astype(np.float32)
+    norm = torch.nn.GroupNorm(2, 8, eps=1e-6)
+    with torch.no_grad():
+        clips = norm(torch.tensor(rearrange(x, "B T H W C -> B C T H W"))).numpy()
+        frames = norm(torch.tensor(rearrange(x, "B T H W C -> (B T) C H W"))).numpy()
+    expected = {
+        "clip": rearrange(clips, "B C T H W -> B T H W C"),
+        "frame": rearrange(frames, "(B T) C H W -> B T H W C", T=3),
+    }
+    system = load(root, "tiny").system
+    assert system.motion_norm == "clip"
+    for kind, normed in expected.items():
+        module = dict(dataclasses.replace(system, motion_norm=kind).build().denoiser.blocks(0))["motion"]
+        axes = module.keywords["norm_axes"]
+        layer = GroupNorm(2, epsilon=1e-6, axes=axes)
+        np.testing.assert_allclose(layer.apply(layer.init(jax.random.key(0), x), x), normed, atol=1e-5)
+    with pytest.raises(ValueError, match=r"motion_norm is 'video'; it can be clip or frame"):
+        dataclasses.replace(system, motion_norm="video")
 
 
 def test_dropped_text_is_the_empty_caption(tiny, params, batch) -> None:

@@ -15,7 +15,7 @@ from jaxmotion.data.synthetic_clips import SyntheticClips
 from jaxmotion.diffusion.guidance import CogVideoXDynamic, Constant, CosineByStep
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
-from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, OBJECT, TEXT, VIDEO
+from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, OBJECT, TEXT, TEXT_FEATURES, VIDEO
 from jaxmotion.foundation.types import Condition
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.causal_codec import CausalCodec
@@ -25,6 +25,7 @@ from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.motionstone import intensity
 from jaxmotion.systems.motionstone.injection import IMAGE_NOISE, FirstFrame, ScoreEmbedding
 from jaxmotion.systems.motionstone.intensity import INTENSITY, ConstantScores, ProvidedScores, ScalarScore
+from jaxmotion.systems.reference import ReferenceLatent
 
 
 @pytest.fixture(scope="module")
@@ -149,6 +150,60 @@ def test_training_sees_noisy_pictures(model):
     spread = np.log(np.std(seen[IMAGE_NOISE], axis=(1, 2, 3)))
     assert np.mean(spread) == pytest.approx(-3.0, abs=0.1)
     assert np.std(spread) == pytest.approx(0.5, abs=0.08)
+
+
+@pytest.mark.parametrize("picture", [FirstFrame(sample_posterior=True), ReferenceLatent(sample_posterior=True)])
+def test_pictures_are_drawn_from_the_posterior_in_training_only(picture):
+    """With the posterior's mean and deviation, otherwise for every key, and as before where nothing is drawn."""
+
+    class Known:
+        latent_channels, spatial_compression = 1, 1
+
+        def encode(self, params, x, key=None):
+            drawn = 0.0 if key is None else 0.5 * jax.random.normal(key, x.shape[:-1])[..., None]
+            return 3.0 + drawn + 0.0 * x[..., :1]
+
+    shape, pixels = LatentShape(Known(), 1, 64, 64), {IMAGE: np.zeros((2, 64, 64, 3), np.uint8)}  # pyright: ignore
+
+    def latents(batch):
+        (channels,) = picture.condition({}, batch, shape, jnp.ones(2, bool)).channels
+        return np.asarray(channels[:, 0]) / getattr(picture, "rescale", 1.0)
+
+    np.testing.assert_array_equal(latents(pixels), 3.0)
+    first, again, second = (latents(picture.augment(pixels, jax.random.key(seed))) for seed in (0, 0, 1))
+    np.testing.assert_array_equal(first, again)
+    assert np.abs(first - second).max() > 0.1
+    assert first.mean() == pytest.approx(3.0, abs=0.03)
+    assert first.std() == pytest.approx(0.5, abs=0.03)
+    assert np.abs(first[0] - first[1]).max() > 0.1
+    plain = dataclasses.replace(picture, sample_posterior=False)
+    np.testing.assert_array_equal(latents(plain.augment(pixels, jax.random.key(0))), 3.0)
+
+
+def test_targets_are_drawn_or_means_as_the_config_says(system):
+    assert system.build().sample_posterior
+    assert not dataclasses.replace(system, sample_posterior=False).build().sample_posterior
+
+
+def test_no_text_can_be_zeros(model, params, batch):
+    """As in SAT; precomputed features are then all that is read, so that T5 need not be there."""
+    zeros, kept = dataclasses.replace(model.conditioners["text"], null="zeros"), jnp.array([True, False])
+    told = zeros.condition(params, batch, model.latent_shape, kept).tokens["text"]
+    said = model.conditioners["text"].condition(params, batch, model.latent_shape, kept).tokens["text"]
+    np.testing.assert_array_equal(told[0], said[0])
+    np.testing.assert_array_equal(told[1], 0)
+    assert np.abs(said[1]).max() > 0.1
+    known = {**batch, TEXT_FEATURES: np.asarray(told[:, 0])}
+    without = {part: tree for part, tree in params.items() if part != "text_encoder"}
+    np.testing.assert_array_equal(zeros.condition(without, known, model.latent_shape, kept).tokens["text"], told)
+    assert zeros.idle_parts([TEXT, TEXT_FEATURES]) == {"text_encoder"}
+    assert not zeros.idle_parts([TEXT])
+    assert not model.conditioners["text"].idle_parts([TEXT, TEXT_FEATURES])
+    assert zeros.precomputable()[TEXT_FEATURES].settings == (
+        model.conditioners["text"].precomputable()[TEXT_FEATURES].settings
+    )
+    with pytest.raises(ValueError, match="null is 'nothing'; it can be 'empty_caption' or 'zeros'"):
+        dataclasses.replace(zeros, null="nothing")
 
 
 def test_a_dropped_picture_is_zeros(model, params, batch):

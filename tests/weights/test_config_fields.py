@@ -20,6 +20,7 @@ from jaxmotion.diffusion.schedule import Schedule, linear, scaled_linear, snr_sh
 from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.models import autoencoder3d, t5
 from jaxmotion.models.autoencoder import KLSizes
+from jaxmotion.models.autoencoder_tiny import AutoencoderTinySizes
 from jaxmotion.models.clip import CLIPTextSizes
 from jaxmotion.models.cogvideox import I2V_5B_V1_5, T2V_5B, CogVideoXSizes
 from jaxmotion.models.dinov2 import DINOv2Sizes
@@ -28,6 +29,7 @@ from jaxmotion.systems.lora import PretrainedLoRA
 from jaxmotion.weights import formats, native_files
 from jaxmotion.weights.config_fields import find_differences
 from jaxmotion.weights.diffusers_scheduler import scheduler_of
+from jaxmotion.weights.preview_decoder import TinyDecoder
 from jaxmotion.weights.tables import process as tables
 from jaxmotion.weights.tables.autoencoder3d import PICTURES
 from jaxmotion.weights.tensor_files import Checkpoint, open_tensors
@@ -81,6 +83,7 @@ CASES = {
         t5.T5Sizes(),
         {"relative_attention_max_distance": 64, "feed_forward_proj": "relu", "eos_token_id": 3, "pad_token_id": 2},
     ),
+    "diffusers-vae-tiny": ("codec", AutoencoderTinySizes(features=8), {"scaling_factor": 0.5, "act_fn": "silu"}),
     "dinov2": (
         "content_encoder",
         DINOv2Sizes(heads=2),
@@ -318,6 +321,14 @@ def test_marks_are_no_parameters_in_any_format(tmp_path):
     assert (found.field, found.theirs) == ("scaling_factor", 0.5)
     native_files.restore(tmp_path / "ours", tmp_path / "back")
     assert "v_pred" in open_tensors(tmp_path / "back")
+
+
+def test_a_preview_of_another_scale_is_refused(tmp_path):
+    PUBLIC["diffusers-vae-tiny"](tmp_path)
+    TinyDecoder(tmp_path)
+    change(tmp_path / "config.json", scaling_factor=0.5)
+    with pytest.raises(CheckpointFileError, match=r"config\.json says scaling_factor 0\.5; read here is 1\.0"):
+        TinyDecoder(tmp_path)
 
 
 def test_a_damaged_file_is_named(tmp_path):

@@ -15,10 +15,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from einops import rearrange
 from flax.traverse_util import flatten_dict
 
 from jaxmotion.data.tokenize import HashTokenizer
 from jaxmotion.diffusion.sampling import Noise
+from jaxmotion.foundation.types import Condition
 from jaxmotion.models import clip
 from jaxmotion.runs import experiment
 from jaxmotion.systems.livephoto import export
@@ -226,6 +228,32 @@ def test_an_adapter_on_the_base_is_the_exported_u_net(four_channels: Case, tmp_p
         assert torch.equal(joined.eval()(x, 7, text).sample, whole(x, 7, text).sample)
     pipe = diffusers.DiffusionPipeline.from_pretrained(four_channels.folder, unet=joined, trust_remote_code=True)
     assert pipe.unet is joined
+
+
+def test_modules_that_norm_each_frame_do_so_in_pytorch(tmp_path: Path) -> None:
+    """The folder's pipeline makes them; an adapter, which has no such pipeline, is refused by name."""
+    system = dataclasses.replace(FOUR_CHANNELS, conditioners=PLAIN, motion_norm="frame")
+    params = random_parameters(system)
+    export_diffusers(system, params, DIFFUSED, TOKENS, tmp_path / "out", meta={}, verify=False)
+    pipe = diffusers.DiffusionPipeline.from_pretrained(tmp_path / "out", trust_remote_code=True)
+    assert pipe.config.motion_norm == "frame"
+    rng = np.random.default_rng(0)
+    z, text = rng.normal(size=(1, 4, 8, 12, 4)), rng.normal(size=(1, 1, 16, clip.TINY.features))
+    channels, model = rng.normal(size=(1, 4, 8, 12, 4)), system.build()
+    z = z * np.arange(1, 5)[:, None, None, None]  # frames of different spread, which a norm of each takes out
+    told = Condition((channels.astype(np.float32),), {"text": text.astype(np.float32)})
+    ours = jax.jit(model.predict)(params, z.astype(np.float32), np.array([7]), told)
+    theirs = pipe.unet(
+        torch.tensor(rearrange(np.concatenate([z, channels], -1), "B T h w C -> B C T h w"), dtype=torch.float32),
+        7,
+        torch.tensor(np.repeat(text[:, 0], 4, 0), dtype=torch.float32),
+    ).sample.detach()
+    found = rearrange(theirs.numpy(), "B C T h w -> B T h w C")
+    assert np.abs(found - ours).max() <= 1e-4 * np.abs(ours).max()
+    stock = diffusers.UNetMotionModel.from_pretrained(tmp_path / "out" / "unet")
+    assert stock.state_dict().keys() == pipe.unet.state_dict().keys()
+    with pytest.raises(ValueError, match=r"norm each frame alone \(system.motion_norm frame\)"):
+        export_motion_adapter(system, params, tmp_path / "adapter", meta={})
 
 
 def test_files_hold_the_parameters_in_their_own_precision(tmp_path: Path) -> None:

@@ -78,9 +78,12 @@ def theirs(trained, batch, folder, sampling, **more):
     local = {"trust_remote_code": True} if more.pop("remote", False) else {}
     pipe = diffusers.DiffusionPipeline.from_pretrained(folder, tokenizer=None, **local)
     pipe.set_progress_bar_config(disable=True)
-    null = np.asarray(model.conditioners["text"].empty)[None]
+    empty = more.pop("null", np.asarray(model.conditioners["text"].empty)[None])
     with torch.no_grad():
-        prompt, negative = (pipe.text_encoder(torch.tensor(ids, dtype=torch.long))[0] for ids in (batch[TEXT], null))
+        prompt, negative = (
+            None if ids is None else pipe.text_encoder(torch.tensor(ids, dtype=torch.long))[0]
+            for ids in (batch[TEXT], empty)
+        )
     latents = pipe(
         Image.fromarray(batch[IMAGE][0]),
         prompt_embeds=prompt,
@@ -153,6 +156,22 @@ def test_the_pipeline_with_dials_is_ours(trained, request_batch, tmp_path, other
     )
     mine = ours(trained, request_batch, sampling)
     assert np.abs(mine - found).max() <= 1e-3 * np.abs(mine).max()
+
+
+def test_zeros_for_no_text_go_along(trained, request_batch, tmp_path):
+    """The pipeline with dials takes them, unless a negative prompt is given; the stock one would not: refused."""
+    system, params = trained
+    texts = {**system.conditioners, "text": dataclasses.replace(system.conditioners["text"], null="zeros")}
+    zeros = (dataclasses.replace(system, conditioners=texts), params)
+    sampling = sampled(guidance=6.0, steps=1)
+    export(zeros, tmp_path / "out", sampling)
+    expected = ours(zeros, request_batch, sampling)
+    found, pipe = theirs(zeros, request_batch, tmp_path / "out", sampling, remote=True, null=None, **ASKED)
+    assert pipe.config.null_text == "zeros"
+    assert np.abs(found - expected).max() <= 1e-3 * np.abs(expected).max()
+    assert np.abs(ours(trained, request_batch, sampling) - expected).max() > 1e-2 * np.abs(expected).max()
+    with pytest.raises(ValueError, match=r"trained with zeros for no text.*Export it with dials"):
+        export(zeros, tmp_path / "baked", sampling, baked=ASKED)
 
 
 def test_what_offloads_the_transformer_stays(trained, request_batch, tmp_path):

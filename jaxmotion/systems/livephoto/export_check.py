@@ -109,7 +109,7 @@ class _Parity(ParityCheck):
         """Random embeddings, weighted."""
         sizes, reweighted = self.found[TextTokens].encoder, self.found[ReweightedText]
         text = self.normal(2, sizes.length, sizes.features)
-        network = TextReweighting(self.system.frames, reweighted.layers, reweighted.heads)
+        network = TextReweighting(self.system.frames, reweighted.layers, reweighted.heads, reweighted.initial_weight)
         weights = jax.jit(network.apply)({"params": self.params("reweighting")["reweighting"]}, text)
         return weights[..., None] * text[:, None], self.pipe.text_reweighting(self.torch(text))
 

@@ -30,7 +30,9 @@ def export_comfy(system: LivePhoto, params: Mapping[str, Any], destination: str 
     """Writes the motion modules for AnimateDiff nodes, and returns the files.
 
     The new input columns are left out: the nodes know no such thing, so what reads them (the reference picture, the
-    frame and the level) is gone with them. Tables of positions are added; the nodes read the longest clip off them.
+    frame and the level) is gone with them. The nodes norm each frame alone, as AnimateDiff's own code does; modules
+    that norm the whole clip (`LivePhoto.motion_norm`) compute something else there. Tables of positions are added; the
+    nodes read the longest clip off them.
 
     Args:
         params: array-likes by path.

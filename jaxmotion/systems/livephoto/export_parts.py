@@ -141,9 +141,16 @@ def adapter_of(system: LivePhoto, params: Tensors) -> Component:
     of its bias nothing.
 
     Raises:
-        ValueError: the latents have not four channels, so those columns would be others.
+        ValueError: the latents have not four channels, so those columns would be others; or the modules norm frame by
+            frame, which the class does not.
     """
     sizes = unet_sizes(system)
+    if system.motion_norm == "frame":
+        raise ValueError(
+            "These motion modules norm each frame alone (system.motion_norm frame); diffusers' MotionAdapter norms the "
+            "whole clip and would compute something else. Export it as diffusers, whose pipeline norms as they do, or "
+            "as comfy."
+        )
     if sizes.in_channels != 4:
         raise ValueError(
             f"A MotionAdapter attaches to U-Nets with latents of 4 channels; these have {sizes.in_channels}. "
@@ -212,6 +219,7 @@ def _reweighting(system: LivePhoto, reweighted: ReweightedText, features: int, p
         num_frames=system.frames,
         num_layers=reweighted.layers,
         heads=reweighted.heads,
+        initial_weight=reweighted.initial_weight,
     )
     tensors = tensors_with_rules(rules.TEXT_REWEIGHTING, params)
     return Component("text_reweighting", "TextReweighting", config, tensors=tensors, code=CODE)
@@ -274,6 +282,7 @@ def _arguments(system: LivePhoto, sampling: Sampling) -> Json:
         },
         "channels": ",".join(order),
         "level_scale": system.level.scale if system.level else 1.0,
+        "motion_norm": system.motion_norm,
         "defaults": {
             "num_inference_steps": sampling.sampler.steps,
             "guidance_scale": sampling.guidance,

@@ -20,7 +20,7 @@ from jaxmotion.diffusion.process import Process
 from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.entries import IMAGE, VIDEO
 from jaxmotion.foundation.types import Array, Batch, Params
-from jaxmotion.models.animatediff import MotionModule
+from jaxmotion.models.animatediff import NORM_AXES, MotionModule, MotionNorm
 from jaxmotion.models.autoencoder import KLCodec
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.models.stable_diffusion import SHARDING, stable_diffusion_unet, transformer_layers
@@ -58,6 +58,16 @@ class LivePhoto(VideoDiffusionSystem):
     """Share of training clips for which a conditioner is dropped, by its name."""
     motion_in_middle: bool = False
     """Whether the middle of the U-Net has a motion module too, as AnimateDiff v2 has and v1 and v3 have not."""
+    motion_norm: MotionNorm = "clip"
+    """What the norms of motion modules average over: the whole `clip`, as diffusers computes AnimateDiff's weights, or
+    each `frame`, as AnimateDiff's own code and ComfyUI's nodes do."""
+    sample_posterior: bool = False
+    """Whether training draws the latents of clips from the autoencoder's posterior, as AnimateDiff's own training does,
+    instead of taking their mean."""
+
+    def __post_init__(self) -> None:
+        if self.motion_norm not in NORM_AXES:
+            raise ValueError(f"LivePhoto.motion_norm is {self.motion_norm!r}; it can be {' or '.join(NORM_AXES)}.")
 
     def build(self) -> VideoDiffusion:
         """The model. Raises ValueError when the size does not fit the codec."""
@@ -67,6 +77,7 @@ class LivePhoto(VideoDiffusionSystem):
             dataclasses.replace(self.unet, condition_channels=self.condition_channels),
             tokens,
             self.frames,
+            norm=self.motion_norm,
             motion_in_middle=self.motion_in_middle,
         )
         level, measures = self.level, {IMAGE: lambda params, batch: first_frame(batch)}
@@ -81,6 +92,7 @@ class LivePhoto(VideoDiffusionSystem):
             measured_entries=measures,
             dropout=self.dropout,
             denoiser_sharding=SHARDING,
+            sample_posterior=self.sample_posterior,
         )
 
     @property
@@ -121,7 +133,9 @@ class LivePhoto(VideoDiffusionSystem):
         return dataclasses.replace(self, conditioners=conditioners)
 
 
-def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int, *, motion_in_middle: bool = False) -> UNet:
+def livephoto_unet(
+    sizes: UNetSizes, tokens: Sequence[str], frames: int, *, norm: MotionNorm = "clip", motion_in_middle: bool = False
+) -> UNet:
     """Stable Diffusion's U-Net with gated cross-attention to tokens it does not know, and motion modules in all stages.
 
     Source: Sec. 3.2 (motion modules "at each stage", aligned with AnimateDiff) and Sec. 3.3 (new cross-attention).
@@ -136,7 +150,14 @@ def livephoto_unet(sizes: UNetSizes, tokens: Sequence[str], frames: int, *, moti
         if name not in plain
     }
     transformer = {"space": plain["space"], **added, "text": plain["text"], "feedforward": plain["feedforward"]}
-    motion = partial(MotionModule, sizes.heads, sizes.groups, frames=max(frames, 32), expansion=sizes.expansion)
+    motion = partial(
+        MotionModule,
+        sizes.heads,
+        sizes.groups,
+        frames=max(frames, 32),
+        expansion=sizes.expansion,
+        norm_axes=NORM_AXES[norm],
+    )
     middle = {"motion": motion} if motion_in_middle else {}
     return stable_diffusion_unet(sizes, transformer, after_block={"motion": motion}, after_middle=middle)
 

@@ -18,7 +18,7 @@ from einops import rearrange
 from jax.sharding import PartitionSpec as P
 from jaxtyping import Bool, Float
 
-from jaxmotion.foundation.config_json import register
+from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.types import Array, Batch, Condition, Params
 from jaxmotion.nn.apply import apply
 from jaxmotion.nn.chain import Chain, Context
@@ -35,16 +35,18 @@ SHARDING = (
 
 
 class TextReweighting(nn.Module):
-    """Weights in (0, 1), one for each frame and token.
+    """Weights in (0, 2 `initial`), one for each frame and token.
 
     Not specified in the paper; we use: the U-Net's own layers (pre-norm self-attention with eight heads, GEGLU
     feed-forward four times as wide inside), no dropout; no mask, so padding is weighted like any token; the last layer
-    starts at zero, so that every weight starts at 0.5 (Fig. 3 shows 0.50 for words that do not matter).
+    starts at zero, so that every weight starts at `initial`. At 1 the frozen U-Net reads the text that it was trained
+    on; at 0.5 the weights are the sigmoid alone, as in Fig. 3, which shows 0.50 for words that do not matter.
     """
 
     frames: int
     layers: int = 3
     heads: int = 8
+    initial: float = 1.0
 
     @nn.compact
     def __call__(self, text: Float[Array, "B L D"]) -> Float[Array, "B T L"]:
@@ -55,10 +57,15 @@ class TextReweighting(nn.Module):
             hidden = Chain(layer, name=f"layer_{index}")(hidden, context)
         hidden = LayerNorm(name="norm")(hidden)
         logits = nn.Dense(self.frames, kernel_init=nn.initializers.zeros, name="frame_weights")(hidden)
-        return rearrange(nn.sigmoid(logits), "B 1 L T -> B T L")
+        return rearrange(2 * self.initial * nn.sigmoid(logits), "B 1 L T -> B T L")
 
 
-@register("Reweighted", fields={"of": "base"})
+def _keep_sigmoid(values: Json) -> Json:
+    """Earlier versions had the sigmoid alone, whose weights start at 0.5."""
+    return {"initial_weight": 0.5, **values}
+
+
+@register("Reweighted", fields={"of": "base"}, upgrade=_keep_sigmoid)
 @dataclasses.dataclass(frozen=True)
 class ReweightedText(Conditioner):
     """Another conditioner's text tokens, each multiplied by a weight of its own on every frame."""
@@ -69,13 +76,20 @@ class ReweightedText(Conditioner):
     base: Conditioner
     layers: int = 3
     heads: int = 8
+    initial_weight: float = 1.0
+    """The weight of every word before training; weights reach from 0 to twice this. 1: the frozen network reads the
+    text as it is; 0.5: the sigmoid alone."""
+
+    def __post_init__(self) -> None:
+        if not self.initial_weight > 0:
+            raise ValueError(f"The weights of words start above 0; initial_weight is {self.initial_weight}.")
 
     @property
     def token_spec(self) -> tuple[int, int] | None:
         return self.base.token_spec
 
     def _network(self, latent_shape: LatentShape) -> TextReweighting:
-        return TextReweighting(frames=latent_shape.frames, layers=self.layers, heads=self.heads)
+        return TextReweighting(latent_shape.frames, self.layers, self.heads, self.initial_weight)
 
     def init(self, key: Array, latent_shape: LatentShape) -> Params:
         of_key, own_key = jax.random.split(key)

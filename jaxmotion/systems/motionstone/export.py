@@ -166,6 +166,11 @@ def pipeline_of(
         ),
         "scheduler": Component("diffusers", name, config_of(name, **arguments), "scheduler_config.json"),
     }
+    if baked and text.null == "zeros":
+        raise ValueError(
+            "This model was trained with zeros for no text (T5Tokens.null); the stock pipeline takes features of the "
+            "empty caption. Export it with dials (diffusers), whose pipeline takes zeros."
+        )
     if baked:
         return Pipeline("diffusers", "CogVideoXImageToVideoPipeline", components, {})
     scores = {
@@ -181,7 +186,7 @@ def pipeline_of(
         tensors |= _tensors_of_part(score.part, _score_rules(score), flat)
     config = config_of("MotionScores", features=system.transformer.time_features, scores=scores)
     components["motion_scores"] = Component("motion_scores", "MotionScores", config, tensors=tensors, code=CODE)
-    return Pipeline("motionstone_pipeline", "MotionStonePipeline", components, {}, CODE)
+    return Pipeline("motionstone_pipeline", "MotionStonePipeline", components, {"null_text": text.null}, CODE)
 
 
 def _score_rules(score: ScoreEmbedding) -> Rules:

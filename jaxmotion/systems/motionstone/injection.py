@@ -24,6 +24,7 @@ from jaxmotion.nn.embedding import TimeEmbedding
 from jaxmotion.nn.linear import ZEROS
 from jaxmotion.systems.conditioner import Conditioner, keep_rows
 from jaxmotion.systems.latent_shape import LatentShape
+from jaxmotion.systems.reference import PICTURE_KEY, draw_picture
 
 IMAGE_NOISE = "image_noise"  # float32 [B H W 3]: what training adds to the picture in [-1, 1]
 
@@ -38,20 +39,25 @@ class FirstFrame(Conditioner):
 
     Source: MotionStone, Overall Pipeline ("zeros for the other frames"), as in CogVideoX-5B-I2V. Training adds noise to
     the pixels before they are encoded, sigma = exp(N(noise[0], noise[1]^2)) for each clip.
-    Not specified in the paper; we use: a picture is dropped clip by clip (SAT: batch by batch).
+    Not specified in the paper; we use: a picture is dropped clip by clip (SAT: batch by batch), and its latent is the
+    mean of the autoencoder's posterior, from which the official trainings draw.
     """
 
     noise: tuple[float, float] = (-3.0, 0.5)
     """Mean and deviation of the logarithm of the noise."""
     rescale: float = 1.0
-    """What scaled latents are multiplied by; 1 / 0.7^2 for CogVideoX1.5-5B-I2V, which learned them divided by 0.7."""
+    """What scaled latents, 0.7 z, are multiplied by. 1: 0.7 z, as the trainers of all CogVideoX have it; 1 / 0.7: z, as
+    SAT samples CogVideoX1.5-5B-I2V; 1 / 0.7^2: z / 0.7, as diffusers samples it (`invert_scale_latents`)."""
+    sample_posterior: bool = False
+    """Whether training draws the picture's latent from the posterior; sampling always takes the mean."""
 
     def channels(self, codec: Codec) -> int:
         return codec.latent_channels
 
     def condition(self, params: Params, batch: Batch, latent_shape: LatentShape, kept: Bool[Array, " B"]) -> Condition:
         pixels = pixels_to_float(batch[IMAGE]) + batch.get(IMAGE_NOISE, 0.0)
-        latent = latent_shape.codec.encode(params.get("codec", {}), pixels[:, None]) * self.rescale
+        key = batch.get(PICTURE_KEY)
+        latent = latent_shape.codec.encode(params.get("codec", {}), pixels[:, None], key) * self.rescale
         latent = keep_rows(kept, latent)
         # Where a copy of the first latent is padded, the picture stands beside the copy only: so does diffusers'
         # pipeline for CogVideoX1.5, whose padding by further copies is never reached.
@@ -63,7 +69,8 @@ class FirstFrame(Conditioner):
         rows = batch[IMAGE].shape[0]
         sigma = jnp.exp(mean + deviation * jax.random.normal(size_key, (rows, 1, 1, 1)))
         noise = sigma * jax.random.normal(noise_key, batch[IMAGE].shape)
-        return {**batch, IMAGE_NOISE: noise}
+        batch = {**batch, IMAGE_NOISE: noise}
+        return draw_picture(batch, key) if self.sample_posterior else batch
 
 
 @register("Score", fields={"share": "time_channels"})

@@ -78,6 +78,9 @@ class MotionStone(VideoDiffusionSystem):
     """Height and width in pixels."""
     dropout: dict[str, float] = dataclasses.field(default_factory=dict)
     """Share of training clips for which a conditioner is dropped, by its name."""
+    sample_posterior: bool = True
+    """Whether training draws the latents of clips from the autoencoder's posterior, as CogVideoX's trainings do, or
+    takes their mean."""
 
     def __post_init__(self) -> None:
         for score in self.scores:
@@ -125,7 +128,7 @@ class MotionStone(VideoDiffusionSystem):
             weighting=self.weighting,
             measured_entries={IMAGE: lambda params, batch: first_frame(batch), **self.intensity.measured_entries()},
             denoiser_sharding=CogVideoX.SHARDING,
-            sample_posterior=True,
+            sample_posterior=self.sample_posterior,
             dropout=self.dropout,
         )
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from jaxmotion.models.autoencoder_tiny import AutoencoderTiny, AutoencoderTinySizes
 from jaxmotion.weights.checkpoint_format import Format, Network, Shapes
+from jaxmotion.weights.config_fields import ConfigTable, fixed
 from jaxmotion.weights.rules import conv, under
 
 _LAYER = (
@@ -45,6 +46,11 @@ def infer_autoencoder_tiny(seen: Shapes) -> Network:
     return network, (jnp.zeros((1, 1, side, side, 3)),)
 
 
+CONFIG = ConfigTable(
+    AutoencoderTinySizes,
+    fixed(act_fn="relu", upsample_fn="nearest", upsampling_scaling_factor=2, scaling_factor=1.0, shift_factor=0.0),
+)
+
 FORMATS = (
     Format(
         "diffusers-vae-tiny",
@@ -52,5 +58,6 @@ FORMATS = (
         {"codec": AUTOENCODER_TINY},
         ("encoder.layers.0.weight", "decoder.layers.0.weight"),
         networks={"codec": infer_autoencoder_tiny},
+        configs={"codec": (CONFIG,)},
     ),
 )

@@ -28,6 +28,7 @@ from diffusers.utils.outputs import BaseOutput
 from diffusers.video_processor import VideoProcessor
 from torch.nn.functional import interpolate, pad
 
+from jaxmotion.systems.livephoto.pytorch.frame_norm import norm_frames
 from jaxmotion.systems.livephoto.pytorch.prior import lean, share_of_steps, spaced, split
 from jaxmotion.weights.pytorch.exported_pipeline import (
     ExportedPipeline,
@@ -73,6 +74,7 @@ class LivePhotoPipeline(
     channels: what stands beside the noisy latents, in this order: `reference` (the photo's latent), `frame` (a map that
         runs from 0 on the first frame to 1 on the last), `level` (a map of the motion level times `level_scale`).
     defaults: values of those arguments of a call that are left out.
+    motion_norm: what the norms of motion modules average over, the whole `clip` or each `frame`.
 
     Arguments of a call are those of `AnimateDiffPipeline` and of CogVideoX's image-to-video pipeline, and these:
 
@@ -116,6 +118,7 @@ class LivePhotoPipeline(
         channels="reference,frame,level",
         level_scale=1.0,
         defaults: Any = None,
+        motion_norm="clip",
     ):
         super().__init__()
         self.register_modules(
@@ -128,7 +131,11 @@ class LivePhotoPipeline(
             content_encoder=content_encoder,
             content_layers=content_layers,
         )
-        self.register_to_config(clip=clip, channels=channels, level_scale=level_scale, defaults=defaults)
+        self.register_to_config(
+            clip=clip, channels=channels, level_scale=level_scale, defaults=defaults, motion_norm=motion_norm
+        )
+        if motion_norm == "frame":
+            norm_frames(unet)
         self.video_processor = VideoProcessor(vae_scale_factor=clip["vae_scale_factor"])
 
     @torch.no_grad()

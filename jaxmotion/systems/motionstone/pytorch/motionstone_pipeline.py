@@ -38,13 +38,16 @@ class MotionStonePipeline(ExportedPipeline, CogVideoXImageToVideoPipeline):
         without one is in all of them.
     decode_chunk_size: has no effect: the autoencoder decodes 8 frames together, and with another number its results
         would be others. `enable_vae_tiling()` saves memory.
+    null_text: what guidance takes for no text where there is no negative prompt: features of the `empty_caption`, or
+        `zeros`.
     """
 
     model_cpu_offload_seq = "motion_scores->text_encoder->transformer->vae"
 
-    def __init__(self, tokenizer, text_encoder, vae, transformer, scheduler, motion_scores):
+    def __init__(self, tokenizer, text_encoder, vae, transformer, scheduler, motion_scores, null_text="empty_caption"):
         super().__init__(tokenizer, text_encoder, vae, transformer, scheduler)
         self.register_modules(motion_scores=motion_scores)
+        self.register_to_config(null_text=null_text)
 
     @torch.no_grad()
     def __call__(
@@ -105,10 +108,19 @@ class MotionStonePipeline(ExportedPipeline, CogVideoXImageToVideoPipeline):
                 hook.remove()
 
     @torch.no_grad()
-    def encode_prompt(self, *args, max_sequence_length=None, **kwargs):
-        """(embeddings, negative embeddings) as the parent's, of the length that the model was trained on."""
+    def encode_prompt(
+        self, prompt, negative_prompt=None, do_classifier_free_guidance=True, *args, max_sequence_length=None, **kwargs
+    ):
+        """(embeddings, negative embeddings) as the parent's, of the length and with the null that the model has."""
         length = max_sequence_length or self.transformer.config.max_text_seq_length
-        return super().encode_prompt(*args, max_sequence_length=length, **kwargs)
+        said = negative_prompt if isinstance(negative_prompt, list) else [negative_prompt]
+        given = any(said) or kwargs.get("negative_prompt_embeds") is not None
+        zeros = self.config.null_text == "zeros" and do_classifier_free_guidance and not given
+        encoded = do_classifier_free_guidance and not zeros
+        text, null = super().encode_prompt(
+            prompt, negative_prompt, encoded, *args, max_sequence_length=length, **kwargs
+        )
+        return text, torch.zeros_like(text) if zeros else null
 
     def enable_free_init(self, *args, **kwargs):
         """Refused: CogVideoX's pipelines have no loop of rounds."""
