@@ -368,7 +368,7 @@ def test_a_run_without_t5_makes_clips_with_it(without_t5, tmp_path) -> None:
     run = open_run(tmp_path / "run", "raw")
     assert run.params.keys() == {*saved, "text_encoder"}
     clips = run.generate(np.zeros((1, 32, 32, 3), np.uint8), ["a dog"], [{"object": 5.0, "camera": 5.0}])
-    assert clips.shape == (1, 5, 32, 32, 3)
+    assert (len(clips), *clips.shape[2:]) == (1, 32, 32, 3)
     with_it = dataclasses.replace(without_t5, pretrained={})
     train.train(with_it, tmp_path / "with")
     assert "text_encoder" in restore.restore_params(tmp_path / "with", weights="raw")
