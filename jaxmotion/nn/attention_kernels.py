@@ -47,8 +47,8 @@ class Limits:
 def limits(kernel: str, backend: str) -> Limits | None:
     """Returns what a kernel accepts on a backend (named as by `backend_name`); None: it is not there.
 
-    cudnn: NVIDIA GPUs from compute capability 8.0 on. Its backward pass has heads wider than 128 on Hopper only
-        (cuDNN's support matrix); JAX itself would pass 256 on to later ones, too. In training JAX 0.10.2 refuses odd
+    cudnn: NVIDIA GPUs from compute capability 8.0 on. Heads wider than 128 are for Hopper only, as in
+        NVIDIA's Transformer Engine; JAX itself would pass 256 on to later ones, too. In training JAX 0.10.2 refuses odd
         numbers of queries or keys, with a bias or without, so `attend` pads them to even ones.
     splash: TPUs, and the interpreter on a CPU. TPUs' compiler refuses its float16; heads of up to 512 were compiled.
     """
