@@ -98,6 +98,9 @@ def test_a_step_that_is_not_finite_changes_only_the_counters():
     assert not np.isfinite(metrics["loss"])
     state, _ = program.update(state, batch())
     assert (int(state.step), int(state.skipped), int(state.consecutive_skipped)) == (3, 1, 0)
+    mean, new = before.ema["body"]["kernel"], np.asarray(state.trained["body"]["kernel"])
+    expected = mean + (1 - 2 / 11) * (new - mean)  # the second update, for a skipped one does not count
+    np.testing.assert_allclose(state.ema["body"]["kernel"], expected, atol=1e-6)
     assert not np.array_equal(before.trained["body"]["kernel"], state.trained["body"]["kernel"])
 
 
