@@ -89,7 +89,7 @@ class LivePhotoPipeline(
     eta: how much noise each step adds, 0 to 1, if the scheduler knows it.
     prior_strength: how far the starting noise leans towards the inverted photo, on the first and on the last frame,
         each in [0, 1]; (0, 0) switches it off.
-    num_inversion_steps: steps of that inversion; by default the usual share of num_inference_steps.
+    num_inversion_steps: steps of that inversion; by default the usual share of the steps that are run.
     latents: the Gaussian noise to start from, [batch, channels, frames, height, width].
     prompt_embeds, negative_prompt_embeds: as `encode_prompt` gives them, [batch, length, features]. What a callback
         sees as `prompt_embeds` is [batch or 2 batch, frames, length, features]: weighted for each frame, the negative
@@ -170,13 +170,13 @@ class LivePhotoPipeline(
         shape = (len(reference), reference.shape[1], num_frames, *reference.shape[2:])
         latents = draw_noise(shape, generator, reference.device, latents)
         steps = self._default("num_inference_steps", num_inference_steps)
+        times = set_timesteps(self.scheduler, steps, latents.device, timesteps, sigmas)
+        steps = steps if timesteps is None and sigmas is None else len(times)
         if first or last:
             usual = share_of_steps(self.config.defaults, steps)
             count = usual if num_inversion_steps is None else num_inversion_steps
             latents = lean(latents, self.invert(reference, condition, num_frames, count), first, last)
-        times = set_timesteps(self.scheduler, steps, latents.device, timesteps, sigmas)
         latents = latents * self.scheduler.init_noise_sigma
-        steps = steps if timesteps is None and sigmas is None else len(times)
         dynamic = steps if self._default("use_dynamic_cfg", use_dynamic_cfg) else None
         end_step = partial(after_step, self, callback_on_step_end, seen)
         for count in range(self._free_init_num_iters if self.free_init_enabled else 1):
