@@ -116,8 +116,10 @@ def strict_cudnn(monkeypatch):
     monkeypatch.setattr(attention, "check_kernel", lambda *_: None)  # it takes no float32
 
 
-@pytest.mark.parametrize(("S", "L"), [(6, 7), (7, 6), (7, 1)])
-@pytest.mark.parametrize("given", ["nothing", "mask", "length"])
+@pytest.mark.parametrize(
+    ("S", "L", "given"),
+    [(6, 7, "nothing"), (7, 6, "mask"), (7, 1, "length"), (7, 7, "mask"), (7, 5, "length")],
+)
 def test_odd_lengths_are_padded_for_cudnn(strict_cudnn, S, L, given):
     """Neither values nor gradients see what was added."""
     inputs = draw((2, S, 3, 8), (2, L, 3, 8), (2, L, 3, 8))

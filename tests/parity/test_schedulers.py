@@ -219,7 +219,9 @@ def test_inversion(prediction, steps, spacing, offset, final_clean):
 
 
 @pytest.mark.parametrize("spacing", ["leading", "trailing", "linspace"])
-@pytest.mark.parametrize(("prediction", "steps"), [("eps", 1000), ("v", 30), ("z0", 7)])
+@pytest.mark.parametrize(
+    ("prediction", "steps"), [pytest.param("eps", 1000, marks=pytest.mark.slow), ("eps", 40), ("v", 30), ("z0", 7)]
+)
 def test_ddpm(prediction, steps, spacing, monkeypatch):
     reference = diffusers.DDPMScheduler(
         **SD, clip_sample=False, prediction_type=NAMES[prediction], timestep_spacing=spacing
