@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import jax
 import numpy as np
 import pytest
@@ -48,6 +50,10 @@ def test_the_card_says_where_every_module_makes_noise(system, params, tmp_path):
     assert "ComfyUI 0.25.0 makes noise of every AnimateDiff clip, whatever the module" in text
     assert "The nodes know neither the photo nor the motion level" in text
     assert text.startswith("--- pipeline_tag: image-to-video")
+    assert "these modules were trained with norms over the whole clip" in text
+    framewise = dataclasses.replace(system, motion_norm="frame")
+    card, *_ = export_comfy(framewise, params, tmp_path / "framewise", meta={"pretrained": {}})
+    assert "norms over" not in card.read_text()
 
 
 def test_positions_are_those_that_diffusers_keeps(system, params, tmp_path):

@@ -95,6 +95,12 @@ re-weighting are no part of an adapter; the pipeline of the whole export brings 
 
 def comfy_card(system: LivePhoto, meta: Json) -> str:
     """The card of motion modules for AnimateDiff's nodes."""
+    norms = (
+        "- The nodes norm each frame alone, as AnimateDiff's own code does; these modules were trained with norms\n"
+        '  over the whole clip (`motion_norm="clip"`), so the nodes compute something else than the training did.\n'
+        if system.motion_norm == "clip"
+        else ""
+    )
     return f"""{_front_matter(meta, "comfyui", library="")}
 # LivePhoto's motion modules for AnimateDiff's nodes
 
@@ -106,7 +112,7 @@ Stable Diffusion 1.5, up to {num_positions(system.frames)} frames; it was traine
   576). It is not this file: use another version of ComfyUI.
 - The nodes know neither the photo nor the motion level: the input columns that read them are left out, and so are
   content layers and the weights of the words. The whole pipeline is the export `diffusers`.
-
+{norms}
 {_configuration(meta)}"""
 
 
