@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 
 from jaxmotion.runs.config_files import shipped_configs
@@ -17,10 +19,11 @@ FILES = [file for file in shipped_configs() if "/" not in file]
 
 
 def lowered(config: str, device: str):
-    """The step on 8 GPUs or 4 TPUs; parameters of MotionStone are split over them."""
-    count = 4 if device.startswith("TPU") else 8
+    """The step on 4 TPUs, or on 8 GPUs or as many as share its batch; parameters of MotionStone are split over them."""
+    experiment = load(config)
+    count = 4 if device.startswith("TPU") else math.gcd(8, experiment.train.batch_size)
     sizes = {"data": 1, "fsdp": count} if config.startswith("motionstone") else {}
-    return lower_step(load(config), device, count, **sizes)
+    return lower_step(experiment, device, count, **sizes)
 
 
 @needs("A100")
