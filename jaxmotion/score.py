@@ -206,8 +206,10 @@ def _outcome(summary: tool.Summary, seconds: float, out: Path | None) -> str:
 
 def _cache_compiled_programs() -> None:
     """Keeps compiled programs in the user's cache, so that only the first run waits for the compiler."""
+    if os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        return
     cache = _user_cache()
-    if cache is not None and not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+    if cache is not None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
         jax.config.update("jax_persistent_cache_min_compile_time_secs", 1.0)
 
