@@ -21,7 +21,7 @@ EXPECTED = (ValueError, OSError, SaveError, NotFiniteError, InUseError)
 
 def command(body: Callable[[list[str]], None]) -> None:
     """Runs a command line's body. Expected errors become one message on stderr and exit code 2."""
-    logging.basicConfig(level=logging.WARNING, format="%(levelname)s: %(message)s")
+    _format_warnings()
     tune_glibc_malloc()
     exit_on_sigterm()
     tune_xla_on_nvidia()
@@ -35,6 +35,14 @@ def command(body: Callable[[list[str]], None]) -> None:
     except KeyboardInterrupt:
         print("stopped", file=sys.stderr)
         raise SystemExit(130) from None
+
+
+def _format_warnings() -> None:
+    """Lets warnings begin with their level alone, where a library has given stderr its handler at import, too."""
+    logging.basicConfig(level=logging.WARNING)
+    for handler in logging.root.handlers:
+        if type(handler) is logging.StreamHandler:
+            handler.setFormatter(logging.Formatter("%(levelname)s: %(message)s"))
 
 
 def parser(program: str, description: str, *, config: bool, run: str) -> argparse.ArgumentParser:

@@ -25,7 +25,6 @@ from jaxmotion.runs.experiment import Experiment
 from jaxmotion.runs.train import train
 from jaxmotion.runs.trained import TrainedRun, open_run
 from jaxmotion.systems.control import Controls, ControlValues, describe, filename_suffix, sweeps
-from jaxmotion.training.restore import newest_intact_step
 from jaxmotion.video.clip_files import is_left_out
 from jaxmotion.video.encode import write_clip
 from jaxmotion.video.images import fit, load_photo
@@ -112,17 +111,17 @@ def evaluate(
         entries = (*evaluation.entries(generate.controls), *_required_controls(generate.controls))
         scenes = evaluation_scenes(run, entries, images, count)
         numbers = evaluation.measure(generate, scenes, run.experiment.data.fps)
-        numbers |= provenance(run.experiment, run.directory, images, count)
+        numbers |= provenance(run.experiment, run.step, images, count)
         path = write_numbers(run.directory, name, evaluation, numbers)
         found[name] = read_json(path)
     return found
 
 
-def provenance(experiment: Experiment, directory: Path, images: Path | None, count: int) -> Json:
+def provenance(experiment: Experiment, step: int, images: Path | None, count: int) -> Json:
     """Returns the conditions under which numbers were measured, by which they are known to be up to date."""
     config = config_json.to_json(experiment)
     return {
-        "step": newest_intact_step(directory, "ema"),
+        "step": step,
         "images": None if images is None else str(images),
         "count": count,
         "sampling": config["sampling"],
@@ -244,7 +243,7 @@ def ablate(
         result = train(experiment, folder)
         if result.stopped:
             raise ValueError(f"The training of {name} was stopped at step {result.step}; the same command goes on.")
-        done = _up_to_date(experiment, folder, count, changes or {})
+        done = _up_to_date(experiment, folder, result.step, count, changes or {})
         missing = [each for each in experiment.evaluations if each not in done]
         fresh = evaluate(open_run(folder), missing, count=count, changes=changes) if missing else {}
         found[name] = {each: {**done, **fresh}[each] for each in experiment.evaluations}
@@ -254,10 +253,10 @@ def ablate(
 
 
 def _up_to_date(
-    experiment: Experiment, directory: Path, count: int, changes: Mapping[str, object]
+    experiment: Experiment, directory: Path, step: int, count: int, changes: Mapping[str, object]
 ) -> dict[str, Numbers]:
     """Numbers of a run that the same evaluations would give again."""
-    expected, found = provenance(experiment, directory, None, count), {}
+    expected, found = provenance(experiment, step, None, count), {}
     for name, evaluation in experiment.evaluations.items():
         path = numbers_path(directory, name)
         numbers = read_json(path) if path.is_file() else {}

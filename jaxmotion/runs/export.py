@@ -28,8 +28,7 @@ def open_meter(directory: Path, weights: Literal["ema", "raw"] = "ema") -> Netwo
             f"{directory} holds a run of {type(system).__name__}, which measures no motion; a meter is a run of "
             "configs/motion_estimator.py."
         )
-    step = restore.newest_intact_step(directory, weights)
-    params = restore.restore_params(directory, weights=weights)
+    params, step = restore.restore_with_step(directory, weights=weights)
     return NetworkMeter(system.motion_network, params, f"{directory.name}-{step}")
 
 

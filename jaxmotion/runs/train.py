@@ -138,7 +138,7 @@ def _write_preview(
     experiment: Experiment, model: Generator, source: DataSource, directory: Path, params: Params, step: int
 ) -> None:
     """Writes the first clips of the data, animated at the sweeps of the controls, to samples/step_NNNNNN_N.mp4."""
-    run = TrainedRun(directory, experiment, model, cast(params, experiment.train.precision))
+    run = TrainedRun(directory, experiment, model, cast(params, experiment.train.precision), step)
     for index in range(min(PREVIEWS, len(source))):
         example = source.example(index)
         photo = fit(example[IMAGE] if IMAGE in example else example[VIDEO][0], experiment.system.size)

@@ -50,6 +50,8 @@ class TrainedRun:
     experiment: Experiment
     model: Generator
     params: Params
+    step: int = 0
+    """Steps that the parameters were trained for."""
     decode: Decode | None = None
     """What makes pixels of latents; None: the model."""
 
@@ -153,13 +155,13 @@ def open_run(
     if measured is not None:
         experiment = dataclasses.replace(experiment, system=calibrate(experiment.system, measured, directory))
     model = _build_generator(experiment.system, directory)
-    params = restore.restore_params(directory, weights=weights)
+    params, step = restore.restore_with_step(directory, weights=weights)
     missing = experiment.system.idle_parts(experiment.system.precomputable()) - params.keys()
     if missing:
         params = {**params, **read_parts(experiment, experiment.system.build(), missing)}
     if precision == "train":
         params = cast(params, experiment.train.precision)
-    return TrainedRun(directory, experiment, model, params)
+    return TrainedRun(directory, experiment, model, params, step)
 
 
 @functools.lru_cache(maxsize=256)  # each prompt is told of once, however many clips are made of it

@@ -104,11 +104,23 @@ def restore_params(
     mesh: Mesh | None = None,
     rules: sharding.Rules = (),
 ) -> Params:
-    """Reads all parameters of a run as one nested dict, for use without training.
+    """Reads all parameters of a run as one nested dict, for use without training; arguments as `restore_with_step`."""
+    return restore_with_step(directory, step, weights, mesh=mesh, rules=rules)[0]
+
+
+def restore_with_step(
+    directory: str | Path,
+    step: int | None = None,
+    weights: Weights = "ema",
+    *,
+    mesh: Mesh | None = None,
+    rules: sharding.Rules = (),
+) -> tuple[Params, int]:
+    """Reads all parameters of a run as one nested dict, for use without training, and the step that they are of.
 
     Args:
       directory: the run folder.
-      step: which checkpoint; the newest by default.
+      step: which checkpoint; the newest that is intact by default.
       weights: "raw" are the weights being trained, "ema" their running mean (or themselves if the run kept none).
       mesh, rules: lay the parameters out over a mesh; without them they go to the first device of this process.
 
@@ -120,8 +132,9 @@ def restore_params(
         raise ValueError(f"weights is {weights!r}; it can be 'ema' or 'raw'.")
     if latest_step(directory) is None:
         raise CheckpointError(f"{directory} holds no complete checkpoint; train first, with --run {directory}.")
-    folder = directory / CHECKPOINTS / str(newest_intact_step(directory, weights) if step is None else step)
-    if not folder.is_dir():
+    found = newest_intact_step(directory, weights) if step is None else step
+    folder = directory / CHECKPOINTS / str(found)
+    if found is None or not folder.is_dir():
         steps = sorted(ocp.utils.checkpoint_steps(directory / CHECKPOINTS))
         raise CheckpointError(f"{directory} holds no checkpoint of step {step}; it holds {', '.join(map(str, steps))}.")
     parts = _parts(folder, weights)
@@ -139,7 +152,7 @@ def restore_params(
         for piece in above:
             part = part.setdefault(piece, {})
         part.setdefault(name, {})
-    return params
+    return params, found
 
 
 def _parts(folder: Path, weights: Weights) -> tuple[str, str]:

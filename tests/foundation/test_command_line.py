@@ -1,4 +1,6 @@
+import logging
 import os
+import sys
 
 import pytest
 
@@ -23,3 +25,12 @@ def test_products_are_left_to_cublas_unless_xla_flags_say_otherwise(monkeypatch,
     monkeypatch.setattr(command_line.importlib.util, "find_spec", lambda name: name if name == plugin else None)
     command_line.tune_xla_on_nvidia()
     assert os.environ["XLA_FLAGS"] == expected
+
+
+def test_warnings_begin_with_their_level(monkeypatch, capsys):
+    """Also where a library has given stderr a handler before, as absl does when Orbax is imported."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(logging.Formatter(logging.BASIC_FORMAT))
+    monkeypatch.setattr(logging.root, "handlers", [handler])
+    command_line.command(lambda _: logging.getLogger("jaxmotion.video").warning("a clip is left out"))
+    assert capsys.readouterr().err == "WARNING: a clip is left out\n"

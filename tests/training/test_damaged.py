@@ -12,7 +12,7 @@ from jaxmotion.foundation.errors import CheckpointError
 from jaxmotion.parallel.mesh import make_mesh
 from jaxmotion.training import loop
 from jaxmotion.training.checksums import CHECKSUMS, find_damage
-from jaxmotion.training.restore import latest_step, newest_intact_step, restore_params
+from jaxmotion.training.restore import latest_step, newest_intact_step, restore_params, restore_with_step
 from tests.support.toy import Toy, loader, meta, settings
 
 
@@ -72,6 +72,7 @@ def test_damage_is_found_and_without_checksums_what_can_be_seen(copied, damage, 
 @pytest.mark.parametrize("damage", ["bit flipped", "metadata cut"])
 def test_a_damaged_newest_checkpoint_is_set_aside_and_the_run_ends_as_it_would_have(whole, copied, damage, caplog):
     DAMAGES[damage](copied / "checkpoints" / "12")
+    assert restore_with_step(copied)[1] == 8
     with caplog.at_level(logging.WARNING):
         result = train(copied)
     assert result.step == 12
