@@ -9,6 +9,7 @@ from __future__ import annotations
 import dataclasses
 import difflib
 import importlib.util
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -28,6 +29,8 @@ from jaxmotion.runs.start_from import PretrainedRun, expand_start_from, upgrade_
 from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.system import System
 from jaxmotion.training.config import TrainConfig
+
+_LOG = logging.getLogger(__name__)
 
 
 @register(upgrade=upgrade_start_from)
@@ -137,9 +140,26 @@ def from_json(values: saved.Json) -> Experiment:
         ValueError: the values do not describe an experiment of this version.
     """
     try:
-        return saved.from_json(values, Experiment)
+        return saved.from_json(_without_idle_guidance(values), Experiment)
     except ValueError as error:
         raise ValueError(f"The saved configuration does not describe an experiment of this version: {error}") from error
+
+
+def _without_idle_guidance(values: saved.Json) -> saved.Json:
+    """Leaves out guidance on conditions without a null, which earlier versions accepted; it never changed a clip."""
+    if not {"system", "sampling"} <= values.keys():
+        return values
+    sampling = saved.from_json(values["sampling"], Sampling)
+    if not sampling.guidance_scales:
+        return values
+    guidable = saved.from_json(values["system"], System).guidable
+    kept = tuple((name, scale) for name, scale in sampling.guidance_scales if guidable.get(name, True))
+    for name, scale in sampling.guidance_scales:
+        if not guidable.get(name, True):
+            _LOG.warning(
+                "The saved guidance of %g on %r is left out: it does nothing, for none is without.", scale, name
+            )
+    return {**values, "sampling": saved.to_json(dataclasses.replace(sampling, guidance_scales=kept))}
 
 
 def read(path: Path) -> Experiment:

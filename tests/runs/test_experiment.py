@@ -80,6 +80,19 @@ def test_json_of_something_else_is_refused(root: Path) -> None:
         experiment.from_json({**values, "unheard_of": 1})
 
 
+def test_guidance_that_did_nothing_is_left_out_of_what_was_saved(root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Earlier versions accepted it on conditions without a null; a run that has it opens."""
+    tiny = experiment.load("livephoto:tiny")
+    saved = experiment.to_json(tiny)
+    saved["sampling"]["others"] = [["level", 2.0]]
+    del saved["sampling"]["guidance_scales"]
+    assert experiment.from_json(saved) == tiny
+    assert "guidance of 2 on 'level' is left out" in caplog.text
+    saved["sampling"]["others"] = [["levle", 2.0]]
+    with pytest.raises(ValueError, match="no condition 'levle'"):
+        experiment.from_json(saved)
+
+
 def test_a_preview_that_fails_does_not_end_the_training(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture, root: Path
 ) -> None:
