@@ -97,7 +97,7 @@ def average_estimates(estimates: Sequence[MotionEstimate], weights: Sequence[flo
 
     Args:
         estimates: one or more.
-        weights: of the windows, in any unit, such as `video.frames.unseen_seconds`.
+        weights: of the windows, in any unit, such as their seconds.
     """
     total = math.fsum(weights)
     shares = [weight / total for weight in weights]

@@ -2,9 +2,9 @@
 
     jaxmotion.estimate_motion(clip, fps=24)     # uint8 [T H W 3] -> MotionEstimate(object_speed=..., camera_speed=...)
 
-It measures windows of 16 frames about 1/8 s apart (`video.frames`), at about 36,000 pixels in the shape of the picture.
-A picture that is taller than wide is laid on its side, and a window that is too short goes back and forth: neither
-changes how fast anything moves.
+It measures windows of 16 frames about 1/8 s apart (`video.frames`), at about 36,000 pixels in the shape of the picture
+(`video.canvas`). A picture that is taller than wide is laid on its side, and a window that is too short goes back and
+forth: neither changes how fast anything moves.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ import numpy as np
 from einops import rearrange
 from flax.traverse_util import flatten_dict, unflatten_dict
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Float, Int, UInt8
+from jaxtyping import Float, UInt8
 from PIL import Image
 
 from jaxmotion.foundation.config_json import from_json, to_json
@@ -30,15 +30,25 @@ from jaxmotion.foundation.types import Params
 from jaxmotion.meter.estimate import Clip, MotionEstimate, average_estimates
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes, Prediction, confidence, upgrade_sizes
 from jaxmotion.video import motion_scale
-from jaxmotion.video.frames import space_frames, tile_frames, unseen_seconds
-from jaxmotion.video.motion_scale import CAMERA_MOVES, STATIC, STEP, Move
+from jaxmotion.video.canvas import CANVASES, canvas
+from jaxmotion.video.frames import WINDOW, fill_window, motion_windows
+from jaxmotion.video.motion_scale import CAMERA_MOVES, STATIC, Move
 from jaxmotion.weights.tensor_files import open_tensors
 from jaxmotion.weights.write import write_tensors
 
-FRAMES = 16
+__all__ = [
+    "CANVASES",
+    "FRAMES",
+    "NetworkMeter",
+    "canvas",
+    "estimate_motion",
+    "load_meter",
+    "packaged_meter",
+    "save_meter",
+]
+
+FRAMES = WINDOW
 """Frames of a window."""
-CANVASES = ((144, 256), (168, 224), (192, 192), (120, 288))
-"""(height, width) at which pictures are measured, lying on their side if they are taller than wide."""
 WEIGHTS = Path(__file__).parent / "weights" / "motion_meter.safetensors"
 CONFIG_KEY = "config"
 """Key of the file's header with the network's sizes as JSON."""
@@ -46,12 +56,6 @@ BATCH_SIZES = {"cpu": 1}
 """Windows per device and step, by kind of device: on a CPU each fills all cores, and one stays in its cache."""
 BATCH_SIZE = 16
 """Windows per device and step elsewhere."""
-
-
-def canvas(height: int, width: int) -> tuple[int, int]:
-    """Returns the (height, width) at which a video of that size should be read: the nearest shape, the same way up."""
-    lying = _nearest_canvas(max(height, width) / min(height, width))
-    return lying if width >= height else (lying[1], lying[0])
 
 
 def estimate_motion(clip: UInt8[np.ndarray, "T H W 3"], fps: float) -> MotionEstimate:
@@ -121,8 +125,8 @@ class NetworkMeter:
         """Measures windows of one shape. The batch is padded, so that one shape is compiled once."""
         rows = np.minimum(np.arange(_batch_size()), len(windows) - 1)
         pictures = np.stack([window.pictures for window in windows])[rows]
-        gaps = np.stack([window.gaps for window in windows])[rows]
-        batch = jax.device_put((pictures, gaps), NamedSharding(_devices(), PartitionSpec("data")))
+        gaps, shares = (np.stack([getattr(window, name) for window in windows])[rows] for name in ("gaps", "shares"))
+        batch = jax.device_put((pictures, gaps, shares), NamedSharding(_devices(), PartitionSpec("data")))
         predicted = jax.device_get(_program(self.sizes)(self.params, *batch))
         return [_to_estimate(Prediction(*(part[row] for part in predicted)), w) for row, w in enumerate(windows)]
 
@@ -136,40 +140,32 @@ def _program(sizes: MotionEstimatorSizes) -> jax.stages.Wrapped:
 class _Window(NamedTuple):
     """A window, ready for the network.
 
-    gaps: seconds from each frame to the next, positive also where the window goes back. turned: laid on its side.
+    gaps: seconds from each frame to the next, positive also where the window goes back. shares: how much each step
+    counts. turned: laid on its side.
     """
 
     pictures: UInt8[np.ndarray, "16 h w 3"]
     gaps: Float[np.ndarray, " 15"]
+    shares: Float[np.ndarray, " 15"]
     weight: float
     turned: bool
 
 
 def _windows(clip: Clip) -> list[_Window]:
-    chosen = space_frames(clip.seconds, STEP)
     height, width = clip.video.shape[1:3]
     turned = height > width
     size = canvas(height, width)
-    pictures = np.stack([_resize(clip.video[index], size) for index in chosen])
-    if turned:
-        pictures = rearrange(pictures, "T H W C -> T W H C")
-    seconds = clip.seconds[chosen]
-    tiles = tile_frames(np.arange(len(chosen)), FRAMES)
     windows = []
-    for tile, weight in zip(tiles, unseen_seconds(seconds, tiles), strict=True):
-        order = tile[_back_and_forth(len(tile))]
+    for chosen in motion_windows(clip.seconds, FRAMES):
+        order, counted = fill_window(len(chosen), FRAMES)
+        pictures = np.stack([_resize(clip.video[index], size) for index in chosen])[order]
+        if turned:
+            pictures = rearrange(pictures, "T H W C -> T W H C")
+        seconds = clip.seconds[chosen]
         gaps = np.abs(np.diff(seconds[order])).astype(np.float32)
-        windows.append(_Window(pictures[order], gaps, weight, turned))
+        shares = (gaps * counted).astype(np.float32)
+        windows.append(_Window(pictures, gaps, shares, float(seconds[-1] - seconds[0]), turned))
     return windows
-
-
-def _back_and_forth(count: int) -> Int[np.ndarray, " 16"]:
-    """Fills a window with 2..16 frames: from the last one back to the first, and forth, and so on.
-
-    A full window runs backwards, too: published figures were measured so.
-    """
-    period = np.arange(FRAMES) % (2 * count - 2)
-    return np.abs(count - 1 - period)
 
 
 def _batch_size() -> int:
@@ -185,10 +181,6 @@ def _batches(windows: list[tuple[int, _Window]], size: int) -> Iterator[list[tup
 def _devices() -> Mesh:
     """Returns the mesh of all devices of this process, which share the windows."""
     return jax.make_mesh((len(jax.local_devices()),), ("data",), (AxisType.Auto,), devices=jax.local_devices())
-
-
-def _nearest_canvas(ratio: float) -> tuple[int, int]:
-    return min(CANVASES, key=lambda size: abs(np.log(size[1] / size[0] / ratio)))
 
 
 def _resize(picture: UInt8[np.ndarray, "H W 3"], size: tuple[int, int]) -> UInt8[np.ndarray, "h w 3"]:

@@ -24,7 +24,7 @@ from jaxtyping import Float, Int, UInt8
 from jaxmotion.meter.estimate import Clip
 from jaxmotion.video.container import BadClipError, open_video, rewind, states_times
 from jaxmotion.video.decode import Decoding, start_points
-from jaxmotion.video.frames import space_frames, tile_frames, unseen_seconds
+from jaxmotion.video.frames import WINDOW, motion_windows, space_frames
 from jaxmotion.video.motion_scale import STEP
 from jaxmotion.video.pictures import displayed_size, resize_frame
 from jaxmotion.video.timeline import Timeline
@@ -45,8 +45,8 @@ def keep_size(height: int, width: int) -> tuple[int, int]:
 class WindowSpec:
     """The windows that a meter measures."""
 
-    frames: int = 16
-    """Frames of a window."""
+    frames: int = WINDOW
+    """Frames of a window at most."""
     step: float = STEP
     """Seconds between frames, about."""
     canvas: Callable[[int, int], tuple[int, int]] = keep_size
@@ -67,8 +67,11 @@ class Window:
     """Their times in the units of the file."""
     seconds: Float[np.ndarray, " T"]
     """Their times from the first frame of the file on."""
-    weight: float
-    """Seconds of it that no window before it has seen."""
+
+    @property
+    def weight(self) -> float:
+        """Seconds of it, by which it counts in the mean over the clip."""
+        return float(self.seconds[-1] - self.seconds[0])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -157,13 +160,11 @@ def _plan_tiles(path: str, timeline: Timeline, spec: WindowSpec, max_windows: in
     if count < 2:
         raise BadClipError(damage or "a single frame; motion needs at least 2")
     seconds = timeline.seconds - timeline.seconds[0]
-    chosen = space_frames(seconds, spec.step)
-    if damage and len(chosen) < spec.frames:
+    tiles = motion_windows(seconds, spec.frames, spec.step)
+    if damage and len(tiles) == 1 and len(tiles[0]) < spec.frames:
         raise BadClipError(f"{damage}, less than a window of {spec.frames * spec.step:g} s")
-    tiles = tile_frames(chosen, spec.frames)
     kept = [tiles[index] for index in _spread_indices(len(tiles), max_windows)]
-    weights = unseen_seconds(seconds, kept)
-    windows = [Window(timeline.pts[t], seconds[t], weight) for t, weight in zip(kept, weights, strict=True)]
+    windows = [Window(timeline.pts[tile], seconds[tile]) for tile in kept]
     sampled = len(kept) < len(tiles)
     each = 1 if sampled else GROUP_SIZE
     groups = tuple(tuple(windows[start : start + each]) for start in range(0, len(windows), each))
@@ -227,7 +228,7 @@ def _window_from(
     if len(chosen) < spec.frames:
         return None
     seconds = (chosen - origin) * base
-    return Window(chosen, seconds, float(seconds[-1] - seconds[0]))
+    return Window(chosen, seconds)
 
 
 def _choose_from(pts: list[int], start: float, origin: int, base: float, spec: WindowSpec) -> Int[np.ndarray, " T"]:

@@ -106,9 +106,10 @@ class BackboneWithHeads(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T h w C"]) -> Prediction:
+    def __call__(self, x: Float[Array, "B T h w C"], shares: Float[Array, "B S"] | None = None) -> Prediction:
         features = self.backbone(x)
-        mean = jnp.log(nn.relu(features.astype(jnp.float32)).mean((1, 2, 3)) + LOG_OFFSET) + 2
+        mean = mean_over_time(nn.relu(features.astype(jnp.float32)).mean((2, 3)), shares)
+        mean = jnp.log(mean + LOG_OFFSET) + 2
         object_score, camera_score = (MIDDLE + HALF * self._head(axis, 1, mean)[:, 0] for axis in AXES)
         where = Linear(2, name="where")(features)
         return Prediction(
@@ -123,6 +124,16 @@ class BackboneWithHeads(nn.Module):
     def _head(self, name: str, features: int, mean: Array) -> Array:
         """An MLP with one hidden layer."""
         return Linear(features, name=f"{name}_out")(nn.relu(Linear(self.hidden, name=f"{name}_in")(mean)))
+
+
+def mean_over_time(x: Float[Array, "B T C"], shares: Float[Array, "B S"] | None) -> Float[Array, "B C"]:
+    """Returns the mean over T, to which each of the S steps of a clip counts by its share; None: all alike."""
+    if shares is None:
+        return x.mean(1)
+    weights = shares
+    if x.shape[1] != shares.shape[1]:
+        weights = jax.image.resize(shares, x.shape[:2], "linear", antialias=True)
+    return jnp.einsum("BTC,BT->BC", x, weights) / weights.sum(1, keepdims=True)
 
 
 @register()
@@ -168,14 +179,21 @@ class MotionNetwork:
         """Returns the heads' raw outputs: scores may lie outside 1..10, moves are shares of the scale."""
         return apply(self.module, params, self.view(video, seconds))
 
-    def read(self, params: Params, video: UInt8[Array, "B T H W 3"], seconds: Float[Array, "B T-1"]) -> Prediction:
+    def read(
+        self,
+        params: Params,
+        video: UInt8[Array, "B T H W 3"],
+        seconds: Float[Array, "B T-1"],
+        shares: Float[Array, "B T-1"] | None = None,
+    ) -> Prediction:
         """Returns the scores of clips, clipped to 1..10, and the camera's moves in diagonals per second.
 
         Args:
             seconds: from each frame to the next.
+            shares: how much each step counts in the mean over time; None: all alike.
         """
         seen = self.view(video, seconds)
-        raw: Prediction = apply(self.module, params, seen)
+        raw: Prediction = apply(self.module, params, seen, shares)
         scores = {axis: jnp.clip(getattr(raw, axis), LOWEST, HIGHEST) for axis in AXES}
         moves = self.view.moves(seen, motion_scale.speed(LOWEST + 2 * HALF * raw.moves))
         return raw._replace(moves=moves, **scores)

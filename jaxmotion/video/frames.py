@@ -6,19 +6,23 @@ until the next one comes. NumPy only: this runs in the workers that read data.
 Motion is measured on frames about 1/8 s apart, cut into windows. From a video of constant rate every k-th frame is
 taken, k being the number whose duration is nearest to the step (as a ratio); from one of variable rate, the frames
 nearest to a grid of that step. Times are always the real ones, so nothing is off when they are not a step apart.
-Windows do not overlap, but the last one ends with the last frame. A short rest, below a quarter of a window, makes no
-window of its own. A clip shorter than a window is one shorter window.
+Windows tile the clip: as few as there must be, equally long, and each begins with the frame that the one before ends
+with. So every step from frame to frame is in one window and in no other.
 
 Not specified in the papers; we use: all of it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import itertools
 
 import numpy as np
 from jaxtyping import Float, Int
 
+from jaxmotion.video.motion_scale import STEP
+
+WINDOW = 16
+"""Frames of a window at most; a network is given so many, see `fill_window`."""
 REGULAR = 0.25
 """A gap between frames is regular if it differs from the usual one by at most this share of it."""
 
@@ -41,23 +45,40 @@ def space_frames(seconds: Float[np.ndarray, " N"], step: float) -> Int[np.ndarra
     return chosen if len(chosen) > 1 else np.array([0, count - 1])
 
 
+def motion_windows(
+    seconds: Float[np.ndarray, " N"], frames: int = WINDOW, step: float = STEP
+) -> list[Int[np.ndarray, " n"]]:
+    """Returns the windows in which motion is measured: the indices of their 2..frames frames.
+
+    Every meter, the training of those that scores and the scoring of training clips cut clips by this function.
+
+    Args:
+        seconds: rising times of 2 or more frames.
+        frames: of a window at most.
+        step: seconds between its frames, about.
+    """
+    return tile_frames(space_frames(seconds, step), frames)
+
+
 def tile_frames(chosen: Int[np.ndarray, " n"], frames: int) -> list[Int[np.ndarray, " T"]]:
-    """Cuts frames into windows of `frames`; the last window ends with the last frame."""
-    count = len(chosen)
-    if count <= frames:
-        return [chosen]
-    windows = max(1, -(-(count - (frames // 4 - 1)) // frames))  # ceil: a rest below a quarter makes no window
-    starts = [*range(0, (windows - 1) * frames, frames), count - frames]
-    return [chosen[start : start + frames] for start in starts]
+    """Cuts 2 or more frames into windows of at most `frames`, as few and as equal as can be; neighbours share one."""
+    steps = len(chosen) - 1
+    windows = max(1, -(-steps // (frames - 1)))
+    edges = np.rint(np.linspace(0, steps, windows + 1)).astype(int)
+    return [chosen[start : end + 1] for start, end in itertools.pairwise(edges)]
 
 
-def unseen_seconds(seconds: Float[np.ndarray, " N"], windows: Sequence[Int[np.ndarray, " T"]]) -> list[float]:
-    """Returns the weight of every window in a mean over the clip: its seconds that no window before it has seen."""
-    weights, seen = [], -np.inf
-    for window in windows:
-        weights.append(float(seconds[window[-1]] - max(seconds[window[0]], seen)))
-        seen = seconds[window[-1]]
-    return weights
+def fill_window(count: int, frames: int = WINDOW) -> tuple[Int[np.ndarray, " frames"], Float[np.ndarray, " frames-1"]]:
+    """Fills a window with its 2..frames frames: from the last one back to the first, and forth, and so on.
+
+    A full window runs backwards, too: published figures were measured so.
+
+    Returns:
+        The frames in that order, and how much each step between them counts, so that each of the window's own counts 1.
+    """
+    order = np.abs(count - 1 - np.arange(frames) % (2 * count - 2))
+    steps = np.minimum(order[:-1], order[1:])
+    return order, 1 / np.bincount(steps)[steps]
 
 
 def frame_indices(

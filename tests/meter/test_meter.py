@@ -6,13 +6,15 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
+from skimage import data
 
 from jaxmotion.data.cluttered_scenes import ClutteredScenes
 from jaxmotion.meter import benchmark as trials
 from jaxmotion.meter import meter, ranking, windows
-from jaxmotion.meter.estimate import Clip
+from jaxmotion.meter.estimate import Clip, average_estimates
 from jaxmotion.meter.meter import estimate_motion
 from jaxmotion.video import motion_scale as unit
+from jaxmotion.video.encode import write_mp4
 from jaxmotion.video.pairs import read_pairs
 
 PAIRS = Path(__file__).parent / "real_pairs.csv"
@@ -78,6 +80,37 @@ def test_a_picture_on_its_side_moves_as_fast_and_tilts_instead_of_panning(shippe
     np.testing.assert_allclose(scores(lying), scores(upright), atol=0.1)
     swapped = {"pan": "tilt", "tilt": "pan"}
     assert lying.move == swapped.get(upright.move, upright.move)
+
+
+@pytest.fixture(scope="module")
+def pans(tmp_path_factory):
+    """Five seconds at 8 frames a second, of which one second pans by half a diagonal, from these seconds on: files."""
+    photo = np.asarray(Image.fromarray(data.rocket()).resize((700, 500)))
+    folder, found = tmp_path_factory.mktemp("pans"), {}
+    for start in (0, 1.5, 2, 4):
+        left = np.rint(np.clip(np.arange(40) / 8 - start, 0, 1) * 0.5 * np.hypot(144, 256)).astype(int)
+        video = np.stack([photo[200:344, x : x + 256] for x in left])
+        write_mp4(folder / f"{start}.mp4", video, 8)
+        found[start] = (video, folder / f"{start}.mp4")
+    return found
+
+
+def test_a_second_of_motion_counts_alike_wherever_it_is(pans) -> None:
+    """No step is left out, none counts twice: not at the ends of windows either. The truth is 5.10."""
+    truth = float(unit.score(0.5 / 5))
+    found = {start: float(scores(estimate_motion(video, fps=8))[1]) for start, (video, _) in pans.items()}
+    assert found == pytest.approx(dict.fromkeys(found, truth), abs=0.5)
+
+
+def test_the_command_says_what_the_call_says(shipped, pans) -> None:
+    spec = windows.WindowSpec(canvas=meter.canvas)
+    for video, path in pans.values():
+        plan = windows.plan_windows(str(path), spec, 0)
+        (group,) = plan.groups
+        clips = windows.decode_windows(str(path), group, spec).clips
+        assert [len(clip.video) for clip in clips] == [14, 14, 14]
+        told = average_estimates(shipped(clips), [window.weight for window in group])
+        np.testing.assert_allclose(scores(told), scores(estimate_motion(video, fps=8)), atol=0.1)
 
 
 def test_a_still_clip_stands_still(shipped) -> None:

@@ -17,15 +17,29 @@ from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.foundation.entries import CAMERA, FPS, IMAGE, OBJECT, TEXT, TEXT_FEATURES, VIDEO
 from jaxmotion.foundation.types import Condition
+from jaxmotion.meter import meter
+from jaxmotion.meter.estimate import Clip
+from jaxmotion.models import tadaconv
 from jaxmotion.models.autoencoder3d import Autoencoder3DSizes
 from jaxmotion.models.causal_codec import CausalCodec
+from jaxmotion.models.motion_estimator import MotionEstimatorSizes
 from jaxmotion.parallel.sharding import paths
 from jaxmotion.runs import experiment
 from jaxmotion.systems.latent_shape import LatentShape
 from jaxmotion.systems.motionstone import intensity
 from jaxmotion.systems.motionstone.injection import IMAGE_NOISE, FirstFrame, ScoreEmbedding
-from jaxmotion.systems.motionstone.intensity import INTENSITY, ConstantScores, ProvidedScores, ScalarScore
+from jaxmotion.systems.motionstone.intensity import (
+    INTENSITY,
+    ConstantScores,
+    EstimatedScores,
+    ProvidedScores,
+    ScalarScore,
+)
+from jaxmotion.systems.motionstone.pretrained_meter import METER
 from jaxmotion.systems.reference import ReferenceLatent
+from jaxmotion.video import motion_scale
+from jaxmotion.video.canvas import lying_canvas
+from jaxmotion.video.synthetic.cluttered_scenes import SceneDistribution
 
 
 @pytest.fixture(scope="module")
@@ -339,3 +353,25 @@ def test_the_published_size(configs):
     assert full.build().latent_shape.frames == 13
     newer = experiment.load(f"{configs}:v1_5").system.build()
     assert (newer.latent_shape.frames, newer.latent_shape.pad_frames) == (22, 1)
+
+
+def test_training_clips_get_the_scores_that_the_meter_gives(monkeypatch) -> None:
+    """At any rate and in any shape: in the same windows, lying on the side where they are tall, and not squeezed."""
+    monkeypatch.setattr(meter, "canvas", lambda height, width: (64, 48))
+    network = MotionEstimatorSizes(tadaconv.TINY, hidden=16)
+    params = jax.jit(network.build().init)(jax.random.key(0))
+    source = EstimatedScores(network, size=(48, 64))
+    video = np.stack([clip[VIDEO] for clip in SceneDistribution(frames=20, size=(64, 48)).sampler().clips(3)])
+    fps = np.array([8.0, 24.0, 12.5], np.float32)  # two windows, one of every third frame, one of every second
+    read = jax.jit(source.read)({METER: params}, {VIDEO: video, FPS: fps})
+    measured = meter.NetworkMeter(network, params, "")([Clip.at(*clip) for clip in zip(video, fps, strict=True)])
+    theirs = [[motion_scale.score(each.object_speed), motion_scale.score(each.camera_speed)] for each in measured]
+    assert np.ptp(theirs) > 0.1
+    np.testing.assert_allclose(np.stack([read[OBJECT], read[CAMERA]], 1), theirs, atol=1e-3)
+
+
+def test_clips_are_measured_in_their_own_shape() -> None:
+    assert lying_canvas(480, 720) == (168, 224)
+    assert lying_canvas(1280, 720, like=(144, 256)) == (144, 256)
+    assert lying_canvas(720, 1280, like=(72, 128)) == (72, 128)
+    assert lying_canvas(100, 100, like=(72, 128)) == (96, 96)

@@ -1,10 +1,11 @@
+import itertools
 import subprocess
 import sys
 
 import numpy as np
 import pytest
 
-from jaxmotion.video.frames import frame_indices, latest_start
+from jaxmotion.video.frames import fill_window, frame_indices, latest_start, motion_windows, tile_frames
 
 FILM = np.arange(48) / 24  # 2 s at 24 fps
 
@@ -95,6 +96,34 @@ def test_what_does_not_fit_is_refused_with_what_would(arguments, message):
 def test_what_the_message_offers_works():
     assert len(frame_indices(FILM, 16, 8, 0.08)) == 16
     assert len(frame_indices(FILM, 32, 15.83, 0.0)) == 32
+
+
+@pytest.mark.parametrize("frames", [2, 4, 16])
+def test_every_step_between_frames_is_in_one_window_and_in_no_other(frames):
+    for count in range(2, 100):
+        windows = tile_frames(np.arange(count), frames)
+        steps = [(int(a), int(b)) for window in windows for a, b in itertools.pairwise(window)]
+        assert steps == [(at, at + 1) for at in range(count - 1)]
+        lengths = {len(window) for window in windows}
+        assert max(lengths) <= frames
+        assert max(lengths) - min(lengths) <= 1
+        assert len(windows) == -(-(count - 1) // (frames - 1))
+
+
+def test_windows_of_a_video_are_of_frames_a_step_apart():
+    first, second = motion_windows(np.arange(75) / 24)
+    assert (first[-1], second[0], second[-1]) == (36, 36, 72)
+    assert set(np.diff(first)) == set(np.diff(second)) == {3}
+
+
+@pytest.mark.parametrize("count", range(2, 17))
+def test_a_window_is_filled_and_each_of_its_steps_counts_once(count):
+    order, shares = fill_window(count, 16)
+    assert len(order) == 16
+    assert (np.abs(np.diff(order)) == 1).all()
+    counted = np.zeros(count - 1)
+    np.add.at(counted, np.minimum(order[:-1], order[1:]), shares)
+    assert counted == pytest.approx(1)
 
 
 def test_jax_is_not_imported():

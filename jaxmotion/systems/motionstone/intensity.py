@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.sharding import PartitionSpec as P
-from jaxtyping import Array, Bool, Float, UInt8
+from jaxtyping import Array, Bool, Float, Int, UInt8
 
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json, register
@@ -24,7 +24,8 @@ from jaxmotion.systems.motionstone.pretrained_meter import METER, PretrainedMete
 from jaxmotion.systems.precompute import Precompute
 from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.video import motion_scale as unit
-from jaxmotion.video.frames import tile_frames, unseen_seconds
+from jaxmotion.video.canvas import lying_canvas
+from jaxmotion.video.frames import WINDOW, fill_window, motion_windows
 from jaxmotion.video.gradients import feature_difference
 from jaxmotion.video.ssim import ssim
 
@@ -87,15 +88,15 @@ def _upgrade_estimator(values: Json) -> Json:
 @register("Estimated", upgrade=_upgrade_estimator)
 @dataclasses.dataclass(frozen=True)
 class EstimatedScores(Intensity):
-    """A frozen motion estimator reads every training clip, in windows of so many frames.
+    """A frozen motion estimator reads every training clip as the motion meter does: in the same windows and shapes.
 
     Source: MotionStone, Overall Pipeline: the estimator is frozen and its prediction is the condition.
     """
 
     estimator: MotionEstimatorSizes
     size: tuple[int, int] = (144, 256)
-    """(height, width) at which it looks at clips."""
-    frames: int = 16
+    """(height, width) with as many pixels as those at which it looks at clips; their shape is that of the clip."""
+    frames: int = WINDOW
     """Frames of a window; a shorter clip is one window."""
 
     def init(self, key: Array, latent_shape: LatentShape) -> Params:
@@ -118,20 +119,57 @@ class EstimatedScores(Intensity):
 
     def read(self, params: Params, batch: Batch) -> dict[str, Float[Array, " B"]]:
         """Returns both scores: those of the mean speed over the windows that the motion meter measures, too."""
-        video = batch[VIDEO]
-        B, T = video.shape[:2]
-        seconds = jnp.broadcast_to(1 / batch[FPS][:, None], (B, T - 1))
-        shown = jax.image.resize(video.astype(jnp.float32), (B, T, *self.size, 3), "linear", antialias=True)
-        shown = jnp.round(shown).astype(jnp.uint8)
-        network = self.estimator.build()
-        windows = tile_frames(np.arange(T), self.frames)
-        weights = unseen_seconds(np.arange(T, dtype=float), windows)  # in frames: they are evenly spaced
-        speeds = jnp.zeros((2, B))
-        for window, weight in zip(windows, weights, strict=True):
-            read = network.read(params[METER], shown[:, window], seconds[:, window[:-1]])
-            speeds += weight / sum(weights) * jnp.stack([unit.speed(read.object), unit.speed(read.camera)])
-        objects, cameras = jax.lax.stop_gradient(speeds)
+        shown = _lay_on_canvas(batch[VIDEO], self.size)
+        network, fps = self.estimator.build(), batch[FPS]
+
+        def measure(window: tuple[Array, Array]) -> Float[Array, "2 B"]:
+            order, counted = window
+            pictures = jax.vmap(lambda clip, frames: clip[frames])(shown, order)
+            gaps = jnp.abs(jnp.diff(order, axis=1)) / fps[:, None]
+            read = network.read(params[METER], pictures, gaps, jnp.maximum(gaps * counted, 1e-6))
+            return jnp.stack([unit.speed(read.object), unit.speed(read.camera)]) * (gaps * counted).sum(1)
+
+        windows = _windows_at(fps, shown.shape[1], self.frames)
+        seconds = (jnp.abs(jnp.diff(windows[0], axis=2)) * windows[1]).sum((0, 2)) / fps
+        objects, cameras = jax.lax.stop_gradient(jax.lax.map(measure, windows).sum(0) / seconds)
         return {OBJECT: unit.score(objects), CAMERA: unit.score(cameras)}
+
+
+def _lay_on_canvas(video: UInt8[Array, "B T H W 3"], like: tuple[int, int]) -> UInt8[Array, "B T h w 3"]:
+    """Returns clips at the size in which motion is measured, lying on their side if they are taller than wide."""
+    B, T, height, width, _ = video.shape
+    video = video.swapaxes(2, 3) if height > width else video
+    shape = (B, T, *lying_canvas(height, width, like), 3)
+    shown = jax.image.resize(video.astype(jnp.float32), shape, "linear", antialias=True)
+    return jnp.round(shown).astype(jnp.uint8)
+
+
+def _windows_at(fps: Float[Array, " B"], T: int, frames: int) -> tuple[Int[Array, "W B F"], Float[Array, "W B F-1"]]:
+    """Returns the frames of the windows of clips at these rates, and how much each step counts: 0 where none is left.
+
+    The rate is not known when this is compiled; the number k is, of which every k-th frame is measured.
+    """
+    strides = range(1, T)
+    tables = [_windows_of(stride, T, frames) for stride in strides]
+    most = max(len(orders) for orders, _ in tables)
+    padded = [
+        (np.pad(orders, ((0, most - len(orders)), (0, 0)), "edge"), np.pad(counted, ((0, most - len(counted)), (0, 0))))
+        for orders, counted in tables
+    ]
+    borders = np.sqrt([stride * (stride + 1) for stride in strides[:-1]]) / unit.STEP
+    place = jnp.searchsorted(jnp.asarray(borders, jnp.float32), fps)
+    orders, counted = (jnp.asarray(np.stack(parts))[place] for parts in zip(*padded, strict=True))
+    return orders.swapaxes(0, 1), counted.swapaxes(0, 1)
+
+
+def _windows_of(stride: int, T: int, frames: int) -> tuple[Int[np.ndarray, "W F"], Float[np.ndarray, "W F-1"]]:
+    """Returns the windows of T frames of which every `stride`-th is measured."""
+    found = []
+    for window in motion_windows(np.arange(T) * unit.STEP / stride, frames):
+        order, counted = fill_window(len(window), frames)
+        found.append((window[order], counted))
+    orders, counted = zip(*found, strict=True)
+    return np.stack(orders), np.stack(counted).astype(np.float32)
 
 
 @register("Fixed")
