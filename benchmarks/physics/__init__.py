@@ -4,5 +4,6 @@
 
 `photographs` are the textures, `paths` what cameras and things do over time, `clip` a clip before it is drawn and the
 true speeds in it, `rendering` its frames, `effects` what cameras, editors and encoders do to them, `conditions` what is
-drawn, `named` clips with a story, `files` how they are written and measured, `report` the numbers.
+drawn, `named` clips with a story, `invariance` scenes in several forms, `files` and `measuring` how clips are written
+and measured, `report` the numbers, `runs` all of it, one after the other.
 """

@@ -4,6 +4,7 @@
     python -m benchmarks.physics --out runs/physics --clips 100                 # a sample over all conditions
     python -m benchmarks.physics --out runs/physics --only watermark
     python -m benchmarks.physics --out runs/physics --only named                # clips with a story
+    python -m benchmarks.physics --out runs/physics --only invariance           # one scene in many forms
     python -m benchmarks.physics --out runs/physics --meter my_meter.safetensors
 
 Renders clips (once; they are kept in OUT/clips), measures them, and writes OUT/physics.json, physics.md and
@@ -18,9 +19,8 @@ import sys
 from pathlib import Path
 
 from benchmarks.physics.conditions import CONDITIONS, SEED
-from benchmarks.physics.named import NAMED
 from benchmarks.physics.photographs import name_source
-from benchmarks.physics.runs import choose_clips, run
+from benchmarks.physics.runs import APART, choose_clips, run
 from jaxmotion.meter import meter
 
 
@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True, metavar="DIR", help="folder of clips, records and numbers")
     parser.add_argument("--clips", type=int, metavar="N", help="so many clips, spread over all conditions")
     parser.add_argument(
-        "--only", choices=(*CONDITIONS, NAMED), metavar="CONDITION", help=", ".join((*CONDITIONS, NAMED))
+        "--only", choices=(*CONDITIONS, *APART), metavar="CONDITION", help=", ".join((*CONDITIONS, *APART))
     )
     parser.add_argument("--meter", type=Path, default=meter.WEIGHTS, metavar="FILE", help="weights (default: shipped)")
     parser.add_argument("--seed", type=int, default=SEED, help=f"another seed, other clips (default {SEED})")

@@ -132,5 +132,8 @@ def rotations(angle: Times) -> Float[np.ndarray, "N 2 2"]:
 
 def put(maps: Float[np.ndarray, "*N 3 3"], points: Float[np.ndarray, "*N P 2"]) -> Float[np.ndarray, "*N P 2"]:
     """Maps points, the same under every map or others, with the perspective division."""
-    whole = points @ np.swapaxes(maps[..., :2], -1, -2) + maps[..., None, :, 2]
-    return whole[..., :2] / whole[..., 2:]
+    x, y = points[..., 0], points[..., 1]
+    across, down, depth = (  # no matrix product: for arrays this thin, threads of BLAS cost more than they bring
+        maps[..., row, 0, None] * x + maps[..., row, 1, None] * y + maps[..., row, 2, None] for row in range(3)
+    )
+    return np.stack([across / depth, down / depth], -1)

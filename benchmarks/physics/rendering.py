@@ -7,6 +7,7 @@ was shrunk beforehand so that the points lie about a pixel of it apart. Beyond i
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import lru_cache
 
 import cv2
 import numpy as np
@@ -54,6 +55,7 @@ class _Stage:
         growth = np.abs(np.linalg.det(maps_at(shot.camera, np.array(clip.times))[:, :2, :2])) ** 0.25
         finest = self.pixel / density / growth.mean() ** 2
         self.backdrop, self.to_backdrop = _texture(shot.backdrop, photographs, finest)
+        self._background = lru_cache(maxsize=1)(self._draw_background)
         self.textures = [_texture(thing.surface, photographs, finest) for thing in shot.things]
 
     def exposed(self, time: float, seconds: float) -> Float[np.ndarray, "H W 3"]:
@@ -66,21 +68,22 @@ class _Stage:
     def picture(self, time: float) -> Float[np.ndarray, "H W 3"]:
         """Returns the picture at one moment."""
         clip, density = self.clip, self.density
-        wide, tall = clip.width * density, clip.height * density
         camera = maps_at(self.shot.camera, np.array([time]))[0]
-        back = self.to_backdrop @ np.linalg.inv(camera) @ self._from_points((0, 0))
-        picture = cv2.warpPerspective(
-            self.backdrop,
-            back,
-            (wide, tall),
-            flags=cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP,
-            borderMode=cv2.BORDER_REFLECT,
-        ).astype(np.float32)
+        picture = self._background(camera.tobytes()).copy()
         for thing, (texture, to_texture) in zip(self.shot.things, self.textures, strict=True):
             self._draw(thing, texture, to_texture, camera @ thing.maps(np.array([time]))[0], picture)
         if density > 1:
-            picture = picture.reshape(clip.height, density, clip.width, density, 3).mean((1, 3))
+            picture = cv2.resize(picture, (clip.width, clip.height), interpolation=cv2.INTER_AREA)
         return np.clip(picture, 0, 255)
+
+    def _draw_background(self, camera: bytes) -> Float[np.ndarray, "h w 3"]:
+        """Draws the backdrop at all points, as a camera of this map sees it."""
+        size = (self.clip.width * self.density, self.clip.height * self.density)
+        back = self.to_backdrop @ np.linalg.inv(np.frombuffer(camera).reshape(3, 3)) @ self._from_points((0, 0))
+        how = cv2.INTER_CUBIC | cv2.WARP_INVERSE_MAP
+        return cv2.warpPerspective(self.backdrop, back, size, flags=how, borderMode=cv2.BORDER_REFLECT).astype(
+            np.float32
+        )
 
     def _from_points(self, corner: tuple[int, int]) -> np.ndarray:
         """Returns the map from indices of points, counted from a corner, to diagonals from the middle of the frame."""

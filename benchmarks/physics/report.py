@@ -24,6 +24,9 @@ BANDS = ((1.0, 3.0), (3.0, 5.0), (5.0, 7.0), (7.0, 8.5), (8.5, 10.1))
 NEAR = 1.0
 """Scores from the truth that still count as right."""
 WORST = 30
+BARS = {"camera": 0.97, "object": 0.92, "bias": 0.5, "least confident tenth": 0.5}
+"""What a good meter holds: least shares within 1 of the two axes, largest bias in any band, and least share of the
+misses that lie in the least confident tenth of the clips."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -77,6 +80,25 @@ def summarize(results: Results) -> dict:
         "parts": {name: _condition(part) for name, part in by_part(results).items()},
         "worst": [describe_result(results, i) for i in np.argsort(-np.abs(results.off).max(1))[:WORST]],
     }
+
+
+def broken_bars(summary: Mapping, bars: Mapping[str, float]) -> list[str]:
+    """Returns a sentence for each bar that is not held."""
+    broken = [
+        f"{axis}: {summary['within 1'][axis]:.3f} within 1, asked is {bars[axis]}"
+        for axis in AXES
+        if summary["within 1"][axis] < bars[axis]
+    ]
+    for axis in AXES:
+        for name, band in summary["bias by band"][axis].items():
+            if band["clips"] and abs(band["bias"]) > bars["bias"]:
+                broken.append(f"{axis}: bias {band['bias']:+.2f} from {name}, asked is at most {bars['bias']}")
+    caught = summary["confidence"]["misses in the least confident tenth"]
+    if caught is not None and caught < bars["least confident tenth"]:
+        broken.append(
+            f"the least confident tenth holds {caught} of the misses, asked is {bars['least confident tenth']}"
+        )
+    return broken
 
 
 def bias_by_band(results: Results, axis: int) -> dict:
@@ -188,6 +210,8 @@ def format_tables(summary: Mapping) -> str:
         f"camera {100 * near['camera']:.1f} %. Misses in the least confident tenth: "
         f"{sure['misses in the least confident tenth']} of {sure['misses']} "
         f"(right is more confident than missed: {sure['right is more confident']}).",
+        "",
+        *(f"- not held: {sentence}" for sentence in broken_bars(summary, BARS)),
         "",
         "| bias in bands of true scores | " + " | ".join(bands) + " |",
         "|---" * (len(bands) + 1) + "|",

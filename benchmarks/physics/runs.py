@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import json
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 
 from benchmarks.physics.clip import Clip
 from benchmarks.physics.conditions import SEED, draw_clips
 from benchmarks.physics.files import write_clips
+from benchmarks.physics.invariance import INVARIANCE, KINDS, draw_invariance, format_spreads, spreads
 from benchmarks.physics.measuring import measure_with_records
 from benchmarks.physics.named import NAMED, draw_named
-from benchmarks.physics.photographs import photographs
+from benchmarks.physics.photographs import Photograph, photographs
 from benchmarks.physics.report import Results, draw_scatter, format_tables, gather, summarize
 from jaxmotion.meter.estimate import IdentifiedMeter
+
+APART: Mapping[str, Callable[[Mapping[str, Photograph]], list[Clip]]] = {NAMED: draw_named, INVARIANCE: draw_invariance}
+"""Sets of clips that are no part of the benchmark's own, by name."""
 
 
 def choose_clips(
@@ -22,7 +26,9 @@ def choose_clips(
 ) -> list[Clip]:
     """Draws the clips of the benchmark, of one condition, or a sample of `count` over all conditions."""
     pictures = photographs(source)
-    clips = draw_named(pictures) if only == NAMED else draw_clips(pictures, seed, only)
+    if only in APART:
+        return APART[only](pictures)
+    clips = draw_clips(pictures, seed, only)
     if count is None or count >= len(clips):
         return clips
     places = [round((index + 0.5) * len(clips) / count - 0.5) for index in range(count)]
@@ -47,6 +53,9 @@ def run(clips: Sequence[Clip], meter: IdentifiedMeter, folder: Path, *, source: 
     results = measure_clips(clips, meter, folder, source=source, workers=workers)
     summary = {"meter": meter.name, "photographs": source, **summarize(results)}
     text = format_tables(summary)
+    if all(clip.condition in KINDS for clip in clips):
+        summary["spreads"] = spreads(results)
+        text = f"{format_spreads(summary['spreads'])}\n{text}"
     (folder / "physics.json").write_text(json.dumps(summary, indent=1) + "\n")
     (folder / "physics.md").write_text(text)
     draw_scatter(results, folder / "physics.png")

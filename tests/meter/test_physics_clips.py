@@ -13,6 +13,7 @@ import pytest
 from benchmarks.physics.clip import Clip, Shot, Surface, Thing, true_motion
 from benchmarks.physics.conditions import CONDITIONS, draw_clips
 from benchmarks.physics.files import encode, read_frames
+from benchmarks.physics.invariance import draw_invariance
 from benchmarks.physics.named import draw_named
 from benchmarks.physics.paths import Curve, Move
 from benchmarks.physics.photographs import photographs
@@ -219,3 +220,15 @@ def test_no_photograph_is_one_that_the_meter_was_trained_on(source) -> None:
 def thumbnail(picture: np.ndarray) -> np.ndarray:
     small = cv2.resize(picture.mean(-1), (24, 24), interpolation=cv2.INTER_AREA)
     return (small - small.mean()) / small.std()
+
+
+def test_a_scene_on_its_side_is_the_same_picture_turned() -> None:
+    pictures = photographs("wheels")
+    sides = [each for each in draw_invariance(pictures) if each.condition == "on its side"]
+    for upright, turned in zip(sides[0:8:2], sides[1:8:2], strict=True):
+        assert true_motion(turned).camera_speed == pytest.approx(true_motion(upright).camera_speed)
+        assert true_motion(turned).object_speed == pytest.approx(true_motion(upright).object_speed, rel=0.02)
+        first, last = (
+            render(dataclasses.replace(each, times=each.times[::40]), pictures) for each in (upright, turned)
+        )
+        np.testing.assert_allclose(np.rot90(first, -1, (1, 2)).astype(float), last, atol=12)
