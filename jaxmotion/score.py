@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import sys
 import time
@@ -16,8 +15,8 @@ import numpy as np
 from jaxtyping import UInt8
 
 from jaxmotion.foundation import command_line
-from jaxmotion.meter import benchmark, conversion, label, meter, plot, sinks, tool, windows
-from jaxmotion.meter.baselines import BASELINES
+from jaxmotion.meter import conversion_tool, label, meter, plot, sinks, tool, windows
+from jaxmotion.meter.baselines import BASELINES, fit_into
 from jaxmotion.meter.estimate import IdentifiedMeter, MotionEstimate, NamedMeter
 from jaxmotion.meter.score_files import find_videos
 from jaxmotion.runs import export
@@ -99,9 +98,13 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     )
     label.add_options(label_parser)
     convert = subparsers.add_parser(
-        "convert", help="bring another's number to this scale", description=conversion.__doc__, **looks
+        "convert",
+        help="bring another's number to this scale",
+        description=conversion_tool.DESCRIPTION,
+        epilog=conversion_tool.EPILOG,
+        **looks,
     )
-    _add_convert_options(convert)
+    conversion_tool.add_options(convert)
     export_parser = subparsers.add_parser(
         "export",
         help="write the weights of a trained run for --meter",
@@ -230,7 +233,7 @@ def _meter(name: str) -> tuple[IdentifiedMeter, Callable[[int, int], tuple[int, 
     if name == "shipped":
         return meter.packaged_meter(), meter.canvas
     if name in BASELINES:
-        return NamedMeter(BASELINES[name](), name), partial(_fit_into, 480)
+        return NamedMeter(BASELINES[name](), name), partial(fit_into, 480)
     if Path(name).is_file():
         return meter.load_meter(Path(name)), meter.canvas
     known = ", ".join(("shipped", *BASELINES))
@@ -251,38 +254,8 @@ def _export(options: argparse.Namespace, parser: argparse.ArgumentParser) -> Non
     print(f"{options.out} ({options.out.stat().st_size / 1e6:.1f} MB)")
 
 
-def _add_convert_options(parser: argparse.ArgumentParser) -> None:
-    parser.set_defaults(run=_convert)
-    parser.add_argument("peer", choices=(*conversion.PEERS, "fit"), help="whose number it is; fit makes the tables")
-    parser.add_argument("value", type=float, nargs="?", help="the number")
-    parser.add_argument(
-        "--scenes", "--worlds", type=int, default=600, metavar="N", help="fit: on so many drawn scenes (default 600)"
-    )
-    parser.add_argument("--out", type=Path, default=conversion.TABLE, metavar="FILE", help="fit: where the tables go")
-
-
-def _convert(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
-    """Brings a peer's number to our scores, or fits the tables anew."""
-    if options.peer == "fit":
-        clips = benchmark.draw_clips(benchmark.CONVERSION, options.scenes)
-        tables = conversion.fit(conversion.measure(clips, meter.packaged_meter()))
-        options.out.write_text(json.dumps(tables, indent=1) + "\n")
-        print(options.out)
-        return
-    if options.value is None:
-        parser.error(f"a number is needed, such as: convert {options.peer} 12")
-    for name, (low, median, high) in conversion.convert(options.value, options.peer, conversion.load()).items():
-        print(f"{name:7s} {median:5.2f}   (8 of 10 clips: {low:.2f} to {high:.2f})")
-
-
-def _fit_into(side: int, height: int, width: int) -> tuple[int, int]:
-    """Returns the size of a picture that is scaled down to at most `side` pixels, and no less than 16."""
-    scale = min(1.0, side / max(height, width))
-    return max(16, round(height * scale)), max(16, round(width * scale))
-
-
 def _thumbnail_size(height: int, width: int) -> tuple[int, int]:
-    return _fit_into(240, height, width)
+    return fit_into(240, height, width)
 
 
 if __name__ == "__main__":

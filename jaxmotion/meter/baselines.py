@@ -1,8 +1,8 @@
 """Baselines with the interface of a motion meter, for comparisons and for pseudo-labels.
 
-`ssim`, `feature_difference`, `mean_flow` and `farneback` measure one number and give it for both axes, as MotionStone
-does with SSIM (Table 3). All measure frames about 1/8 s apart and at most 256 pixels wide, so that neither the frame
-rate nor the resolution of a clip decides. `tracks` is the pseudo-labeller.
+`tracks`, the pseudo-labeller, measures both axes; all others measure one number and give it for both, as MotionStone
+does with SSIM (Table 3), on frames about 1/8 s apart and at most 256 pixels wide, so that neither the frame rate nor
+the resolution of a clip decides.
 """
 
 from __future__ import annotations
@@ -18,7 +18,9 @@ from jaxtyping import UInt8
 
 from jaxmotion.meter.estimate import Clip, MotionEstimate, MotionMeter
 from jaxmotion.meter.pseudo_labels import PseudoLabeller
+from jaxmotion.meter.subject_amplitude import subject_amplitude
 from jaxmotion.video import gradients
+from jaxmotion.video.codec_vectors import encode_codec_motion
 from jaxmotion.video.flow import motion_speed
 from jaxmotion.video.frames import space_frames
 from jaxmotion.video.motion_scale import STEP
@@ -48,7 +50,8 @@ class ScalarMeter:
 
 def ssim_rate(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
     """Returns 1 - mean SSIM of neighbouring frames (LivePhoto's intensity, from the other end), per 1/8 s."""
-    return float(_dissimilarity(video)) * STEP / step
+    pairs = (video[start : start + 2] for start in range(len(video) - 1))  # one program for clips of any length
+    return float(np.mean([float(_dissimilarity(pair)) for pair in pairs])) * STEP / step
 
 
 def feature_rate(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
@@ -72,14 +75,29 @@ def farneback(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
     return float(np.mean(lengths)) / step / float(np.hypot(*video.shape[1:3]))
 
 
+def codec(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
+    """Returns the mean length of the motion vectors that H.264 has for these frames, diagonals per second.
+
+    It encodes the frames anew, so that it is a number of the pictures and not of how a file was made.
+    """
+    return encode_codec_motion(video, rate=1 / step).mean_length / step / float(np.hypot(*video.shape[1:3]))
+
+
+def amplitude_rate(video: UInt8[np.ndarray, "T H W 3"], step: float) -> float:
+    """Returns the subject's amplitude as VMBench's PAS has it, diagonals per second (`subject_amplitude`)."""
+    return subject_amplitude(video) / (step * (len(video) - 1))
+
+
 BASELINES: Mapping[str, Callable[[], MotionMeter]] = {
     "tracks": PseudoLabeller,
     "mean_flow": lambda: ScalarMeter(mean_flow),
     "farneback": lambda: ScalarMeter(farneback),
     "ssim": lambda: ScalarMeter(ssim_rate),
     "feature_difference": lambda: ScalarMeter(feature_rate),
+    "codec": lambda: ScalarMeter(codec),
+    "pas": lambda: ScalarMeter(amplitude_rate),
 }
-"""Makers of the baselines by name. `tracks` and `farneback` need the extra `opencv`."""
+"""Makers of the baselines by name. `tracks`, `farneback` and `pas` need the extra `opencv`."""
 
 
 _feature_difference = jax.jit(gradients.feature_difference)
@@ -88,12 +106,14 @@ _dissimilarity = jax.jit(dissimilarity)
 
 def shrink(video: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
     """Returns the frames, at most `LARGEST` pixels wide and high."""
-    height, width = video.shape[1:3]
-    scale = LARGEST / max(height, width)
-    if scale >= 1:
-        return video
-    size = (max(16, round(height * scale)), max(16, round(width * scale)))
-    return np.asarray(_resize(video, size))
+    size = fit_into(LARGEST, *video.shape[1:3])
+    return video if max(video.shape[1:3]) <= LARGEST else np.asarray(_resize(video, size))
+
+
+def fit_into(side: int, height: int, width: int) -> tuple[int, int]:
+    """Returns the size of a picture that is scaled down to at most `side` pixels, and no less than 16."""
+    scale = min(1.0, side / max(height, width))
+    return max(16, round(height * scale)), max(16, round(width * scale))
 
 
 def _resize(video: UInt8[np.ndarray, "T H W 3"], size: tuple[int, int]) -> np.ndarray:
