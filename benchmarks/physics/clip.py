@@ -2,8 +2,8 @@
 
 The true camera speed is the mean displacement of the four corners of the frame from one frame to the next under the map
 that takes the backdrop along; that of objects is the mean, over the area that is seen of them, of the displacement of
-their points beside what that map does. Both are means over all steps between frames, in diagonals per second. A step
-over a cut counts for neither.
+their points beside what that map does. Both are means over all steps between frames, in diagonals per second. Shots
+count by their length, and a step over a cut counts for neither.
 
 Where a frame is shown twice its step is nothing, and the next one is as long as both. Black bars, marks, letters and
 light move nothing: the frame is the whole picture, bars included.
@@ -152,13 +152,14 @@ def true_motion(clip: Clip) -> Truth:
         lengths.append(np.linalg.norm(put(camera, corners) - corners, axis=-1).mean(-1))
         counted += len(steps) * len(grid)
         moved, shown = _own_motion(shot, (now, then), (before, after), grid)
-        own, seen = own + moved, seen + shown
+        own += len(steps) * moved / max(shown, 1)
+        seen += shown
     if not lengths:
         return Truth(0.0, 0.0, 0.0)
-    area = seen / counted
+    every, area = np.concatenate(lengths), seen / counted
     return Truth(
-        object_speed=own / seen * clip.fps if area > SMALLEST else 0.0,
-        camera_speed=float(np.concatenate(lengths).mean() * clip.fps),
+        object_speed=own / len(every) * clip.fps if area > SMALLEST else 0.0,
+        camera_speed=float(every.mean() * clip.fps),
         area=area,
     )
 

@@ -224,7 +224,7 @@ def _cut(d: Drawing) -> Clip:
     shots = tuple(np.searchsorted(ends, d.times).tolist())
     kinds = ["still"] * count
     if d.rng.random() < 0.5:
-        kinds = [d.choose(["still", "camera", "thing", "both"]) for _ in range(count)]
+        kinds = d.choose([["camera"] * 3, ["both", "thing", "both"]])[:count]
     return d.shown(lambda: d.clip(*(_any_shot(d, kind) for kind in kinds), shots=shots, crf=22))
 
 

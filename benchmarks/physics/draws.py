@@ -99,9 +99,9 @@ class Drawing:
             seed=int(self.rng.integers(2**31)),
         )
 
-    def skin(self, radius: float) -> Surface:
-        """The surface of a thing: mostly a part of a photograph, sometimes plain."""
-        if self.rng.random() < 0.12:
+    def skin(self, radius: float, *, plain: bool = True) -> Surface:
+        """The surface of a thing: mostly a part of a photograph, sometimes plain, if it may be."""
+        if self.rng.random() < 0.12 and plain:
             return Surface(self.choose(list(self.photographs)), kind="wall", seed=int(self.rng.integers(2**31)))
         options = []
         for _ in range(5):
@@ -226,7 +226,8 @@ class Drawing:
         moves.sort(key=lambda move: move.kind in ("roll", "zoom"))
         box = float(self.log(0.5, 2.0)) if self.rng.random() < 0.35 else 0.0
         bends = tuple(self.rng.uniform(-0.22, 0.22, 3).tolist()) if not box and self.rng.random() < 0.7 else ()
-        return Thing(self.skin(radius), radius, (float(start[0]), float(start[1])), tuple(moves), bends, box)
+        skin = self.skin(radius, plain="rotate" not in kinds)  # nobody sees a plain disc turn
+        return Thing(skin, radius, (float(start[0]), float(start[1])), tuple(moves), bends, box)
 
     def things(self, speed: float | None = None, kinds: Sequence[str] = THINGS, most: int = 2) -> tuple[Thing, ...]:
         """One thing or more, whose areas add up to one of `AREAS`."""

@@ -1,6 +1,6 @@
 """The meter in the package on clips whose motion is exactly known, drawn by a renderer that it has not learnt from.
 
-The quick test takes the smallest clips of every other condition; the slow one takes the whole benchmark.
+The quick test takes the smallest clip of every third condition or so; the slow one takes the whole benchmark.
 """
 
 import sys
@@ -13,6 +13,7 @@ from benchmarks.physics.measuring import measure
 from benchmarks.physics.photographs import photographs
 from benchmarks.physics.report import broken_bars, gather, summarize
 from jaxmotion.meter import meter
+from jaxmotion.video.canvas import canvas
 
 QUICK = (
     "pan",
@@ -24,7 +25,7 @@ QUICK = (
     "bars",
     "cut",
     "fade",
-    "square",
+    "uneven",
 )
 HELD = {
     "quick": {"camera": 0.9, "object": 0.7, "bias": 9.0, "least confident tenth": 0.0},
@@ -33,8 +34,10 @@ HELD = {
 """The bars (see `benchmarks.physics.report.BARS`) that the shipped weights are held to; raise them with the weights."""
 
 
-def smallest(clips, count):
-    return sorted(clips, key=lambda clip: len(clip.times) * clip.width * clip.height)[:count]
+def smallest(clips):
+    """The least pixels of all that are measured in one shape, so that one program is compiled."""
+    alike = [clip for clip in clips if sorted(canvas(clip.height, clip.width)) == [144, 256]]
+    return min(alike, key=lambda clip: len(clip.times) * clip.width * clip.height)
 
 
 def measured(clips, folder):
@@ -45,7 +48,7 @@ def measured(clips, folder):
 
 def test_a_few_clips_of_many_kinds_are_measured_right(tmp_path) -> None:
     pictures = photographs("wheels")
-    clips = [clip for name in QUICK for clip in smallest(draw_clips(pictures, only=name), 2)]
+    clips = [smallest(draw_clips(pictures, only=name)) for name in QUICK]
     assert not broken_bars(measured(clips, tmp_path), HELD["quick"])
 
 

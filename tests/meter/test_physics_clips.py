@@ -164,6 +164,9 @@ def test_frames_shown_twice_keep_the_mean_speed_and_a_cut_is_no_motion() -> None
     assert true_motion(cut).camera_speed == 0
     half = dataclasses.replace(cut, scenes=(Shot(BACKDROP), pan))
     assert true_motion(half).camera_speed == pytest.approx(0.083 * 10 / 19)
+    slow, fast = (Shot(BACKDROP, (), (Thing(BACKDROP, r, (0, 0), THINGS["line"]),)) for r in (0.05, 0.2))
+    assert true_motion(dataclasses.replace(cut, scenes=(slow, fast))).object_speed == pytest.approx(0.1)
+    assert true_motion(dataclasses.replace(cut, scenes=(slow, pan))).object_speed == pytest.approx(0.1 * 9 / 19)
 
 
 def test_frames_are_the_same_every_time_and_survive_a_file_without_loss(tmp_path) -> None:
