@@ -28,8 +28,8 @@ QUICK = (
     "uneven",
 )
 HELD = {
-    "quick": {"camera": 0.9, "object": 0.7, "bias": 9.0, "least confident tenth": 0.0},
-    "whole": {"camera": 0.85, "object": 0.65, "bias": 9.0, "least confident tenth": 0.0},
+    "quick": {"camera": 0.8, "object": 0.6, "bias": 9.0, "least confident tenth": 0.0},
+    "whole": {"camera": 0.85, "object": 0.6, "bias": 9.0, "least confident tenth": 0.0},
 }
 """The bars (see `benchmarks.physics.report.BARS`) that the shipped weights are held to; raise them with the weights."""
 
