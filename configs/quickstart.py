@@ -13,6 +13,7 @@ from jaxmotion.diffusion.process import Process
 from jaxmotion.diffusion.sampler import DDIM
 from jaxmotion.diffusion.sampling import Sampling
 from jaxmotion.diffusion.schedule import linear, snr_shift, zero_terminal_snr
+from jaxmotion.evaluation.control_curve import ControlCurve
 from jaxmotion.models import clip, dinov2
 from jaxmotion.models.space_to_depth import SpaceToDepth
 from jaxmotion.models.unet import UNetSizes
@@ -76,12 +77,15 @@ full = Experiment(
         save_every=250,
     ),
     sampling=Sampling(
-        DDIM(12, spacing="trailing", steps_offset=0, final="clean"),
-        guidance=1.5,
+        # Without guidance a step evaluates the network once; 20 of these leave less jitter than 12 with guidance.
+        DDIM(20, spacing="trailing", steps_offset=0, final="clean"),
+        guidance=1.0,
         initial_noise=PriorInversion(),
         inversion_steps=4,
     ),
     prompts=("the camera pans left", "the camera pans right"),
+    # A second seed doubled the cost of the curve and moved its numbers by 0.001.
+    evaluations={"control": ControlCurve(seeds=(0,))},
 )
 
 smoke = dataclasses.replace(

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
+from pathlib import Path
 
 from rich.console import Console
 
 from jaxmotion.foundation import command_line as commands
 from jaxmotion.runs import evaluate, experiment, train
 from jaxmotion.runs import trained as run
+from jaxmotion.training import restore
 
 DESCRIPTION = """From nothing to a report: trains the tiny LivePhoto of configs/quickstart.py on clips made on the fly,
 measures whether photos it has never seen move as much as asked, animates them at levels 1, 5 and 10, and writes
@@ -25,8 +27,7 @@ def body(arguments: list[str]) -> None:
     began = time.perf_counter()
     parser = commands.parser("jaxmotion.quickstart", DESCRIPTION, config=True, run="the run folder")
     options, overrides = parser.parse_known_args(arguments)
-    config = experiment.load(options.config or "quickstart")
-    config = experiment.override(config, overrides, parser.prog, DESCRIPTION)
+    config = experiment.override(_experiment(options.config, options.run), overrides, parser.prog, DESCRIPTION)
     if options.run is None:
         parser.error("--run DIR is needed: the folder that the run is kept in")
     print(f"1/3 training {config.train.steps} steps", file=sys.stderr)
@@ -39,6 +40,13 @@ def body(arguments: list[str]) -> None:
         Console().print(opened.experiment.evaluations[name].table(numbers))
     print("3/3 writing the report", file=sys.stderr)
     print(f"{evaluate.report(opened, generate=generate)} ({(time.perf_counter() - began) / 60:.1f} minutes)")
+
+
+def _experiment(config: str | None, directory: Path | None) -> experiment.Experiment:
+    """Returns the config of that name; if none is named, that of the run that goes on, or the shipped quickstart."""
+    if config is None and directory is not None and restore.latest_step(directory) is not None:
+        return run.read_config(directory)
+    return experiment.load(config or "quickstart")
 
 
 if __name__ == "__main__":

@@ -11,7 +11,36 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from jaxmotion import quickstart
+from jaxmotion.runs import train
+from jaxmotion.runs.experiment import Experiment, load
+from jaxmotion.systems.livephoto.livephoto import LivePhoto
+from jaxmotion.training.loop import Result
 from tests.support.exports import frames_elsewhere, of_run, write_photo
+
+
+def test_an_earlier_run_goes_on_with_its_own_config(
+    root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    started: list[Experiment] = []
+
+    def note(config: Experiment, directory: Path) -> Result:
+        started.append(config)
+        return Result(step=0, loss=None, skipped=0, compile_seconds=0.0, train_seconds=0.0, stopped=True)
+
+    monkeypatch.setattr(train, "train", note)
+    earlier = tmp_path / "earlier"
+    (earlier / "checkpoints" / "250").mkdir(parents=True)
+    saved = json.loads((root / "tests" / "runs" / "frozen" / "quickstart.full.json").read_text())
+    saved["system"]["unet"]["expansion"] = 3
+    (earlier / "config.json").write_text(json.dumps(saved))
+    for more in ([], ["--config", "quickstart"]):
+        quickstart.body(["--run", str(earlier), "--train.log-every", "7", *more])
+    before, named = started
+    assert isinstance(before.system, LivePhoto)
+    assert before.system.unet.expansion == 3
+    assert named.system == load("quickstart").system
+    assert {each.train.log_every for each in started} == {7}
 
 
 @pytest.mark.slow
