@@ -13,11 +13,12 @@ import pytest
 from benchmarks.physics.clip import Clip, Shot, Surface, Thing, true_motion
 from benchmarks.physics.conditions import CONDITIONS, draw_clips
 from benchmarks.physics.files import encode, read_frames
-from benchmarks.physics.invariance import draw_invariance
+from benchmarks.physics.invariance import draw_invariance, spreads
 from benchmarks.physics.named import draw_named
 from benchmarks.physics.paths import Curve, Move
 from benchmarks.physics.photographs import photographs
 from benchmarks.physics.rendering import render
+from benchmarks.physics.report import BARS, Results, broken_bars, summarize
 from jaxmotion.video import motion_scale
 from jaxmotion.video.synthetic.photos import read_photos
 
@@ -235,3 +236,48 @@ def test_a_scene_on_its_side_is_the_same_picture_turned() -> None:
             render(dataclasses.replace(each, times=each.times[::40]), pictures) for each in (upright, turned)
         )
         np.testing.assert_allclose(np.rot90(first, -1, (1, 2)).astype(float), last, atol=12)
+
+
+def results(off, confidence, conditions=None) -> Results:
+    """Still clips whose scores are measured that much off: [N 2]."""
+    off = np.array(off, float)
+    names = conditions or ["still"] * len(off)
+    clips = [dataclasses.replace(clip(), name=f"{name}_{i}", condition=name) for i, name in enumerate(names)]
+    true = np.ones_like(off)
+    return Results(clips, [true_motion(each) for each in clips], true, true + off, np.array(confidence, float))
+
+
+def test_numbers_of_the_report_are_those_one_would_count() -> None:
+    off = [[0.0, 0.0]] * 16 + [[2.0, 0.0], [1.5, 0.0], [0.0, 3.0], [0.9, -0.2]]
+    confidence = [0.9] * 16 + [0.1, 0.95, 0.2, 0.5]
+    summary = summarize(results(off, confidence))
+    assert summary["within 1"] == {"object": 0.9, "camera": 0.95}
+    band = summary["bias by band"]["object"]["1 to 3"]
+    assert band["clips"] == 20
+    assert band["bias"] == pytest.approx(4.4 / 20)
+    sure = summary["confidence"]
+    assert sure["misses"] == 3
+    assert sure["misses in the least confident tenth"] == pytest.approx(2 / 3, abs=1e-3)  # the two of 0.1 and 0.2
+    assert sure["right is more confident"] == pytest.approx((17 + 0 + 17) / 51, abs=1e-3)
+    assert [each["name"] for each in summary["worst"][:2]] == ["still_18", "still_16"]
+    assert broken_bars(summary, BARS) == [
+        "object: 0.900 within 1, asked is 0.92",
+        "camera: 0.950 within 1, asked is 0.97",
+    ]
+
+
+def test_a_bias_and_a_confidence_that_ranks_nothing_break_bars() -> None:
+    summary = summarize(results([[0.6, 0.0]] * 19 + [[0.6, 1.2]], [0.5] * 19 + [0.9]))
+    broken = broken_bars(summary, BARS)
+    assert any("object: bias +0.60 from 1 to 3" in sentence for sentence in broken)
+    assert any("the least confident tenth holds 0.0 of the misses" in sentence for sentence in broken)
+
+
+def test_the_spread_of_a_scene_is_the_range_of_its_forms() -> None:
+    off = [[0.1, 0.0], [0.7, 0.2], [0.0, 0.0], [0.0, 0.3]]
+    measured = results(off, [1] * 4, ["size"] * 4)
+    named = ("size_00_128", "size_00_640", "size_01_128", "size_01_640")
+    clips = [dataclasses.replace(each, name=name) for each, name in zip(measured.clips, named, strict=True)]
+    spread = spreads(dataclasses.replace(measured, clips=clips))["size"]
+    assert spread["object"] == {"groups": 2, "median": 0.3, "largest": 0.6, "within 0.5": 0.5, "worst": "size_00"}
+    assert spread["camera"]["largest"] == pytest.approx(0.3)
