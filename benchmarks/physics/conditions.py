@@ -9,7 +9,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from benchmarks.physics.clip import Clip, Shot
-from benchmarks.physics.draws import CAMERAS, LANDSCAPE, SQUARE, UPRIGHT, Drawing
+from benchmarks.physics.draws import CAMERAS, LANDSCAPE, SQUARE, UPRIGHT, Drawing, file_name
 from benchmarks.physics.paths import Curve, Move
 from benchmarks.physics.photographs import Photograph
 
@@ -20,11 +20,7 @@ def draw_clips(photographs: Mapping[str, Photograph], seed: int = SEED, only: st
     """Draws the clips of all conditions, or of one; none is rendered yet."""
     chosen = CONDITIONS if only is None else {only: CONDITIONS[only]}
     return [
-        draw(
-            Drawing(
-                f"{condition.replace(' ', '_')}_{index:02d}", condition, (seed, _number(condition), index), photographs
-            )
-        )
+        draw(Drawing(f"{file_name(condition)}_{index:02d}", condition, (seed, _number(condition), index), photographs))
         for condition, (count, draw) in chosen.items()
         for index in range(count)
     ]

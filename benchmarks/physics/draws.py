@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Mapping, Sequence
 
 import cv2
@@ -27,6 +28,11 @@ FASTEST_TURN = 4.0
 """Radians a second of a thing that turns."""
 FASTEST_GROWTH = 1.2
 TRIALS = 30
+
+
+def file_name(words: str) -> str:
+    """Returns words as a part of the name of a file."""
+    return re.sub(r"\W+", "_", words)
 
 
 class Drawing:

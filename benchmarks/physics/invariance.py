@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from benchmarks.physics.clip import Clip, Shot, Surface, Thing
-from benchmarks.physics.draws import Drawing
+from benchmarks.physics.draws import Drawing, file_name
 from benchmarks.physics.paths import Move
 from benchmarks.physics.photographs import Photograph
 from benchmarks.physics.report import Results
@@ -74,7 +74,7 @@ def format_spreads(summary: Mapping) -> str:
 
 
 def _scene(kind: str, index: int, photographs: Mapping[str, Photograph]) -> Clip:
-    name = f"{kind.replace(' ', '_')}_{index:02d}"
+    name = f"{file_name(kind)}_{index:02d}"
     d = Drawing(name, kind, (SEED, zlib.crc32(kind.encode()), index), photographs)
     d.size, d.fps, d.seconds = (256, 144), 24.0, 2.0
     camera, thing = SCENES[index % len(SCENES)]

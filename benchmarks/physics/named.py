@@ -13,7 +13,7 @@ from collections.abc import Callable, Mapping
 import numpy as np
 
 from benchmarks.physics.clip import Clip, Shot, Surface, Thing
-from benchmarks.physics.draws import Drawing
+from benchmarks.physics.draws import Drawing, file_name
 from benchmarks.physics.paths import Curve, Move
 from benchmarks.physics.photographs import Photograph
 from jaxmotion.video.motion_scale import speed
@@ -30,7 +30,7 @@ def draw_named(photographs: Mapping[str, Photograph]) -> list[Clip]:
     for story, tell in STORIES.items():
         for index in range(BACKDROPS):
             drawing = Drawing(
-                f"{story.replace(' ', '_')}_{index}", story, (SEED, zlib.crc32(story.encode()), index), photographs
+                f"{file_name(story)}_{index}", story, (SEED, zlib.crc32(story.encode()), index), photographs
             )
             for clip in tell(drawing, index):
                 clips.append(clip)
