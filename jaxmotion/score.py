@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import difflib
 import os
 import sys
 import time
@@ -50,6 +51,9 @@ EPILOG = """A record has:
   sampled         the limit --windows, if a long clip has more windows than that
   note            what is wrong with the file, if it could be scored in part: at least one whole window can be decoded
 
+--meter codec, farneback, ssim and the like measure one number: object and camera are then the same, and move and
+confidence say nothing.
+
 Files that cannot be scored are named on stderr and in OUT.bad.jsonl, each with its reason; they stop nothing. The exit
 code is 0 if there is any score, 2 if there is none.
 
@@ -77,6 +81,9 @@ def body(arguments: list[str]) -> None:
         print(f"{first} is called {EARLIER_NAMES[first]} now.", file=sys.stderr)
         arguments = [EARLIER_NAMES[first], *arguments[1:]]
     elif first not in commands and first not in ("-h", "--help"):
+        meant = difflib.get_close_matches(first, commands, n=1, cutoff=0.75)
+        if meant and not os.path.exists(first):
+            parser.error(f"there is no file {first}; the command is called {meant[0]}")
         arguments = [MEASURE, *arguments]
     options = parser.parse_args(arguments)
     code = options.run(options, commands[options.command])
@@ -88,9 +95,14 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     """Returns the parser of the whole command line, and those of the commands by name."""
     looks = {"formatter_class": argparse.RawDescriptionHelpFormatter, "allow_abbrev": False}
     parser = argparse.ArgumentParser(prog=PROGRAM, usage=f"{PROGRAM} [COMMAND] ...", description=DESCRIPTION, **looks)
-    subparsers = parser.add_subparsers(dest="command", required=True, metavar="COMMAND", title="commands")
+    subparsers = parser.add_subparsers(prog=PROGRAM, dest="command", required=True, metavar="COMMAND", title="commands")
     measure = subparsers.add_parser(
-        MEASURE, help="score clips; the word may be left out", description=DESCRIPTION, epilog=EPILOG, **looks
+        MEASURE,
+        usage=f"{PROGRAM} PATH ... [options]",
+        help="score clips; the word may be left out",
+        description=DESCRIPTION,
+        epilog=EPILOG,
+        **looks,
     )
     _add_measure_options(measure)
     label_parser = subparsers.add_parser(
@@ -99,6 +111,7 @@ def _parsers() -> tuple[argparse.ArgumentParser, dict[str, argparse.ArgumentPars
     label.add_options(label_parser)
     convert = subparsers.add_parser(
         "convert",
+        usage=f"{PROGRAM} convert PEER [NUMBER|FILE] [options]",
         help="bring another's number to this scale",
         description=conversion_tool.DESCRIPTION,
         epilog=conversion_tool.EPILOG,
@@ -198,8 +211,9 @@ def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
 def _outcome(summary: tool.Summary, seconds: float, out: Path | None) -> str:
     """Returns the sentence that ends a run."""
     measured = len(summary.records) - summary.known
+    clips = "1 clip" if measured == 1 else f"{measured} clips"
     return (
-        f"{measured} clips scored in {seconds:.1f} s ({measured / max(seconds, 1e-9):.1f} a second)"
+        f"{clips} scored in {seconds:.1f} s ({measured / max(seconds, 1e-9):.1f} a second)"
         + (f", {summary.known} known from before" if summary.known else "")
         + (f", {len(summary.bad)} that cannot be scored" if summary.bad else "")
         + (f" (named in {sinks.bad_files_path(out)})" if summary.bad and out else "")

@@ -30,7 +30,7 @@ from jaxmotion.video.container import BadClipError
 from jaxmotion.video.motion_scale import HIGHEST, LOWEST, speed
 from jaxmotion.video.score_lists import read_scores
 
-FIT = "fit"
+FIT, TABLES = "fit", "tables"
 ALL_FRAMES = WindowSpec(step=1e-3, canvas=partial(fit_into, 480))
 LONGEST = 60.0
 """Seconds of a video that is measured: all its frames are in memory."""
@@ -43,6 +43,7 @@ DESCRIPTION = """Says what another's number of motion usually means on our scale
   python -m jaxmotion.score convert codec a.mp4                              what that file's number is, and means
   python -m jaxmotion.score convert kandinsky predictions.json --out scores.jsonl   all numbers of a file
   python -m jaxmotion.score convert vmaf --back 6                            their number for a score of ours
+  python -m jaxmotion.score convert tables                                   how much each number knows
   python -m jaxmotion.score convert fit --clips clips                        all tables anew
   python -m jaxmotion.score convert fit --peer kandinsky --numbers predictions.json --scores scores.jsonl --out my.json
 
@@ -62,7 +63,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     """Adds the options of the command `convert`."""
     parser.set_defaults(run=_run)
     parser.add_argument(
-        "peer", choices=(*PEERS, FIT), metavar="PEER", help="whose number it is; `fit` makes the tables"
+        "peer", choices=(*PEERS, FIT, TABLES), metavar="PEER", help="whose number it is; or fit, or tables"
     )
     parser.add_argument("value", nargs="?", metavar="NUMBER|FILE", help="the number, a file of numbers, or a video")
     parser.add_argument("--fps", type=_positive, metavar="F", help="frames per second of the clips")
@@ -97,12 +98,15 @@ def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         return
     if options.fitted or options.numbers or options.scores or options.clips:
         parser.error("--peer, --numbers, --scores and --clips are for: convert fit")
-    if (options.value is None) == (options.back is None):
+    if options.peer != TABLES and (options.value is None) == (options.back is None):
         parser.error(
             f"a number, a file or --back is needed, and one of them only, such as: convert {options.peer} "
             + ("predictions.json" if options.peer == "kandinsky" else "12")
         )
     tables = conversion.load(options.tables)
+    if options.peer == TABLES:
+        print("\n".join(describe_tables(tables)))
+        return
     width, height = options.size or (0, 0)
     shape = Shape(options.fps or 0.0, width, height, options.seconds or 0.0)
     if options.back is not None:
@@ -113,6 +117,24 @@ def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
         _convert_video(options, tables)
     else:
         _convert_number(options, tables, shape)
+
+
+def describe_tables(tables: Json) -> Iterator[str]:
+    """Yields the lines of a table, in Markdown, of how much each peer's number says of our scores."""
+    yield "| peer | of | rank correlation | +- of 8 in 10 clips | real clips inside | median error | there and back |"
+    yield "|---|---|---|---|---|---|---|"
+    for name in PEERS:
+        table = tables[name]
+        if "note" in table:
+            yield f"| {name} | {', '.join(table['to_ours'])} | {table['note']} | | | | exact |"
+            continue
+        for axis in table["to_ours"]:
+            real = table.get("real", {}).get(axis)
+            checked = f"{real['inside']:.0%} | {real['error']:.2f}" if real else " | "
+            yield (
+                f"| {name} | {axis} | {table['rho'][axis]:.2f} | {table['spread'][axis]:.2f} | {checked} "
+                f"| {table['round_trip'][axis]:.2f} |"
+            )
 
 
 def _convert_number(options: argparse.Namespace, tables: Json, shape: Shape) -> None:
@@ -237,7 +259,7 @@ def _convert_file(options: argparse.Namespace, tables: Json, shape: Shape) -> No
     options.out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(options.out) as part:
         part.write_bytes(text.encode())
-    print(f"{len(rows)} clips; {options.out}", file=sys.stderr)
+    print(f"{len(rows)} {'clip' if len(rows) == 1 else 'clips'}; {options.out}", file=sys.stderr)
 
 
 def _check_out(out: Path, path: Path) -> None:
@@ -324,7 +346,10 @@ def _fit_to_pairs(options: argparse.Namespace) -> Json:
 
 
 def _positive(text: str) -> float:
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"{text} is no number") from None
     if not (value > 0 and math.isfinite(value)):
         raise argparse.ArgumentTypeError(f"{text} is not above 0")
     return value

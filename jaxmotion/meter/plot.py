@@ -52,7 +52,7 @@ def plot_scores(records: Sequence[Record], path: Path) -> Path:
             size = 26 if len(records) < 500 else 8
             x, y = scores["camera"][of_it], scores["object"][of_it]
             together.scatter(x, y, size, _MOVE_COLOURS[move], alpha=0.75, linewidths=0, label=label)
-    together.set_title(f"{len(records)} clips, by camera move", color=_INK, fontsize=11, loc="left")
+    together.set_title(f"{_count(records)}, by camera move", color=_INK, fontsize=11, loc="left")
     together.set_xlabel("camera score", color=_SOFT)
     together.set_ylabel("object score", color=_SOFT)
     together.set(xlim=(LOWEST - 0.2, HIGHEST + 0.2), ylim=(LOWEST - 0.2, HIGHEST + 0.2))
@@ -85,7 +85,7 @@ def draw_contact_sheet(records: Sequence[Record], path: Path, frames_of: Callabl
     section = _HEADING + shown * clip_height
     sheet = Image.new("RGB", (width, _TITLE + 2 * section + _MARGIN), _PAPER)
     draw = ImageDraw.Draw(sheet)
-    _draw_text(draw, (_MARGIN, 18), f"The extremes of {len(records)} clips", 20, _INK, width)
+    _draw_text(draw, (_MARGIN, 18), f"The extremes of {_count(records)}", 20, _INK, width)
     for row, axis in enumerate(AXES):
         ranked = sorted(records, key=lambda record: record[axis])
         ends = {"least": ranked[:shown], "most": ranked[shown:][::-1][:shown]}
@@ -97,6 +97,10 @@ def draw_contact_sheet(records: Sequence[Record], path: Path, frames_of: Callabl
     with atomic_file(path) as part:
         sheet.save(part, format="png", optimize=True)
     return path
+
+
+def _count(records: Sequence[Record]) -> str:
+    return "1 clip" if len(records) == 1 else f"{len(records)} clips"
 
 
 def _draw_clip(

@@ -78,6 +78,18 @@ def test_a_wrong_command_line_says_what_would_do(clips, capsys, arguments, messa
     assert message in capsys.readouterr().err
 
 
+def test_a_misspelt_command_is_known_and_usage_is_what_one_types(clips, capsys):
+    assert run("convrt", "vmaf", "3") == 2
+    assert "there is no file convrt; the command is called convert" in capsys.readouterr().err
+    (clips / "convrt").mkdir()
+    assert run("convrt", "clips/a.mp4") == 0  # what is there is a path
+    capsys.readouterr()
+    assert run() == 2
+    assert "usage: python -m jaxmotion.score PATH ... [options]" in capsys.readouterr().err
+    assert run("convert", "vmaf") == 2
+    assert "usage: python -m jaxmotion.score convert PEER [NUMBER|FILE] [options]" in capsys.readouterr().err
+
+
 def test_numbers_that_make_no_sense_are_refused(clips):
     with pytest.raises(ValueError, match="--windows -1"):
         command.body(["clips", "--windows", "-1"])

@@ -93,7 +93,7 @@ def test_what_cannot_be_converted_is_refused(arguments, message) -> None:
         (("svd", 3), "invalid choice: 'svd'"),
         (("codec", 3, "--size", "1280"), "1280 is no size; write it as 1280x720"),
         (("codec", 3, "--fps", 0), "0 is not above 0"),
-        (("codec", 3, "--fps", "many"), "invalid _positive value: 'many'"),
+        (("codec", 3, "--fps", "many"), "many is no number"),
         (("fit", 3), "fit takes no number"),
         (("fit", "--peer", "pas"), "give --peer, --numbers, --scores and --out"),
         (("vmaf", 3, "--clips", "x"), "are for: convert fit"),
@@ -178,3 +178,12 @@ def test_a_video_is_measured_as_the_peer_does(tmp_path, film, capsys) -> None:
         run("pas", tmp_path / "text.mp4")
     with pytest.raises(ValueError, match=r"text\.mp4: not a video, damaged, or cut off"):
         run("fit", "--clips", tmp_path / "text.mp4")
+
+
+def test_what_each_table_knows_is_shown(capsys) -> None:
+    run("tables")
+    lines = capsys.readouterr().out.splitlines()
+    codec = next(line for line in lines if line.startswith("| codec | both "))
+    assert f"| {conversion.load()['codec']['rho']['both']:.2f} |" in codec
+    assert any("not fitted" in line for line in lines if line.startswith("| kandinsky "))
+    assert len({line.count("|") for line in lines}) == 1
