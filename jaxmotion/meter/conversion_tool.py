@@ -252,6 +252,9 @@ def _convert_file(options: argparse.Namespace, tables: Json, shape: Shape) -> No
         _check_out(options.out, path)
     entries = read_numbers(path, PEERS[name], options.key)
     rows = [_record(entry, name, tables, complete_shape(entry, PEERS[name], shape, path)) for entry in entries]
+    unnamed = sum(not entry.clip for entry in entries)
+    if unnamed:
+        print(f"{unnamed} of {len(entries)} clips have no name in {path}; training needs a 'path'.", file=sys.stderr)
     text = "".join(map(json_line, rows))
     if options.out is None:
         print(text, end="")

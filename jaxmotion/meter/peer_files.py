@@ -242,8 +242,8 @@ def _entry(
 ) -> Entry:
     numbers = {name: check_number(value, peer, f"{place}: {columns[name]!r}") for name, value in values.items()}
     known: dict[str, float] = {}
-    for name, keys in SHAPE_KEYS.items():
-        key = next((key for key in keys if row.get(key) is not None), "")
+    for name in peer.unit.needs:
+        key = next((key for key in SHAPE_KEYS[name] if row.get(key) is not None), "")
         if key:
             known[name] = _positive(row[key], f"{place}: {key!r}")
     return Entry(place, clip, numbers, Shape(**known))

@@ -135,6 +135,11 @@ def test_a_file_of_predictions_becomes_scores_that_training_reads(predictions, t
     found = read_scores(tmp_path / "out" / "scores.jsonl", tmp_path, places)
     assert found[59] == (1.0, 10.0)
     assert len(found) == 60
+    (tmp_path / "unnamed.json").write_text(json.dumps({k: v for k, v in predictions.items() if k != "path"}))
+    run("kandinsky", "unnamed.json")
+    streams = capsys.readouterr()
+    assert {"path": "1.mp4", **json.loads(streams.out.splitlines()[1])} == rows[1]
+    assert "60 of 60 clips have no name in unnamed.json; training needs a 'path'." in streams.err
     (tmp_path / "same.jsonl").write_text(json.dumps(predictions))
     with pytest.raises(ValueError, match="is the file of the numbers"):
         run("kandinsky", "same.jsonl", "--out", "same.jsonl")

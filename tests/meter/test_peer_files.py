@@ -117,6 +117,11 @@ def test_other_names_of_a_number_and_what_else_a_row_says(tmp_path) -> None:
     (entry,) = read_numbers(path, PEERS["curator"])
     assert dict(entry.numbers) == {"number": 0.002}
     assert complete_shape(entry, PEERS["curator"], Shape(), path) == Shape(24, 1280, 720)
+    path.write_text(json.dumps({**meta, "height_source": "720p"}))
+    with pytest.raises(ValueError, match=r"line 1: 'height_source' is the text '720p'; it must be a number"):
+        read_numbers(path, PEERS["curator"])
+    path.write_text(json.dumps({**ROWS[0], "duration": "0:05"}))  # nothing that Kandinsky's numbers need
+    assert read_numbers(path, KANDINSKY)[0].numbers["object"] == 2.5
     path = tmp_path / "mine.csv"
     path.write_text("file_name,length\n0012,3.5\n")
     (entry,) = read_numbers(path, PEERS["codec"], "length")
