@@ -82,7 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="write scores here (.jsonl); of fit: the tables (default: the package's)",
     )
     fit = parser.add_argument_group("options of fit")
-    fit.add_argument("--scenes", "--worlds", type=int, default=400, metavar="N", help="drawn scenes (default 400)")
+    fit.add_argument("--scenes", "--worlds", type=int, default=300, metavar="N", help="drawn scenes (default 300)")
     fit.add_argument("--clips", nargs="+", default=[], metavar="PATH", help="and these real clips")
     fit.add_argument("--peer", dest="fitted", choices=tuple(PEERS), help="fit this peer only, to the next two")
     fit.add_argument("--numbers", type=Path, metavar="FILE", help="the peer's numbers of your clips")
@@ -103,6 +103,10 @@ def _run(options: argparse.Namespace, parser: argparse.ArgumentParser) -> None:
             f"a number, a file or --back is needed, and one of them only, such as: convert {options.peer} "
             + ("predictions.json" if options.peer == "kandinsky" else "12")
         )
+    if options.axis and options.back is None:
+        parser.error("--axis goes with --back")
+    if options.out is not None and not (options.value or "").lower().endswith(FILES):
+        parser.error(f"--out is for files of numbers ({', '.join(FILES)}) and for: convert fit")
     tables = conversion.load(options.tables)
     if options.peer == TABLES:
         print("\n".join(describe_tables(tables)))

@@ -97,6 +97,8 @@ def test_what_cannot_be_converted_is_refused(arguments, message) -> None:
         (("fit", 3), "fit takes no number"),
         (("fit", "--peer", "pas"), "give --peer, --numbers, --scores and --out"),
         (("vmaf", 3, "--clips", "x"), "are for: convert fit"),
+        (("vmaf", 3, "--axis", "camera"), "--axis goes with --back"),
+        (("vmaf", 3, "--out", "x.jsonl"), "--out is for files of numbers"),
     ],
 )
 def test_a_wrong_command_line_says_what_would_do(capsys, arguments, message) -> None:
