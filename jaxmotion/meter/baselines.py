@@ -107,7 +107,9 @@ _dissimilarity = jax.jit(dissimilarity)
 def shrink(video: UInt8[np.ndarray, "T H W 3"]) -> UInt8[np.ndarray, "T h w 3"]:
     """Returns the frames, at most `LARGEST` pixels wide and high."""
     size = fit_into(LARGEST, *video.shape[1:3])
-    return video if max(video.shape[1:3]) <= LARGEST else np.asarray(_resize(video, size))
+    if max(video.shape[1:3]) <= LARGEST:
+        return video
+    return np.concatenate([_resize(picture[None], size) for picture in video])  # one program for any length
 
 
 def fit_into(side: int, height: int, width: int) -> tuple[int, int]:

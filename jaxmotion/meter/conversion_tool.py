@@ -82,7 +82,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
         help="write scores here (.jsonl); of fit: the tables (default: the package's)",
     )
     fit = parser.add_argument_group("options of fit")
-    fit.add_argument("--scenes", "--worlds", type=int, default=300, metavar="N", help="drawn scenes (default 300)")
+    fit.add_argument("--scenes", "--worlds", type=int, default=250, metavar="N", help="drawn scenes (default 250)")
     fit.add_argument("--clips", nargs="+", default=[], metavar="PATH", help="and these real clips")
     fit.add_argument("--peer", dest="fitted", choices=tuple(PEERS), help="fit this peer only, to the next two")
     fit.add_argument("--numbers", type=Path, metavar="FILE", help="the peer's numbers of your clips")
