@@ -35,6 +35,8 @@ SHAPE_KEYS: Mapping[str, tuple[str, ...]] = {
     "seconds": ("seconds", "duration", "duration_seconds"),
 }
 """Names under which rows say what must be known of a clip; those of `python -m jaxmotion.score` and of Curator."""
+CURATOR_CLIP = "clip_location"
+"""Name under which Curator's metadata name a clip."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -225,12 +227,17 @@ def _entries(place: str, named: str, row: Json, peer: Peer, keys: Mapping[str, t
             raise ValueError(f"{place} has {count} numbers for the one clip {named or names}.")
         names = [named or names or ""] * count
     for index, name in enumerate(names):
+        at = f"{place}, number {index + 1} of {count}"
+        if not isinstance(name, str):
+            raise ValueError(f"{at}: the clip's name is {name!r:.40}; it must be a text.")
         each = {number: value[index] for number, value in values.items() if isinstance(value, list)}
-        yield _entry(f"{place}, number {index + 1} of {count}", str(name), each, columns, {}, peer)
+        yield _entry(at, name, each, columns, {}, peer)
 
 
 def _clip_of(row: Json) -> str:
     """Returns the name of a row's clip; empty where it has none."""
+    if isinstance(row.get(CURATOR_CLIP), str):
+        return row[CURATOR_CLIP]
     try:
         return names_in(row, "")[0]
     except ValueError:

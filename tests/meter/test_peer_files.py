@@ -76,6 +76,10 @@ BAD = {
         row(**{k: [1, 1] for k in ROWS[0] if k != "path"}),
         r"2 numbers for the one clip a",
     ),
+    "a name that is none": (
+        json.dumps({**LISTS, "path": ["a.mp4", None]}),
+        r"number 2 of 2: the clip's name is None; it must be a text\.$",
+    ),
     "a list of texts": (row(**{k: ["x"] for k in ROWS[0] if k != "path"}), r"number 1 of 1: .* is the text 'x'"),
 }
 
@@ -115,7 +119,7 @@ def test_other_names_of_a_number_and_what_else_a_row_says(tmp_path) -> None:
     meta = {"clip_location": "x", "motion_score": {"global_mean": 0.002}, "framerate_source": 24, "width_source": 1280}
     path.write_text(json.dumps({**meta, "height_source": 720}))
     (entry,) = read_numbers(path, PEERS["curator"])
-    assert dict(entry.numbers) == {"number": 0.002}
+    assert (entry.clip, dict(entry.numbers)) == ("x", {"number": 0.002})
     assert complete_shape(entry, PEERS["curator"], Shape(), path) == Shape(24, 1280, 720)
     path.write_text(json.dumps({**meta, "height_source": "720p"}))
     with pytest.raises(ValueError, match=r"line 1: 'height_source' is the text '720p'; it must be a number"):
