@@ -8,7 +8,7 @@ Most are one number, which cannot tell objects from the camera; Kandinsky's pred
   that a pixel changes by between frames, blurred by 5 x 5; here at 8 frames per second and 256 pixels.
 - `ssim`: 1 - mean SSIM, LivePhoto's intensity from the other end; on the same frames.
 - `codec`: mean length of the file's own motion vectors, pixels per frame (`video.codec_vectors`), as x264 writes them
-  with its usual settings. Made without B frames, the same clips have vectors about 0.75 times as long.
+  with its usual settings. Made without B frames, the same clips have vectors about 0.72 times as long.
 - `curator`: `motion_score.global_mean` of NVIDIA's NeMo and Cosmos Curator: length of the motion vectors over width +
   height, mean over pixels and frames; of files without B frames, as Curator makes them. It looks at 2 frames per second
   of half of a clip; here at all.
