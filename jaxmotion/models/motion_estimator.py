@@ -46,24 +46,43 @@ class View(Protocol):
         """Returns the backbone's input [B T' h w C]; `seconds` are those from each frame to the next."""
         ...
 
+    def tell(self, seconds: Float[Array, "B T-1"]) -> Float[Array, "B R"]:
+        """Returns what the heads are told beside the features, for what the input does not show."""
+        ...
+
     def moves(self, seen: Array, predicted: Float[Array, "B 4"]) -> Float[Array, "B 4"]:
         """Returns the speeds of `CAMERA_MOVES`, diagonals per second, measured on the input or as predicted."""
         ...
 
 
-@register()
+def _upgrade_pixels(values: Json) -> Json:
+    """Keeps the heads of networks from before these were told the frame rate."""
+    return {"rate": False, **values}
+
+
+@register(upgrade=_upgrade_pixels)
 @dataclasses.dataclass(frozen=True)
 class Pixels:
-    """Normalized frames, as TAda2D was trained on them (mean 0.45, deviation 0.225) and as the paper has it."""
+    """Normalized frames, as TAda2D was trained on them (mean 0.45, deviation 0.225) and as the paper has it.
+
+    Frames do not show how much time is between them, but scores are of speeds. The heads, which read logarithms, are
+    told its logarithm, so that published weights stay as they are.
+    """
 
     mean: float = 0.45
     """Of all colours, 0..1."""
     deviation: float = 0.225
     """Of all colours."""
+    rate: bool = True
+    """Whether the heads are told the time between frames."""
 
     def __call__(self, video: UInt8[Array, "B T H W 3"], seconds: Float[Array, "B T-1"]) -> Array:
-        """Returns [B T H W 3]; the time between frames is not used."""
+        """Returns [B T H W 3]; `tell` has the time between frames."""
         return (jnp.asarray(video, jnp.float32) / 255 - self.mean) / self.deviation
+
+    def tell(self, seconds: Float[Array, "B T-1"]) -> Float[Array, "B R"]:
+        """Returns the logarithm of the mean time between frames, in steps of the motion scale."""
+        return jnp.log(seconds.mean(1, keepdims=True) / motion_scale.STEP)[:, : int(self.rate)]
 
     def moves(self, seen: Array, predicted: Float[Array, "B 4"]) -> Float[Array, "B 4"]:
         """Returns the prediction."""
@@ -78,6 +97,10 @@ class Fields:
     def __call__(self, video: UInt8[Array, "B T H W 3"], seconds: Float[Array, "B T-1"]) -> Array:
         """Returns [B T-1 H/8 W/8 C]."""
         return motion_fields(video, seconds)
+
+    def tell(self, seconds: Float[Array, "B T-1"]) -> Float[Array, "B 0"]:
+        """Returns nothing: the fields are of speeds already."""
+        return jnp.zeros((len(seconds), 0))
 
     def moves(self, seen: Array, predicted: Float[Array, "B 4"]) -> Float[Array, "B 4"]:
         """Returns the moves of the fitted camera; the view has measured them already."""
@@ -106,10 +129,12 @@ class BackboneWithHeads(nn.Module):
     hidden: int
 
     @nn.compact
-    def __call__(self, x: Float[Array, "B T h w C"], shares: Float[Array, "B S"] | None = None) -> Prediction:
+    def __call__(
+        self, x: Float[Array, "B T h w C"], told: Float[Array, "B R"], shares: Float[Array, "B S"] | None = None
+    ) -> Prediction:
         features = self.backbone(x)
         mean = mean_over_time(nn.relu(features.astype(jnp.float32)).mean((2, 3)), shares)
-        mean = jnp.log(mean + LOG_OFFSET) + 2
+        mean = jnp.concatenate([jnp.log(mean + LOG_OFFSET) + 2, told], axis=-1)
         object_score, camera_score = (MIDDLE + HALF * self._head(axis, 1, mean)[:, 0] for axis in AXES)
         where = Linear(2, name="where")(features)
         return Prediction(
@@ -172,12 +197,13 @@ class MotionNetwork:
     def init(self, key: Key[Array, ""]) -> Params:
         """Returns fresh parameters."""
         _, frames, *_ = _EXAMPLE
-        seen = self.view(jnp.zeros(_EXAMPLE, jnp.uint8), jnp.ones((1, frames - 1)))
-        return self.module.init(key, seen)["params"]
+        seconds = jnp.ones((1, frames - 1))
+        seen = self.view(jnp.zeros(_EXAMPLE, jnp.uint8), seconds)
+        return self.module.init(key, seen, self.view.tell(seconds))["params"]
 
     def predict(self, params: Params, video: UInt8[Array, "B T H W 3"], seconds: Float[Array, "B T-1"]) -> Prediction:
         """Returns the heads' raw outputs: scores may lie outside 1..10, moves are shares of the scale."""
-        return apply(self.module, params, self.view(video, seconds))
+        return apply(self.module, params, self.view(video, seconds), self.view.tell(seconds))
 
     def read(
         self,
@@ -193,7 +219,7 @@ class MotionNetwork:
             shares: how much each step counts in the mean over time; None: all alike.
         """
         seen = self.view(video, seconds)
-        raw: Prediction = apply(self.module, params, seen, shares)
+        raw: Prediction = apply(self.module, params, seen, self.view.tell(seconds), shares)
         scores = {axis: jnp.clip(getattr(raw, axis), LOWEST, HIGHEST) for axis in AXES}
         moves = self.view.moves(seen, motion_scale.speed(LOWEST + 2 * HALF * raw.moves))
         return raw._replace(moves=moves, **scores)

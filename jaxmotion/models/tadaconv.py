@@ -4,14 +4,16 @@ Source: "TAda! Temporally-Adaptive Convolutions for Video Understanding" (arXiv:
 the public code of its authors, whose checkpoints load by `convert.rules.tadaconv`. As published the network ends in a
 mean over time and space and a linear head; here it ends in its features.
 
-The published batch norms are constants of the parameter tree in inference (`BatchNorm`). Networks that are trained here
-take `LayerNorm` at every position instead, which keeps no running numbers.
-Not specified in the paper; we use: that norm, and the sizes other than `R50`.
+The moments of the published batch norms are constants of the parameter tree (`BatchNorm`), so that norm is one only
+with published weights. Networks that start from random ones take another, which keeps no running numbers:
+`PositionNorm`, or `GroupNorm` for those that look at pixels.
+Not specified in the paper; we use: those norms, and the sizes other than `R50`.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Mapping
 from typing import Literal
 
@@ -26,6 +28,8 @@ from jaxmotion.nn.linear import UNIFORM, Linear
 
 LEAST_ROUTE = 8
 """Channels of a route function's middle, at least; the published sizes have more anyway."""
+GROUPS, LEAST_GROUP = 32, 4
+"""Groups of channels that are normalised together, at most, and channels of a group, at least."""
 
 
 @register()
@@ -48,7 +52,7 @@ class Stage:
     stride: int = 2
 
 
-NormName = Literal["batch", "layer"]
+NormName = Literal["batch", "layer", "group"]
 
 
 @register()
@@ -71,7 +75,9 @@ class TAda2DSizes:
 
 
 R50 = TAda2DSizes()
-"""As published: 26,665,872 trained parameters."""
+"""As published: 26,665,872 trained parameters. For published weights; `norm="group"` without."""
+R14 = TAda2DSizes(stem=Stem(16), stages=(Stage(1, 64), Stage(1, 128), Stage(1, 256), Stage(1, 256)), norm="group")
+"""R50 with a block in each stage and few features: learns on a CPU."""
 SMALL = TAda2DSizes(
     stem=Stem(32, size=3, stride=1),
     stages=(Stage(1, 96), Stage(2, 192), Stage(2, 384, stride=1)),
@@ -114,7 +120,32 @@ class PositionNorm(nn.Module):
         return (full * scale + bias).astype(x.dtype)
 
 
-NORMS: Mapping[NormName, type[BatchNorm] | type[PositionNorm]] = {"batch": BatchNorm, "layer": PositionNorm}
+class GroupNorm(nn.Module):
+    """Group normalisation (arXiv:1803.08494) over all frames of a clip, so that frames still differ by what happens.
+
+    Groups have 4 channels or more, and there are 32 at most.
+    """
+
+    zero: bool = False
+    """Scale 0 at first, so that the branch adds nothing."""
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T *P C"]) -> Float[Array, "B T *P C"]:
+        width = x.shape[-1:]
+        scale = self.param("scale", nn.initializers.zeros if self.zero else nn.initializers.ones, width)
+        bias = self.param("bias", nn.initializers.zeros, width)
+        groups = math.gcd(GROUPS, max(width[0] // LEAST_GROUP, 1))
+        full = x.astype(jnp.float32).reshape(x.shape[0], -1, groups, width[0] // groups)
+        full = full - full.mean((1, 3), keepdims=True)
+        full = full * jax.lax.rsqrt(jnp.square(full).mean((1, 3), keepdims=True) + 1e-5)
+        return (full.reshape(x.shape) * scale + bias).astype(x.dtype)
+
+
+NORMS: Mapping[NormName, type[BatchNorm] | type[PositionNorm] | type[GroupNorm]] = {
+    "batch": BatchNorm,
+    "layer": PositionNorm,
+    "group": GroupNorm,
+}
 
 
 class Route(nn.Module):

@@ -52,7 +52,7 @@ def test_a_run_of_something_else_is_no_meter(trained) -> None:
         export.open_meter(trained.parent)
 
 
-@pytest.mark.parametrize("name", ["small", "r50", "tiny", "judged"])
+@pytest.mark.parametrize("name", ["small", "r50", "r14", "tiny", "judged"])
 def test_every_experiment_comes_back_from_json(root, name) -> None:
     loaded = experiment.load(f"{root / 'configs' / 'motion_estimator.py'}:{name}")
     assert experiment.from_json(experiment.to_json(loaded)) == loaded

@@ -6,14 +6,22 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax.traverse_util import unflatten_dict
+from safetensors.numpy import save_file
 
 from jaxmotion.data.cluttered_scenes import ClutteredScenes
+from jaxmotion.foundation.config_json import from_json
+from jaxmotion.foundation.errors import CheckpointFileError
 from jaxmotion.models import tadaconv
 from jaxmotion.models.motion_estimator import Fields, MotionEstimatorSizes, Pixels, confidence
+from jaxmotion.parallel.sharding import paths
+from jaxmotion.runs.experiment import load_all
 from jaxmotion.systems.motion_estimator.motion_estimator import MotionEstimator
 from jaxmotion.video import motion_scale as unit
 from jaxmotion.video.motion_fields import CHANNELS, camera_flow, fit_camera, motion_fields
 from jaxmotion.video.patch_matching import cells
+from jaxmotion.weights.rules import to_torch
+from jaxmotion.weights.tables.tadaconv import TADA2D
 
 TINY = MotionEstimator(MotionEstimatorSizes(tadaconv.TINY, hidden=16), frames=4, size=(48, 64))
 DATA = ClutteredScenes(frames=4, size=(48, 64))
@@ -147,8 +155,63 @@ def test_the_papers_way_looks_at_pixels() -> None:
     np.testing.assert_allclose(pixels(video, np.ones((1, 1))), (128 / 255 - 0.45) / 0.225, rtol=1e-6)
     config = MotionEstimatorSizes(tadaconv.R50, Pixels())
     shapes = jax.eval_shape(config.build().init, jax.random.key(0))
-    assert shapes["object_in"]["kernel"].shape[0] == 2048
+    assert shapes["object_in"]["kernel"].shape[0] == 2048 + 1  # the features and the time between frames
     assert Fields() == MotionEstimatorSizes(tadaconv.SMALL).view
+
+
+def test_a_network_of_pixels_is_told_the_time_between_frames() -> None:
+    """As a logarithm, which its heads read beside the features; networks from before are told nothing."""
+    told = Pixels().tell(np.array([[0.125, 0.125], [0.25, 0.25]], np.float32))
+    np.testing.assert_allclose(told, [[0.0], [np.log(2)]], atol=1e-6)
+    earlier = from_json({"class": "Pixels", "mean": 0.45, "deviation": 0.225}, Pixels)
+    assert earlier.tell(np.ones((2, 3), np.float32)).shape == (2, 0)
+    sizes = MotionEstimatorSizes(dataclasses.replace(tadaconv.TINY, norm="group"), Pixels(), hidden=16)
+    network = sizes.build()
+    params = jax.jit(network.init)(jax.random.key(0))
+    video = np.random.default_rng(0).integers(0, 256, (1, 4, 16, 16, 3), np.uint8)
+    read = jax.jit(network.predict)
+    slow, fast = (read(params, video, np.full((1, 3), seconds, np.float32)) for seconds in (0.25, 0.05))
+    assert abs(float(slow.camera[0] - fast.camera[0])) > 1e-3
+
+
+def test_batch_norm_is_for_published_weights_only(tmp_path) -> None:
+    """Its moments are constants; random weights get a norm that measures."""
+    (r50,) = (value for name, value in load_all("motion_estimator").items() if name == "r50")
+    assert r50.system.network.backbone.norm == "group"
+    sizes = tadaconv.TAda2DSizes(tadaconv.Stem(8), tuple(tadaconv.Stage(1, 32) for _ in range(4)))
+    published = MotionEstimator(MotionEstimatorSizes(sizes, Pixels(), hidden=16), frames=4, size=(48, 64))
+    shapes = paths(jax.eval_shape(published.build().init, jax.random.key(0)))
+    source = published.pretrained()["backbone"]
+    with pytest.raises(CheckpointFileError, match=r"moments of a batch norm .*norm group"):
+        source.load(published, shapes, {})
+    tensors = {name: np.full(array.shape, 0.5, np.float32) for name, array in to_torch(TADA2D, fresh(shapes)).items()}
+    file = tmp_path / "tada2d.safetensors"
+    save_file(tensors, file)
+    found = dataclasses.replace(source, source=str(file)).load(published, shapes, {})
+    assert set(found) == {path for path in shapes if path.startswith("backbone/")}
+    assert float(np.asarray(found["backbone/stem_bn/variance"]).mean()) == 0.5
+    group = dataclasses.replace(
+        published, network=dataclasses.replace(published.network, backbone=dataclasses.replace(sizes, norm="group"))
+    )
+    others = paths(jax.eval_shape(group.build().init, jax.random.key(0)))
+    assert source.load(group, others, {}) == {}
+    with pytest.raises(CheckpointFileError, match=r"--system\.network\.backbone\.norm batch"):
+        dataclasses.replace(source, source=str(file)).load(group, others, {})
+
+
+def fresh(shapes):
+    """Zeros in the shapes of the backbone, as a tree."""
+    flat = {tuple(path.split("/")[1:]): np.zeros(s.shape) for path, s in shapes.items() if path.startswith("backbone/")}
+    return unflatten_dict(flat)
+
+
+def test_group_norm_is_over_a_clip_and_four_channels() -> None:
+    x = np.random.default_rng(0).normal(3, 2, (2, 3, 4, 5, 8)).astype(np.float32)
+    y = tadaconv.GroupNorm().apply({"params": {"scale": np.ones(8), "bias": np.zeros(8)}}, x)
+    for clip in range(2):
+        for part in (slice(0, 4), slice(4, 8)):
+            of, found = x[clip, ..., part], np.asarray(y)[clip, ..., part]
+            np.testing.assert_allclose(found, (of - of.mean()) / np.sqrt(of.var() + 1e-5), atol=1e-5)
 
 
 def test_confidence_falls_with_the_expected_error() -> None:

@@ -10,6 +10,7 @@ Not specified in the paper; we use: lambda = 1, the losses of the further heads.
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +21,9 @@ from jaxmotion.foundation.config_json import Json, register
 from jaxmotion.foundation.entries import FPS, VIDEO
 from jaxmotion.foundation.types import Batch, Params
 from jaxmotion.models.motion_estimator import HALF, MotionEstimatorSizes, MotionNetwork, Prediction, upgrade_sizes
+from jaxmotion.systems.motion_estimator.pretrained_backbone import BACKBONE, PretrainedBackbone
 from jaxmotion.systems.motion_estimator.ranking import Hinge, Logistic, order_of, ranking_loss, regression_loss
+from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.system import System, Table
 from jaxmotion.video import motion_scale
 from jaxmotion.video.motion_scale import AXES, CAMERA_MOVES
@@ -68,6 +71,10 @@ class MotionEstimator(System):
     def motion_network(self) -> MotionEstimatorSizes:
         """Returns the network; it is all of the parameters."""
         return self.network
+
+    def pretrained(self) -> Mapping[str, PretrainedSource]:
+        """Returns the source of published weights of the backbone."""
+        return {BACKBONE: PretrainedBackbone()}
 
     def build(self) -> EstimatorTask:
         """Returns the network with its losses."""
