@@ -47,6 +47,7 @@ EPILOG = """A record has:
   object_speed, camera_speed   the speeds behind the scores, in frame diagonals per second
   seconds, fps, width, height  of the video, as it is shown
   hash, meter     of the file's content (all of it up to 16 MiB, else 16 MiB spread over it); which meter measured
+  cuts            how many cuts were found, if any; windows end there, and what changes at a cut is no motion
   windows         the same for every window of about 2 seconds (start and end in seconds), if there is more than one
   sampled         the limit --windows, if a long clip has more windows than that
   note            what is wrong with the file, if it could be scored in part: at least one whole window can be decoded
@@ -136,6 +137,7 @@ def _add_measure_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--metadata", type=Path, metavar="FILE", help="add the scores to this metadata.jsonl (of its clips, if no PATH)"
     )
+    parser.add_argument("--no-cuts", action="store_true", help="do not look for cuts; clips are single shots")
     parser.add_argument(
         "--plot",
         nargs="?",
@@ -191,7 +193,7 @@ def _measure(options: argparse.Namespace, parser: argparse.ArgumentParser) -> in
             videos,
             chosen,
             sink,
-            spec=windows.WindowSpec(meter.FRAMES, STEP, canvas),
+            spec=windows.WindowSpec(meter.FRAMES, STEP, canvas, cuts=not options.no_cuts),
             progress=sys.stderr,
             max_windows=options.windows,
             batch=options.batch,

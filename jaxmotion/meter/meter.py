@@ -31,6 +31,7 @@ from jaxmotion.meter.estimate import Clip, MotionEstimate, average_estimates
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes, Prediction, confidence, upgrade_sizes
 from jaxmotion.video import motion_scale
 from jaxmotion.video.canvas import CANVASES, canvas
+from jaxmotion.video.cuts import split_at_cuts
 from jaxmotion.video.frames import WINDOW, fill_window, motion_windows
 from jaxmotion.video.motion_scale import CAMERA_MOVES, STATIC, Move
 from jaxmotion.weights.tensor_files import open_tensors
@@ -58,17 +59,26 @@ BATCH_SIZE = 16
 """Windows per device and step elsewhere."""
 
 
-def estimate_motion(clip: UInt8[np.ndarray, "T H W 3"], fps: float) -> MotionEstimate:
+def estimate_motion(clip: UInt8[np.ndarray, "T H W 3"], fps: float, *, cuts: bool = True) -> MotionEstimate:
     """Estimates how much the objects and the camera of a clip move.
 
     Args:
         clip: at least 2 frames of any size.
         fps: its frames per second.
+        cuts: whether to look for cuts; what changes at a cut is no motion.
 
     Raises:
-        ValueError: not a clip, a single frame, or no frame rate.
+        ValueError: not a clip, a single frame, no frame rate, or nothing but cuts.
     """
-    return packaged_meter()([Clip.at(np.asarray(clip), fps)])[0]
+    whole = Clip.at(np.asarray(clip), fps)
+    if not cuts:
+        return packaged_meter()([whole])[0]
+    windows = motion_windows(whole.seconds, FRAMES)
+    shots = [window[shot] for window in windows for shot in split_at_cuts(whole.video[window])]
+    if not shots:
+        raise ValueError("No two frames of this clip are of one shot; cuts=False measures it all the same.")
+    estimates = packaged_meter()([Clip(whole.video[shot], whole.seconds[shot]) for shot in shots])
+    return average_estimates(estimates, [float(np.ptp(whole.seconds[shot])) for shot in shots])
 
 
 @functools.cache

@@ -16,6 +16,8 @@ def make_record(
     measured: Sequence[tuple[Window, MotionEstimate]],
     *,
     size: tuple[int, int],
+    lost: int,
+    cuts: int,
     digest: str,
     meter: str,
     max_windows: int,
@@ -26,6 +28,8 @@ def make_record(
         plan: its windows.
         measured: the windows that could be decoded, with their estimates.
         size: displayed (height, width).
+        lost: how many windows could not be decoded.
+        cuts: how many cuts were found.
         digest: of the file's content.
         meter: the meter's name.
         max_windows: requested limit of windows per video; 0: all.
@@ -49,9 +53,10 @@ def make_record(
         "hash": digest,
         "meter": meter,
     }
-    total = sum(map(len, plan.groups))
-    lost = total - len(measured)
+    total = len(measured) + lost
     notes = [plan.note, f"{lost} of {total} windows cannot be decoded" if lost else ""]
+    if cuts:
+        record["cuts"] = cuts
     if plan.sampled:
         record["sampled"] = max_windows
     if any(notes):

@@ -139,6 +139,14 @@ class _File:
     measured: list[tuple[Window, MotionEstimate]] = dataclasses.field(default_factory=list)
     losses: list[str] = dataclasses.field(default_factory=list)
     """Reasons why windows could not be decoded, one entry each."""
+    cuts: int = 0
+    further: int = 0
+    """Windows that cuts have made, beside those that were planned."""
+
+    @property
+    def count(self) -> int:
+        """Returns how many windows there are."""
+        return sum(map(len, self.plan.groups)) + self.further
 
 
 _Group = tuple[Window, ...]
@@ -188,7 +196,11 @@ class _Scoring:
         """Yields the windows to measure."""
         for file, group, found in decoded:
             file.size = file.size if any(file.size) else found.size
-            for window, clip in zip(group, found.clips, strict=True):
+            file.cuts += found.cuts
+            file.further += len(found.windows) - len(group)
+            if not found.windows:
+                self.finish(file, bar)
+            for window, clip in zip(found.windows, found.clips, strict=True):
                 if clip is not None:
                     yield (file, window), clip
                 else:
@@ -198,16 +210,18 @@ class _Scoring:
     def finish(self, file: _File, bar: Progress) -> None:
         """Makes the record of a file once all its windows are measured or lost."""
         path = file.plan.path
-        if len(file.measured) + len(file.losses) < sum(map(len, file.plan.groups)):
+        if len(file.measured) + len(file.losses) < file.count:
             return
         if not file.measured:
-            self._settle(_BadFile(path, file.losses[0]), bar)
+            self._settle(_BadFile(path, file.losses[0] if file.losses else "nothing but cuts in it"), bar)
             return
         try:
             record = make_record(
                 file.plan,
                 file.measured,
                 size=file.size,
+                lost=len(file.losses),
+                cuts=file.cuts,
                 digest=file.digest,
                 meter=self.meter.name,
                 max_windows=self.max_windows,

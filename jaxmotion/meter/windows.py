@@ -23,6 +23,7 @@ from jaxtyping import Float, Int, UInt8
 
 from jaxmotion.meter.estimate import Clip
 from jaxmotion.video.container import BadClipError, open_video, rewind, states_times
+from jaxmotion.video.cuts import find_cuts
 from jaxmotion.video.decode import Decoding, start_points
 from jaxmotion.video.frames import WINDOW, motion_windows, space_frames
 from jaxmotion.video.motion_scale import STEP
@@ -51,6 +52,8 @@ class WindowSpec:
     """Seconds between frames, about."""
     canvas: Callable[[int, int], tuple[int, int]] = keep_size
     """From the displayed (height, width) of a video to the size at which it is decoded."""
+    cuts: bool = False
+    """Whether windows are split where a shot ends."""
 
     def __post_init__(self) -> None:
         if self.frames < 2 or not self.step > 0:
@@ -96,11 +99,15 @@ class DecodedWindows:
     """The result of decoding a group of windows."""
 
     clips: tuple[Clip | None, ...]
-    """One for each window; None where frames cannot be decoded."""
+    """One for each of `windows`; None where frames cannot be decoded."""
     size: tuple[int, int]
     """The displayed (height, width) of the video; zeros when nothing could be decoded."""
     reason: str
     """Why windows are missing; empty when none are."""
+    windows: tuple[Window, ...] = ()
+    """Those that were asked for; where they have cuts, the parts between these."""
+    cuts: int = 0
+    """How many cuts there are in them."""
 
 
 def plan_windows(path: str, spec: WindowSpec, max_windows: int) -> WindowPlan:
@@ -132,13 +139,22 @@ def decode_windows(path: str, group: Sequence[Window], spec: WindowSpec) -> Deco
     """Decodes a group of windows. Never fails: windows that cannot be decoded are None."""
     needed = np.unique(np.concatenate([window.pts for window in group]))
     found, size, reason = _decode(path, needed, spec)
-    clips = tuple(
-        Clip(np.stack([found[int(pts)] for pts in window.pts]), window.seconds)
-        if all(int(pts) in found for pts in window.pts)
-        else None
-        for window in group
-    )
-    return DecodedWindows(clips, size, reason or "frames cannot be decoded")
+    windows: list[Window] = []
+    clips: list[Clip | None] = []
+    cuts = 0
+    for window in group:
+        if not all(int(pts) in found for pts in window.pts):
+            windows.append(window)
+            clips.append(None)
+            continue
+        video = np.stack([found[int(pts)] for pts in window.pts])
+        starts = find_cuts(video) if spec.cuts else []
+        cuts += len(starts)
+        for shot in np.split(np.arange(len(video)), starts):
+            if len(shot) > 1:  # a single frame shows no motion
+                windows.append(Window(window.pts[shot], window.seconds[shot]))
+                clips.append(Clip(video[shot], window.seconds[shot]))
+    return DecodedWindows(tuple(clips), size, reason or "frames cannot be decoded", tuple(windows), cuts)
 
 
 def stills(path: str, spec: WindowSpec) -> list[Picture]:

@@ -113,6 +113,20 @@ def test_the_command_says_what_the_call_says(shipped, pans) -> None:
         np.testing.assert_allclose(scores(told), scores(estimate_motion(video, fps=8)), atol=0.1)
 
 
+def test_a_cut_is_no_motion(shipped, tmp_path) -> None:
+    """Two stills, one after the other, in the call and in the command; without looking for cuts they seem to move."""
+    still = [np.asarray(Image.fromarray(photo).resize((256, 144))) for photo in (data.rocket(), data.coffee())]
+    video = np.stack([still[t >= 9] for t in range(18)])
+    assert scores(estimate_motion(video, fps=8)).max() < 1.5
+    assert scores(estimate_motion(video, fps=8, cuts=False)).max() > 2
+    write_mp4(tmp_path / "cut.mp4", video, 8)
+    spec = windows.WindowSpec(canvas=meter.canvas, cuts=True)
+    (group,) = windows.plan_windows(str(tmp_path / "cut.mp4"), spec, 0).groups
+    decoded = windows.decode_windows(str(tmp_path / "cut.mp4"), group, spec)
+    assert decoded.cuts == 1
+    assert [len(clip.video) for clip in decoded.clips] == [9, 9]
+
+
 def test_a_still_clip_stands_still(shipped) -> None:
     frame = ClutteredScenes(split="held_out", size=(144, 256), frames=2).open().example(0)["video"][0]
     estimate = shipped([Clip.at(np.stack([frame] * 16), 8)])[0]
