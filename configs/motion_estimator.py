@@ -11,7 +11,9 @@ import dataclasses
 
 from jaxmotion.data.cluttered_scenes import ClutteredScenes
 from jaxmotion.data.compared_pairs import ComparedPairs
+from jaxmotion.data.mixture import Mixture
 from jaxmotion.data.tokenize import HashTokenizer
+from jaxmotion.data.two_by_two import TwoByTwo
 from jaxmotion.models import tadaconv
 from jaxmotion.models.motion_estimator import MotionEstimatorSizes, Pixels
 from jaxmotion.runs.experiment import Experiment
@@ -71,9 +73,24 @@ tiny = dataclasses.replace(
     workers=0,
 )
 
-judged = dataclasses.replace(small, data=ComparedPairs("", pairs="pairs.csv"), workers=0)
+judged = dataclasses.replace(
+    small,
+    data=Mixture(
+        {
+            "judged": ComparedPairs("", pairs="pairs.csv"),
+            "labelled": ComparedPairs("", labels="pseudo_labels.jsonl"),
+            "drawn": TwoByTwo(ClutteredScenes()),
+        },
+        {"judged": 1.0, "labelled": 1.0, "drawn": 2.0},
+    ),
+    workers=1,
+)
 """The paper's way to train it: on pairs that people judged (`python -m jaxmotion.score label`) and on pseudo-labels.
 
     python -m jaxmotion.train --config configs/motion_estimator.py:judged --pretrained.run.source runs/meter
-        --data.path clips --data.pairs pairs.csv --data.labels pseudo_labels.jsonl --run runs/mine
+        --data.of.judged.path clips --data.of.judged.pairs pairs.csv
+        --data.of.labelled.path clips --data.of.labelled.labels pseudo_labels.jsonl --run runs/mine
+
+A batch has judged pairs, labelled clips and drawn ones by `data.weights`, and its loss is the paper's: L_o + L_c on the
+pairs, lambda L_r on the labels.
 """

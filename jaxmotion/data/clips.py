@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import hashlib
 import logging
 import os
@@ -19,9 +20,10 @@ from jaxmotion.data.source import Buckets, DataConfig, DataSource, Example, Shap
 from jaxmotion.foundation.config_json import register
 from jaxmotion.foundation.entries import CAMERA, FPS, OBJECT, VIDEO
 from jaxmotion.video.clip_files import say_odd_names
-from jaxmotion.video.decode import BadClipError, latest_time, read_clip, read_size, read_timeline
+from jaxmotion.video.decode import BadClipError, latest_time, read_clip, read_size, read_timeline, start_time
 from jaxmotion.video.listing import LOOKED_FOR, ClipFile, Listing, describe_missing_captions, list_clips
-from jaxmotion.video.score_lists import read_scores
+from jaxmotion.video.pictures import diagonal_over_crop
+from jaxmotion.video.score_lists import Scores, read_scores
 from jaxmotion.video.synthetic.captions import CAPTION, CAPTIONS
 
 SHOWN = 5
@@ -55,8 +57,8 @@ class Clips(DataConfig):
     on_bad: Literal["skip", "stop"] = "skip"
     """What a file that cannot be used does: it is skipped, or stops the run."""
     scores: str = ""
-    """A jsonl file with the motion scores of the clips, such as the motion meter writes; see
-    `video.score_lists`. They are of whole files, and a training clip may be a part of one."""
+    """A jsonl file with the motion scores of the clips, such as the motion meter writes. They are of whole files; a
+    training clip gets those of its own time and crop, see `video.score_lists`."""
     probe: bool = True
     """Looks into all files first. Without that, a bad file is found when its turn comes; the next takes its place."""
 
@@ -141,7 +143,7 @@ class Clips(DataConfig):
     def how_to_label(self) -> str:
         return "Give a list of scores (--data.scores, made by `python -m jaxmotion.score`)."
 
-    def _scores_of(self, files: tuple[ClipFile, ...]) -> dict[int, tuple[float, float]]:
+    def _scores_of(self, files: tuple[ClipFile, ...]) -> dict[int, Scores]:
         """The scores of the clips that the list of scores names."""
         if not self.scores:
             return {}
@@ -192,7 +194,7 @@ class ClipsSource(DataSource):
         config: Clips,
         files: tuple[ClipFile, ...],
         bad: BadClips,
-        scores: Mapping[int, tuple[float, float]] | None = None,
+        scores: Mapping[int, Scores] | None = None,
     ):
         super().__init__(config)
         self.files = files
@@ -256,13 +258,29 @@ class ClipsSource(DataSource):
             if config.on_bad == "stop":
                 raise BadClipError(f"{file.path}: {error}. To go on without it, set on_bad to 'skip'.") from error
             return None
-        scores = self.scores.get(index, (float("nan"),) * 2)
+        scores = self._scores_at(index, where)
         labels = {name: np.float32(score) for name, score in zip(self.optional_entries, scores, strict=False)}
         caption = file.caption
         if rng is not None and file.further:  # clips of one caption leave the generator as it is
             caption = file.captions[int(rng.random() * len(file.captions))]
         captions = {CAPTION: caption, CAPTIONS: file.captions} if file.further else {CAPTION: caption}
         return {VIDEO: video, **captions, FPS: np.float32(config.fps), "id": file.id, **labels}
+
+    def _scores_at(self, index: int, where: float) -> tuple[float, float]:
+        """Returns the scores of the clip at a place of a file, cropped as it is; NaN where they are not known."""
+        if index not in self.scores:
+            return float("nan"), float("nan")
+        config, path = self.config, self.files[index].path
+        timeline = read_timeline(path)
+        start = start_time(timeline, config.frames, config.fps, where) - float(timeline.seconds[0])
+        growth = diagonal_over_crop(_size_of(path), config.size)
+        return self.scores[index].of_clip(start, start + config.frames / config.fps, growth)
+
+
+@functools.cache
+def _size_of(path: str) -> tuple[int, int]:
+    """Returns (height, width) at which a file is shown, read once in a process."""
+    return read_size(path)
 
 
 def _probe_shapes(files: Iterable[ClipFile], config: Clips) -> Iterable[tuple[str, str | Shape]]:

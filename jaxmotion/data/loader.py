@@ -58,14 +58,27 @@ def batches(
         raise ValueError("There are no clips to load.")
     collate = Collate(tuple(dict.fromkeys((*source.entries, *also))), source.texts, tokenize)
 
+    def clips_of(one: DataSource, place: int) -> grain.MapDataset:
+        indices = grain.MapDataset.source(range(len(one)))
+        return indices.seed(_seed_of(seed, place)).shuffle().repeat(_FOR_EVER).random_map(one.load)
+
     def rows_of(part: DataSource) -> grain.MapDataset:
-        indices = grain.MapDataset.source(range(len(part)))
-        clips = indices.seed(seed).shuffle().repeat(_FOR_EVER).random_map(part.load)
+        clips = _mix([(clips_of(one, place), weight) for place, (one, weight) in enumerate(part.mixed)])
         return clips[process_index::process_count].batch(batch_size // process_count, batch_fn=collate)
 
-    rows = [rows_of(part) for part in source.parts]
-    mixed = grain.MapDataset.mix(rows, [len(part) for part in source.parts]) if len(rows) > 1 else rows[0]
-    return Batches(mixed, workers, prefetch)
+    return Batches(_mix([(rows_of(part), part.weight) for part in source.parts]), workers, prefetch)
+
+
+def _mix(weighted: Sequence[tuple[grain.MapDataset, float]]) -> grain.MapDataset:
+    """Returns elements of several datasets in turn, as often as their weights say."""
+    if len(weighted) == 1:
+        return weighted[0][0]
+    return grain.MapDataset.mix([dataset for dataset, _ in weighted], [weight for _, weight in weighted])
+
+
+def _seed_of(seed: int, place: int) -> int:
+    """Returns the seed of one of several mixed sources; the first has that of the run."""
+    return int(np.random.SeedSequence([seed, place]).generate_state(1)[0]) if place else seed
 
 
 class Batches(grain.DatasetIterator):

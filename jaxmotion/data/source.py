@@ -99,9 +99,24 @@ class DataSource:
         return (self,)
 
     @property
+    def mixed(self) -> tuple[tuple[DataSource, float], ...]:
+        """Sources that share every batch of this one, and how many clips of each come for those of the others."""
+        return ((self, 1.0),)
+
+    @property
+    def weight(self) -> float:
+        """How many batches of this part come for those of others."""
+        return len(self)
+
+    @property
     def shapes(self) -> tuple[Shape, ...]:
         """The shape of the clips of each part."""
         return (Shape(self.config.frames, *self.config.size),)
+
+    @property
+    def further_shape(self) -> Shape | None:
+        """The shape of the second clips of pairs; None: clips are single."""
+        return None
 
     def __len__(self) -> int:
         """Returns how many clips make an epoch."""

@@ -343,7 +343,7 @@ def _fit_to_pairs(options: argparse.Namespace) -> Json:
         factor = peer.unit.factor(complete_shape(entries[index], peer, given, path))
         for name, column in numbers.items():
             column.append(entries[index].numbers[name] * factor)
-    ours = [conversion.our_scores(*map(speed, pair)) for pair in scores.values()]
+    ours = [conversion.our_scores(speed(each.object), speed(each.camera)) for each in scores.values()]
     columns = np.array(ours).reshape(-1, len(OURS)).T
     return conversion.fit_pairs(
         options.fitted,

@@ -201,9 +201,15 @@ class MotionNetwork:
         seen = self.view(jnp.zeros(_EXAMPLE, jnp.uint8), seconds)
         return self.module.init(key, seen, self.view.tell(seconds))["params"]
 
-    def predict(self, params: Params, video: UInt8[Array, "B T H W 3"], seconds: Float[Array, "B T-1"]) -> Prediction:
-        """Returns the heads' raw outputs: scores may lie outside 1..10, moves are shares of the scale."""
-        return apply(self.module, params, self.view(video, seconds), self.view.tell(seconds))
+    def predict(
+        self,
+        params: Params,
+        video: UInt8[Array, "B T H W 3"],
+        seconds: Float[Array, "B T-1"],
+        shares: Float[Array, "B T-1"] | None = None,
+    ) -> Prediction:
+        """Returns the heads' raw outputs: scores may lie outside 1..10, moves are shares of the scale; see `read`."""
+        return apply(self.module, params, self.view(video, seconds), self.view.tell(seconds), shares)
 
     def read(
         self,

@@ -13,9 +13,15 @@ CELL = 8
 """Sides are multiples of it."""
 
 
-def canvas(height: int, width: int) -> tuple[int, int]:
-    """Returns the (height, width) at which a video of that size should be read: the nearest shape, the same way up."""
-    lying = lying_canvas(height, width)
+def canvas(height: int, width: int, like: tuple[int, int] = CANVASES[0]) -> tuple[int, int]:
+    """Returns the (height, width) at which a video of that size should be read: the nearest shape, the same way up.
+
+    Args:
+        height: of the video.
+        width: of the video.
+        like: a size with about as many pixels as wanted.
+    """
+    lying = lying_canvas(height, width, like)
     return lying if width >= height else (lying[1], lying[0])
 
 

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import av.error
 import numpy as np
@@ -11,11 +12,11 @@ from av import Packet, VideoFrame
 from av.container import InputContainer
 from av.video.reformatter import VideoReformatter
 from av.video.stream import VideoStream
-from jaxtyping import Int, UInt8
+from jaxtyping import Float, Int, UInt8
 
 from jaxmotion.video.container import BadClipError, is_recording, open_video, rewind
-from jaxmotion.video.frames import frame_indices, latest_start
-from jaxmotion.video.pictures import crop_frame, displayed_size
+from jaxmotion.video.frames import frame_indices, latest_start, motion_windows
+from jaxmotion.video.pictures import crop_frame, displayed_size, resize_frame
 from jaxmotion.video.timeline import PacketTable, Timeline
 from jaxmotion.video.timeline_cache import CACHE, timeline_of
 
@@ -69,28 +70,109 @@ def read_clip(path: str, frames: int, fps: float, size: tuple[int, int], where: 
     Raises:
         BadClipError: not a video, cut off, too short, or damaged where it is needed.
     """
+
+    def choose(timeline: Timeline) -> Int[np.ndarray, " T"]:
+        start = start_time(timeline, frames, fps, where)
+        return frame_indices(timeline.seconds, frames, fps, start, timeline.end_seconds, timeline.tick)
+
     with open_video(path) as (container, stream):
         timeline = _check_damage(timeline_of(path, container, stream))
         reformatter = VideoReformatter()
-        found: dict[int, np.ndarray] = {}
-        for _ in range(ROUNDS):
-            shown = _choose_frames(timeline, frames, fps, where)
-            needed = np.setdiff1d(shown, np.array(list(found), np.int64))
-            damaged = False
-            starts = start_points(stream, needed, int(timeline.pts[0])) if len(needed) else [None]
-            for start in dict.fromkeys([*starts, None]):
-                decoder = Decoding(container, stream, timeline.packets)
-                for frame in decoder.frames_at(needed, start):
-                    found[int(frame.pts or 0)] = crop_frame(frame, stream, size, reformatter)
-                needed = np.setdiff1d(needed, np.array(list(found), np.int64))
-                damaged |= decoder.damaged
-                if not len(needed):
-                    return np.stack([found[int(pts)] for pts in shown])
-            if damaged:
-                break
-            timeline = timeline.without(needed)  # their packets hold no frame, or one that refers to what is not there
-            CACHE.keep(path, timeline)
-        raise BadClipError(f"{len(needed)} of {len(np.unique(shown))} frames cannot be decoded")
+        return _decode_chosen(
+            path, container, stream, timeline, choose, lambda frame: crop_frame(frame, stream, size, reformatter)
+        )[0]
+
+
+class DecodedWindow(NamedTuple):
+    """A window of a file in which motion is measured."""
+
+    video: UInt8[np.ndarray, "T H W 3"]
+    seconds: Float[np.ndarray, " T"]
+    """Times of its frames, from the first frame of the file on."""
+
+
+def read_window(path: str, frames: int, canvas: Callable[[int, int], tuple[int, int]], where: float) -> DecodedWindow:
+    """Reads one of the windows in which motion is measured (`video.frames`), whole frames at the size of a canvas.
+
+    Args:
+        path: the file.
+        frames: of a window at most.
+        canvas: from the displayed (height, width) to the size of the pictures.
+        where: in [0, 1): from the first of the windows to the last.
+
+    Raises:
+        BadClipError: not a video, cut off, a single frame, or damaged where it is needed.
+    """
+
+    def choose(timeline: Timeline) -> Int[np.ndarray, " T"]:
+        if len(timeline.pts) < 2:
+            raise BadClipError("a single frame; motion needs at least 2")
+        windows = motion_windows(timeline.seconds, frames)
+        return windows[int(where * len(windows))]
+
+    with open_video(path) as (container, stream):
+        timeline = _check_damage(timeline_of(path, container, stream))
+        reformatter = VideoReformatter()
+
+        def resize(frame: VideoFrame) -> UInt8[np.ndarray, "H W 3"]:
+            return resize_frame(frame, canvas(*displayed_size(frame, stream)), reformatter)
+
+        video, seconds = _decode_chosen(path, container, stream, timeline, choose, resize)
+        return DecodedWindow(video, seconds)
+
+
+def start_time(timeline: Timeline, frames: int, fps: float, where: float) -> float:
+    """Returns when a clip starts, in seconds on the file's clock.
+
+    Args:
+        timeline: of the file.
+        frames: of the clip.
+        fps: frames per second of the clip.
+        where: in [0, 1]: 0 is the first frame, 1 as late as the clip fits.
+
+    Raises:
+        BadClipError: the file is too short for one.
+    """
+    first = float(timeline.seconds[0])
+    return first + where * (latest_time(timeline, frames, fps) - first)
+
+
+def _decode_chosen(
+    path: str,
+    container: InputContainer,
+    stream: VideoStream,
+    timeline: Timeline,
+    choose: Callable[[Timeline], Int[np.ndarray, " T"]],
+    picture: Callable[[VideoFrame], UInt8[np.ndarray, "H W 3"]],
+) -> tuple[UInt8[np.ndarray, "T H W 3"], Float[np.ndarray, " T"]]:
+    """Decodes the chosen frames of an opened file as pictures, and returns them with their times from the first on.
+
+    Frames are chosen anew where packets turn out to hold none.
+
+    Raises:
+        BadClipError: frames cannot be decoded.
+    """
+    found: dict[int, np.ndarray] = {}
+    shown, needed = np.zeros(0, np.int64), np.zeros(0, np.int64)
+    for _ in range(ROUNDS):
+        chosen = choose(timeline)
+        shown = timeline.pts[chosen]
+        needed = np.setdiff1d(shown, np.array(list(found), np.int64))
+        damaged = False
+        starts = start_points(stream, needed, int(timeline.pts[0])) if len(needed) else [None]
+        for start in dict.fromkeys([*starts, None]):
+            decoder = Decoding(container, stream, timeline.packets)
+            for frame in decoder.frames_at(needed, start):
+                found[int(frame.pts or 0)] = picture(frame)
+            needed = np.setdiff1d(needed, np.array(list(found), np.int64))
+            damaged |= decoder.damaged
+            if not len(needed):
+                return np.stack([found[int(pts)] for pts in shown]), timeline.seconds[chosen] - timeline.seconds[0]
+        if damaged:
+            break
+        timeline = timeline.without(needed)  # their packets hold no frame, or one that refers to what is not there
+        CACHE.keep(path, timeline)
+    raise BadClipError(f"{len(needed)} of {len(np.unique(shown))} frames cannot be decoded")
 
 
 def latest_time(timeline: Timeline, frames: int, fps: float) -> float:
@@ -231,10 +313,3 @@ def _check_damage(timeline: Timeline) -> Timeline:
     if timeline.damage:
         raise BadClipError(timeline.damage)
     return timeline
-
-
-def _choose_frames(timeline: Timeline, frames: int, fps: float, where: float) -> Int[np.ndarray, " T"]:
-    first = float(timeline.seconds[0])
-    start = first + where * (latest_time(timeline, frames, fps) - first)
-    chosen = frame_indices(timeline.seconds, frames, fps, start, timeline.end_seconds, timeline.tick)
-    return timeline.pts[chosen]

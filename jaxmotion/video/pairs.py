@@ -30,6 +30,11 @@ Verdict = Literal["a", "b", "tie", ""]
 VERDICTS = get_args(Verdict)
 STRONGER = tuple(f"stronger_{axis}" for axis in AXES)
 """Columns of a file and entries of a batch: which clip moves more, by axis."""
+SECOND_VIDEO = "second_video"
+"""Entry of a batch of pairs: the second clips, uint8 [B T h w 3]; the first are in `video`, perhaps in another shape.
+Entries of single clips, such as scores, are [B 2] then."""
+STEP_SECONDS, STEP_SHARES = "step_seconds", "step_shares"
+"""Entries: seconds of a step from frame to frame, and how much it counts, [B T-1] or [B 2 T-1]; NaN: not told."""
 COLUMNS = ("a", "b", *STRONGER)
 ENDINGS = (".csv", ".jsonl")
 NAMED = 5

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 from av import VideoFrame
 from av.video.reformatter import Colorspace, Interpolation, VideoReformatter
@@ -40,6 +42,17 @@ def crop_frame(
     top, left = (tall - height) // 2, (wide - width) // 2
     crop = (slice(top, top + height), slice(left, left + width))
     return orientation.apply(_scale(frame, (tall, wide), reformatter, crop))
+
+
+def diagonal_over_crop(displayed: tuple[int, int], size: tuple[int, int]) -> float:
+    """Returns the diagonal of a picture over that of the part of it that `crop_frame` shows; 1: all of it.
+
+    Args:
+        displayed: (height, width) of the picture.
+        size: (height, width) of the crop, in any unit.
+    """
+    scale = max(size[0] / displayed[0], size[1] / displayed[1])
+    return math.hypot(*displayed) * scale / math.hypot(*size)
 
 
 def _scale(

@@ -8,6 +8,8 @@ import pytest
 from jaxmotion.data.clips import Clips
 from jaxmotion.foundation.entries import CAMERA, OBJECT
 from jaxmotion.meter.sinks import add_to_metadata
+from jaxmotion.video import motion_scale
+from jaxmotion.video.score_lists import ScoredWindow, Scores
 
 
 @pytest.fixture
@@ -29,8 +31,8 @@ def lines(path, rows):
     return str(path)
 
 
-def config(folder, scores):
-    return Clips(str(folder), frames=4, size=(32, 32), scores=scores)
+def config(folder, scores, size=(32, 48)):
+    return Clips(str(folder), frames=4, size=size, scores=scores)
 
 
 @pytest.mark.parametrize("form", ["scores", "metadata", "metadata with a motion of its own"])
@@ -51,7 +53,7 @@ def test_clips_bring_the_scores_of_a_list(folder, tmp_path, form):
         clip = source.example(index)
         expected = known.get(clip["id"], (np.nan, np.nan))
         np.testing.assert_array_equal((clip[OBJECT], clip[CAMERA]), np.float32(expected))
-    assert Clips(str(folder), frames=4, size=(32, 32)).open().optional_entries == ()
+    assert Clips(str(folder), frames=4, size=(32, 48)).open().optional_entries == ()
 
 
 def test_files_of_one_name_are_not_mistaken_for_each_other(folder, write, tmp_path):
@@ -107,3 +109,29 @@ def test_a_last_line_that_a_killed_command_left_torn_stops_no_training(folder, t
         file.write("\n")  # a whole line that is no JSON is somebody's mistake
     with pytest.raises(ValueError, match=r"scores\.jsonl, line 2 is not JSON"):
         config(folder, path).open()
+
+
+def test_scores_of_a_crop_are_in_the_diagonals_of_the_crop(folder, tmp_path):
+    """From 3:2 to a square: as many pixels are more diagonals, but a zoom moves the corners of every crop alike."""
+    growth = np.hypot(3, 2) / np.hypot(2, 2)
+    rows = [
+        {"path": "a.mp4", "object": 4, "camera": 6, "move": "pan"},
+        {"path": "b.mp4", "object": 4, "camera": 6, "move": "zoom"},
+        {"path": "c.mp4", "object": 1, "camera": 10},
+    ]
+    source = config(folder, lines(tmp_path / "s.jsonl", rows), size=(32, 32)).open()
+    pan, zoom, ends = map(source.example, range(3))
+    objects, cameras = (motion_scale.score(growth * motion_scale.speed(x)) for x in (4.0, 6.0))
+    assert (pan[OBJECT], pan[CAMERA]) == pytest.approx((objects, cameras), abs=1e-4)
+    assert objects > 4.3
+    assert (zoom[OBJECT], zoom[CAMERA]) == pytest.approx((objects, 6), abs=1e-4)
+    assert (ends[OBJECT], ends[CAMERA]) == (1, 10)
+
+
+def test_scores_of_a_stretch_are_those_of_its_windows():
+    windows = tuple(ScoredWindow(start, start + 2, 1 + start, 5) for start in (0, 2, 4))
+    scores = Scores(3.0, 5.0, "pan", windows)
+    assert scores.of_clip(2.5, 3.5) == (3, 5)
+    half = motion_scale.score((motion_scale.speed(3.0) + motion_scale.speed(5.0)) / 2)
+    assert scores.of_clip(3.0, 5.0)[0] == pytest.approx(half)
+    assert scores.of_clip(7.0, 8.0) == (3, 5)  # no window: those of the file

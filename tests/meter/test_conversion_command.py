@@ -135,7 +135,7 @@ def test_a_file_of_predictions_becomes_scores_that_training_reads(predictions, t
     }
     places = {str(tmp_path / name): index for index, name in enumerate(predictions["path"])}
     found = read_scores(tmp_path / "out" / "scores.jsonl", tmp_path, places)
-    assert found[59] == (1.0, 10.0)
+    assert (found[59].object, found[59].camera) == (1.0, 10.0)
     assert len(found) == 60
     (tmp_path / "unnamed.json").write_text(json.dumps({k: v for k, v in predictions.items() if k != "path"}))
     run("kandinsky", "unnamed.json")

@@ -11,6 +11,8 @@ import pytest
 
 from jaxmotion.data.cluttered_scenes import ClutteredScenes
 from jaxmotion.data.compared_pairs import ComparedPairs
+from jaxmotion.data.mixture import Mixture
+from jaxmotion.data.two_by_two import TwoByTwo
 from jaxmotion.meter import meter
 from jaxmotion.meter.estimate import Clip
 from jaxmotion.runs import experiment, export, train
@@ -60,17 +62,25 @@ def test_every_experiment_comes_back_from_json(root, name) -> None:
 
 @pytest.mark.slow
 def test_judged_pairs_and_pseudo_labels_train_it_further(trained, root, film, tmp_path) -> None:
-    """`judged`: from a trained meter, on a person's pair and on a measured clip's score at once."""
+    """As `judged`: from a trained meter, on people's pairs, measured clips' scores and drawn clips in every batch."""
     for number in range(4):
         film(tmp_path / f"{number}.mp4", range(12), rate=8, size=(48, 64))
     write_pairs([Pair("0.mp4", "1.mp4", "a", "tie"), Pair("1.mp4", "2.mp4", "", "b")], tmp_path / "pairs.csv")
     labels = [{"path": f"{number}.mp4", "object": 2.0, "camera": 4.0} for number in (0, 3)]
     (tmp_path / "labels.jsonl").write_text("".join(json.dumps(row) + "\n" for row in labels))
     tiny = experiment.load(f"{root / 'configs' / 'motion_estimator.py'}:tiny")
-    data = ComparedPairs(
-        str(tmp_path), str(tmp_path / "pairs.csv"), str(tmp_path / "labels.jsonl"), frames=4, size=(48, 64)
+    shape = {"frames": 4, "size": (48, 64)}
+    data = Mixture(
+        {
+            "judged": ComparedPairs(str(tmp_path), pairs=str(tmp_path / "pairs.csv"), **shape),
+            "labelled": ComparedPairs(str(tmp_path), labels=str(tmp_path / "labels.jsonl"), **shape),
+            "drawn": TwoByTwo(ClutteredScenes(**shape)),
+        },
+        {"drawn": 2.0},
     )
-    train = dataclasses.replace(tiny.train, steps=3, batch_size=2, save_every=3, log_every=1, warmup_steps=0)
+    (part,) = data.open().parts
+    assert [weight for _, weight in part.mixed] == [1.0, 1.0, 2.0]
+    train = dataclasses.replace(tiny.train, steps=3, batch_size=4, save_every=3, log_every=1, warmup_steps=0)
     pretrained = {"run": PretrainedRun(str(trained))}
     further = dataclasses.replace(tiny, data=data, train=train, pretrained=pretrained)
     train.train(further, tmp_path / "run")
