@@ -18,14 +18,14 @@ from jaxmotion.foundation.types import Array
 from jaxmotion.video import motion_scale
 from jaxmotion.video.flow import motion_speed
 from jaxmotion.video.ssim import ssim
-from jaxmotion.video.tracked_speed import tracked_speeds
+from jaxmotion.video.tracked_speed import find_object, tracked_speeds
 
 CLIPS_AT_ONCE = 8
 
+SCORES = (motion_scale.LOWEST, motion_scale.HIGHEST)
 MASKS = "masks"
 """Entry of an example: where its objects are, bool [N T H W]."""
 DIAGONALS = "image diagonals per second"
-SCORE = "motion score, 1 (still) to 10"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -36,12 +36,16 @@ class GeneratedClips:
     fps: float
     """Frames per second."""
     mask: Bool[np.ndarray, "H W"] | None = None
-    """Object pixels of the first frame, which all clips share; None: unknown."""
+    """Object pixels of the first frame, which all clips share; None: nobody says."""
 
     @functools.cached_property
     def tracked_scores(self) -> Float[np.ndarray, "N 2"]:
-        """Object and camera motion as scores 1..10, from tracked points; see `video.tracked_speed`."""
-        speeds = np.array([tracked_speeds(clip, self.mask, self.fps) for clip in self.video])
+        """Object and camera motion as scores 1..10; see `video.tracked_speed`.
+
+        Where nobody says where the object is, all clips together do.
+        """
+        mask = find_object(self.video) if self.mask is None else self.mask
+        speeds = np.array([tracked_speeds(clip, mask, self.fps) for clip in self.video])
         return np.asarray(motion_scale.score(speeds))
 
 
@@ -60,6 +64,8 @@ class Measure:
     """Entries of an example (`Scene.example`) that it reads."""
     good_rho: float = 0.9
     """Rank correlation from which a control is reported as good; lower for noisier measures."""
+    taken_by: str = ""
+    """What takes it, if measures in one unit are taken in several ways; cross-talk is within one of them."""
 
 
 def ssim_change(clips: GeneratedClips) -> Float[np.ndarray, " N"]:
@@ -79,7 +85,7 @@ def flow_speed(clips: GeneratedClips) -> Float[np.ndarray, " N"]:
 
 
 def tracked_object_score(clips: GeneratedClips) -> Float[np.ndarray, " N"]:
-    """Motion score of the object, relative to the background; that of no motion where its place is unknown."""
+    """Motion score of the object, relative to the background."""
     return clips.tracked_scores[:, 0]
 
 
@@ -91,8 +97,8 @@ def tracked_camera_score(clips: GeneratedClips) -> Float[np.ndarray, " N"]:
 MEASURES: dict[str, Measure] = {
     "ssim": Measure("SSIM", "1 - SSIM of neighbouring frames", ssim_change),
     "flow": Measure("optical flow", DIAGONALS, flow_speed),
-    "object_speed": Measure("object speed", SCORE, tracked_object_score, (1.0, 10.0), (MASKS,), 0.85),
-    "camera_speed": Measure("camera speed", SCORE, tracked_camera_score, (1.0, 10.0), (MASKS,), 0.85),
+    "object_speed": Measure("object speed", motion_scale.SCORE, tracked_object_score, SCORES, (MASKS,), 0.85),
+    "camera_speed": Measure("camera speed", motion_scale.SCORE, tracked_camera_score, SCORES, (MASKS,), 0.85),
 }
 
 

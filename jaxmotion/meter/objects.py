@@ -16,21 +16,15 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import Bool, Float, UInt8
 from PIL import Image
-from skimage.measure import label
 
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.meter.camera import CameraMotion, residuals
 from jaxmotion.meter.tracks import Tracks
 from jaxmotion.video.clip_files import is_left_out
+from jaxmotion.video.moving_points import select_moving
 
 Masks = Callable[[UInt8[np.ndarray, "T H W 3"]], Bool[np.ndarray, "T H W"]]
 """Where objects are in the frames of a clip."""
-NOISE = 4.0
-"""A point moves by itself if its residual is so many times the usual one."""
-LEAST = 0.0015
-"""... and at least so many diagonals."""
-GROUP = 3
-"""Points side by side that make an object; fewer are noise."""
 
 
 def object_displacement(
@@ -48,16 +42,7 @@ def object_displacement(
 
 def moving_points(left: Float[np.ndarray, "T-1 N"], tracks: Tracks) -> Bool[np.ndarray, "T-1 N"]:
     """Selects points in groups whose residual stands out from those of the frame."""
-    moving = np.zeros(left.shape, bool)
-    for t, (residual, valid) in enumerate(zip(left, tracks.valid, strict=True)):
-        if not valid.any():
-            continue
-        usual = float(np.median(residual[valid]))
-        apart = (valid & (residual > max(NOISE * usual, LEAST))).reshape(tracks.grid)
-        labels = np.asarray(label(apart, connectivity=2))
-        sizes = np.bincount(labels.ravel())
-        moving[t] = (apart & (sizes[labels] >= GROUP)).ravel()
-    return moving
+    return np.stack([select_moving(*frame, tracks.grid) for frame in zip(left, tracks.valid, strict=True)])
 
 
 def points_on(tracks: Tracks, masks: Bool[np.ndarray, "T H W"]) -> Bool[np.ndarray, "T-1 N"]:

@@ -36,6 +36,10 @@ class Control(Generic[Value]):
     """One line for the help of command lines."""
     measures: tuple[str, ...] = ("ssim", "flow")
     """Names of the measures (`evaluation.measures`) that the control is meant to move; control curves show these."""
+    unit: str = ""
+    """Unit of the values. How far clips are from what was asked is defined for measures in the same unit."""
+    held: Value | None = None
+    """The value while another control is swept for a control curve; None: the default."""
 
     @property
     def metavar(self) -> str:

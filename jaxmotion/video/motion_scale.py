@@ -31,6 +31,8 @@ FASTEST = 1.0
 """Diagonals per second that score 10: a whip pan. Whatever is faster scores 10 as well."""
 AXES = ("object", "camera")
 """The two axes of motion: names of scores in batches, records and files."""
+SCORE = "motion score, 1 (still) to 10"
+"""The unit, for people, and of controls and measures that are in it."""
 Move = Literal["static", "pan", "tilt", "zoom", "roll"]
 """What a camera mostly does."""
 CAMERA_MOVES: tuple[Move, ...] = ("pan", "tilt", "zoom", "roll")
