@@ -1,38 +1,56 @@
 """The control curve: does a clip move as much as its controls ask, and does a control leave other motion alone?
 
-Every scene is animated with each numeric control swept from low to high while the others stay at their default, and
+Every scene is animated with each numeric control swept from low to high while the others stay where they are held, and
 measures of the clips are compared with the requested values. A control has its *own* measures, those it is meant to
-move; its effect on other measures in the same unit is its cross-talk.
+move; its effect on other measures in the same unit is its cross-talk. Where a control is in the unit of its measure,
+the calibration error says how far clips are from what was asked.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import itertools
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Protocol, Self, runtime_checkable
 
 import numpy as np
-from jaxtyping import Float
 from rich.table import Table
-from scipy import stats
-from tqdm import tqdm
 
 from jaxmotion.evaluation import curve_drawing
+from jaxmotion.evaluation.curves import Sweep, measure_sweeps, summarize
 from jaxmotion.evaluation.evaluation import Evaluation, Generate, KeyNumber, Numbers, Scene, numeric_range
-from jaxmotion.evaluation.measures import MEASURES, GeneratedClips, Measure
-from jaxmotion.foundation.config_json import Json, register
+from jaxmotion.evaluation.measures import MEASURES, Measure
+from jaxmotion.foundation.config_json import register
 from jaxmotion.systems.control import Control, Controls
 
 POINTS = 10
 """Values of a sweep, unless they are given."""
 FEWEST_WHOLE = 5
 """A sweep is in whole numbers where the range has at least so many of them."""
-SMALLEST_CHANGE = 1e-6
-"""Cross-talk is not defined for a control that moves its own measure by less."""
-GOOD_RATIO, GOOD_CROSS_TALK = 1 / 3, 0.25
-"""A control is reported as good when motion at its lowest value, as a share of that at its highest, is below this; and
-when cross-talk is at most this."""
+GOOD_RATIO, GOOD_CROSS_TALK, GOOD_ERROR = 1 / 3, 0.25, 1.0
+"""A control is reported as good when motion at its lowest value, as a share of that at its highest, is below this; when
+cross-talk is at most this; and when clips are at most so far from what was asked, on average."""
+
+
+@register()
+@dataclasses.dataclass(frozen=True)
+class SweepSettings:
+    """How one control is swept."""
+
+    values: tuple[float, ...] = ()
+    """Ascending. Empty: those of the control curve."""
+    held: dict[str, float] = dataclasses.field(default_factory=dict)
+    """Values of other controls meanwhile, such as {"camera": 1.0}. Those that are not named are where they say
+    themselves (`Control.held`), else at their default."""
+
+
+@runtime_checkable
+class MeasuresItself(Protocol):
+    """A generator that has measures of its own: what its system reads off training clips, another network."""
+
+    def own_measures(self, scenes: Sequence[Scene]) -> Mapping[str, Mapping[str, Measure]]:
+        """Returns by control further measures, by name, that it is meant to move on clips of these scenes."""
+        ...
 
 
 @register()
@@ -45,14 +63,20 @@ class ControlCurve(Evaluation):
     {"object": ("object_speed",)}. Empty: every numeric control of the system, with the measures that it names."""
     values: tuple[float, ...] = ()
     """Ascending values of every control. Empty: ten from the lowest to the highest."""
+    sweeps: dict[str, SweepSettings] = dataclasses.field(default_factory=dict)
+    """Of single controls: {"object": SweepSettings(held={"camera": 1.0})}."""
 
     def unmet(self, controls: Controls) -> str:
         """Returns which control is missing; empty if there is something to sweep."""
         numeric = [name for name, control in controls.items() if numeric_range(control)]
-        missing = [name for name in self.controls if name not in numeric]
-        if numeric and not missing:
-            return ""
-        return f"there is no numeric control {', '.join(missing)}; there are {', '.join(numeric) or 'none'}"
+        held = [name for sweep in self.sweeps.values() for name in sweep.held if name not in controls]
+        missing = [name for name in dict.fromkeys((*self.controls, *self.sweeps)) if name not in numeric]
+        if not numeric or missing:
+            return f"there is no numeric control {', '.join(missing)}; there are {', '.join(numeric) or 'none'}"
+        if held:
+            return f"there is no control {', '.join(held)} to hold; there are {', '.join(controls)}"
+        self._measures(controls)
+        return ""
 
     def entries(self, controls: Controls) -> tuple[str, ...]:
         """Returns the entries of examples that the measures read."""
@@ -64,13 +88,20 @@ class ControlCurve(Evaluation):
         unmet = self.unmet(generate.controls)
         if unmet:
             raise ValueError(f"The control curve cannot be measured: {unmet}.")
+        further = generate.own_measures(scenes) if isinstance(generate, MeasuresItself) else {}
         measures, sweeps = self._measures(generate.controls), {}
         for name, own in self._own(generate.controls).items():
-            sweeps[name] = Sweep(self.values or _range(generate.controls[name]), own)
+            measures |= further.get(name, {})
+            sweeps[name] = self._sweep(name, (*own, *further.get(name, {})), generate.controls)
         return summarize(measure_sweeps(generate, scenes, sweeps, measures, self.seeds, fps))
 
+    def is_current(self, numbers: Numbers) -> bool:
+        """Returns whether numbers have all that is shown; those of earlier versions have no error."""
+        curves = numbers["controls"].values()
+        return all("calibration_error" in curve["measures"][own] for curve in curves for own in curve["own"])
+
     def key_numbers(self, numbers: Numbers) -> tuple[KeyNumber, ...]:
-        """Returns rank correlation, change, stillness of the lowest value and cross-talk of each own measure."""
+        """Returns rank correlation, change, stillness, cross-talk and calibration error of each own measure."""
         found: list[KeyNumber] = []
         owners = [own for control in numbers["controls"].values() for own in control["own"]]
         for control, curve in numbers["controls"].items():
@@ -112,9 +143,24 @@ class ControlCurve(Evaluation):
         """Returns a chart for every control and own measure, and their statistics."""
         return curve_drawing.section(numbers, STATISTICS)
 
+    def with_changes(self, changes: Mapping[str, object]) -> Self:
+        """Returns this evaluation with some fields changed; `values` then go for every control."""
+        changed = super().with_changes(changes)
+        if "values" not in changes:
+            return changed
+        sweeps = {name: dataclasses.replace(sweep, values=()) for name, sweep in changed.sweeps.items()}
+        return dataclasses.replace(changed, sweeps=sweeps)
+
+    def _sweep(self, name: str, own: tuple[str, ...], controls: Controls) -> Sweep:
+        """Returns how a control is swept."""
+        given = self.sweeps.get(name, SweepSettings())
+        held = {other: each.held for other, each in controls.items() if other != name and each.held is not None}
+        return Sweep(given.values or self.values or _range(controls[name]), own, {**held, **given.held})
+
     def _own(self, controls: Controls) -> Mapping[str, tuple[str, ...]]:
         """Returns the own measures of the controls that are swept."""
-        return self.controls or {name: control.measures for name, control in controls.items() if numeric_range(control)}
+        swept = self.controls or {name: each.measures for name, each in controls.items() if numeric_range(each)}
+        return {**swept, **{name: controls[name].measures for name in self.sweeps if name not in swept}}
 
     def _measures(self, controls: Controls) -> dict[str, Measure]:
         """Returns the measures of all swept controls by name.
@@ -129,91 +175,6 @@ class ControlCurve(Evaluation):
         return {name: MEASURES[name] for name in names}
 
 
-@dataclasses.dataclass(frozen=True)
-class Sweep:
-    """A control's values and the names of the measures it is meant to move."""
-
-    values: tuple[float, ...]
-    own: tuple[str, ...]
-
-    def __post_init__(self) -> None:
-        if len(self.values) < 2 or any(b <= a for a, b in itertools.pairwise(self.values)):
-            raise ValueError(f"A control is swept through two or more ascending values; got {self.values}.")
-        if not self.own:
-            raise ValueError("A control that is swept needs at least one measure of its own.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Curves:
-    """Measurements of all clips: by control and by measure, [scenes values seeds]."""
-
-    sweeps: Mapping[str, Sweep]
-    measures: Mapping[str, Measure]
-    scenes: tuple[str, ...]
-    seeds: tuple[int, ...]
-    fps: float
-    extremes: Mapping[str, tuple[float, float] | None]
-    """Lowest and highest value of each control, whether or not they were requested."""
-    measured: Mapping[str, Mapping[str, Float[np.ndarray, "scenes values seeds"]]]
-
-    def __post_init__(self) -> None:
-        for control, sweep in self.sweeps.items():
-            shape = (len(self.scenes), len(sweep.values), len(self.seeds))
-            for name, found in self.measured[control].items():
-                if found.shape != shape:
-                    raise ValueError(
-                        f"The measure {name!r} has values {found.shape} for (scenes, values, seeds) = {shape}."
-                    )
-                if not np.all(np.isfinite(found)):
-                    scene, value, seed = np.argwhere(~np.isfinite(found))[0]
-                    raise ValueError(
-                        f"The measure {name!r} is not finite for {self.scenes[scene]!r} at {control} "
-                        f"{sweep.values[value]:g}, seed {self.seeds[seed]}."
-                    )
-
-
-def measure_sweeps(
-    generate: Generate,
-    scenes: Sequence[Scene],
-    sweeps: Mapping[str, Sweep],
-    measures: Mapping[str, Measure],
-    seeds: Sequence[int],
-    fps: float,
-) -> Curves:
-    """Generates and measures controls x scenes x values x seeds clips, with a progress bar. Clips are not kept.
-
-    Args:
-        generate: called once for each control, scene and seed, with all values of the control.
-        measures: every one is measured on every clip.
-        fps: frames per second of the clips.
-
-    Raises:
-        ValueError: no scene, seed or control, or a measure that is not finite for a clip.
-    """
-    if not scenes or not seeds or not sweeps:
-        raise ValueError(
-            "The control curve needs at least one scene, one seed and one control; got "
-            f"{len(scenes)} scenes, {len(seeds)} seeds, {len(sweeps)} controls."
-        )
-    measured = {
-        control: {name: np.zeros((len(scenes), len(sweep.values), len(seeds))) for name in measures}
-        for control, sweep in sweeps.items()
-    }
-    total = sum(len(sweep.values) for sweep in sweeps.values()) * len(scenes) * len(seeds)
-    with tqdm(total=total, desc="control curve", unit="clip", disable=None) as bar:
-        for (control, sweep), (i, scene), (k, seed) in itertools.product(
-            sweeps.items(), enumerate(scenes), enumerate(seeds)
-        ):
-            video = generate(scene, [{control: value} for value in sweep.values], seed)
-            clips = GeneratedClips(video, fps, scene.mask)
-            for name, measure in measures.items():
-                measured[control][name][i, :, k] = measure.compute(clips)
-            bar.update(len(sweep.values))
-    extremes = {control: numeric_range(generate.controls[control]) for control in sweeps}
-    names = tuple(scene.name for scene in scenes)
-    return Curves(sweeps, measures, names, tuple(seeds), fps, extremes, measured)
-
-
 STATISTICS = {
     "Spearman's rho, all clips": "spearman",
     "Spearman's rho, mean of the scenes": "spearman_per_scene",
@@ -221,104 +182,9 @@ STATISTICS = {
     "change": "change",
     "lowest over highest value": "lowest_over_highest",
     "cross-talk": "largest_cross_talk",
+    "mean |measured - asked|": "calibration_error",
 }
 """Statistics of an own measure in words, and their keys."""
-
-
-def summarize(curves: Curves) -> Numbers:
-    """Returns the numbers of a control curve, as JSON values.
-
-    `controls/CONTROL/measures/MEASURE` has for every measure `mean` and `deviation` over scenes and seeds at each
-    value, and `scenes`, the mean over seeds of each scene; and for the control's own measures:
-
-    spearman:            Spearman's rho of requested value and measured motion over all clips; 0 if nothing varies.
-    spearman_per_scene:  the same for each scene by itself, averaged.
-    monotonicity:        share of steps from one value to the next at which a scene's motion (mean of seeds) rises.
-    change:              distance between the lowest and the highest mean.
-    lowest_over_highest: mean motion at the control's lowest value over that at its highest; None if nothing moves at
-                         the highest, if one of them was not requested, or if a still clip does not measure 0.
-    cross_talk:          by name of each other measure in the same unit, its change over that of the own measure; None
-                         if the own measure does not change. `largest_cross_talk` is the largest of them.
-
-    `controls/CONTROL/lowest_over_highest` is the largest of its measures, so the control's lowest value is at least
-    that still by every one.
-    """
-    controls, clips = {}, 0
-    for control, sweep in curves.sweeps.items():
-        measured = curves.measured[control]
-        numbers = {name: _curve(values, curves.scenes) for name, values in measured.items()}
-        for own in sweep.own:
-            numbers[own] |= _statistics(sweep.values, measured[own])
-            measure = curves.measures[own]
-            spans = (sweep.values[0], sweep.values[-1]) == curves.extremes[control] and measure.limits[0] == 0.0
-            numbers[own]["lowest_over_highest"] = _ratio(measured[own]) if spans else None
-            others = [name for name in measured if name != own and curves.measures[name].unit == measure.unit]
-            numbers[own] |= _cross_talk(measured, own, others)
-        ratios = [numbers[own]["lowest_over_highest"] for own in sweep.own]
-        controls[control] = {
-            "values": list(sweep.values),
-            "own": list(sweep.own),
-            "lowest_over_highest": None if None in ratios else max(ratios),
-            "measures": numbers,
-        }
-        clips += len(curves.scenes) * len(sweep.values) * len(curves.seeds)
-    return {
-        "scenes": list(curves.scenes),
-        "seeds": list(curves.seeds),
-        "clips": clips,
-        "fps": curves.fps,
-        "measures": {name: _words(measure) for name, measure in curves.measures.items()},
-        "controls": controls,
-    }
-
-
-def _words(measure: Measure) -> Json:
-    """Returns the parts of a measure that drawing needs, so that numbers can be shown where it is not known."""
-    fields = ("label", "unit", "limits", "good_rho")
-    return {name: getattr(measure, name) for name in fields} | {"limits": list(measure.limits)}
-
-
-def _curve(values: Float[np.ndarray, "scenes values seeds"], scenes: tuple[str, ...]) -> Json:
-    return {
-        "mean": values.mean(axis=(0, 2)).tolist(),
-        "deviation": values.std(axis=(0, 2)).tolist(),
-        "scenes": dict(zip(scenes, values.mean(axis=2).tolist(), strict=True)),
-    }
-
-
-def _statistics(requested: tuple[float, ...], values: Float[np.ndarray, "scenes values seeds"]) -> Json:
-    return {
-        "spearman": _spearman(requested, values),
-        "spearman_per_scene": float(np.mean([_spearman(requested, scene[None]) for scene in values])),
-        "monotonicity": float(np.mean(np.diff(values.mean(axis=2), axis=1) > 0.0)),
-        "change": _change(values),
-    }
-
-
-def _spearman(requested: tuple[float, ...], values: Float[np.ndarray, "scenes values seeds"]) -> float:
-    """Spearman's rho over all entries; 0 where all values are equal and have no order."""
-    if np.ptp(values) == 0.0:
-        return 0.0
-    at = np.broadcast_to(np.asarray(requested)[None, :, None], values.shape)
-    return float(np.asarray(stats.spearmanr(at.ravel(), values.ravel()))[0])
-
-
-def _change(values: Float[np.ndarray, "scenes values seeds"]) -> float:
-    return float(np.ptp(values.mean(axis=(0, 2))))
-
-
-def _ratio(values: Float[np.ndarray, "scenes values seeds"]) -> float | None:
-    """Mean motion at the first value over that at the last."""
-    lowest, highest = float(values[:, 0].mean()), float(values[:, -1].mean())
-    return lowest / highest if highest > 0.0 else None
-
-
-def _cross_talk(measured: Mapping[str, Float[np.ndarray, "scenes values seeds"]], own: str, others: list[str]) -> Json:
-    """The change of other measures over that of the control's own."""
-    change = _change(measured[own])
-    talk = {name: _change(measured[name]) / change if change > SMALLEST_CHANGE else None for name in others}
-    known = [value for value in talk.values() if value is not None]
-    return {"cross_talk": talk, "largest_cross_talk": max(known, default=None)}
 
 
 def _measure_numbers(control: str, name: str, own: str, numbers: Numbers) -> list[KeyNumber]:
@@ -340,6 +206,11 @@ def _measure_numbers(control: str, name: str, own: str, numbers: Numbers) -> lis
         sentence = f"cross-talk of {control}: change of the {others} over that of the {labels[own]} (0: none)"
         verdict = f"{'at most' if good else 'above'} {GOOD_CROSS_TALK:g}"
         keys.append(KeyNumber(f"cross-talk {name}", talk, sentence, verdict, good))
+    if found["calibration_error"] is not None:
+        error = found["calibration_error"]
+        sentence = f"calibration error of {control}: how far the {labels[own]} is from what was asked, on average"
+        verdict = f"{'at most' if error <= GOOD_ERROR else 'above'} {GOOD_ERROR:g}"
+        keys.append(KeyNumber(f"error {name}", error, sentence, verdict, error <= GOOD_ERROR))
     return keys
 
 
@@ -347,6 +218,7 @@ def _range(control: Control[float]) -> tuple[float, ...]:
     """Evenly spaced values from a control's lowest to its highest, in whole numbers where the range has enough."""
     values = np.linspace(min(control.sweep), max(control.sweep), POINTS)
     whole = np.unique(np.round(values))
-    if all(float(value).is_integer() for value in control.sweep) and len(whole) >= FEWEST_WHOLE:
+    only_whole = all(isinstance(value, int) for value in control.sweep)
+    if only_whole or (all(float(value).is_integer() for value in control.sweep) and len(whole) >= FEWEST_WHOLE):
         return tuple(int(value) for value in whole)
     return tuple(float(value) for value in values)

@@ -125,6 +125,10 @@ class Evaluation:
             shown.add_row(key.name, str(key))
         return shown
 
+    def is_current(self, numbers: Numbers) -> bool:
+        """Returns whether numbers that are read from a file have all that this version shows."""
+        return True
+
     def plot(self, numbers: Numbers, path: Path) -> None:
         """Draws the numbers into an image file; by default there is no plot."""
 
@@ -145,7 +149,8 @@ class Evaluation:
 
 def numeric_range(control: Control[Any]) -> tuple[float, float] | None:
     """Returns the lowest and highest value of a control's sweep; None if it has no two numbers to sweep through."""
-    if len(control.sweep) < 2 or not all(isinstance(value, int | float) for value in control.sweep):
+    numbers = all(isinstance(value, int | float) and not isinstance(value, bool) for value in control.sweep)
+    if len(control.sweep) < 2 or not numbers:
         return None
     return min(control.sweep), max(control.sweep)
 
@@ -195,4 +200,5 @@ def read_numbers(path: Path) -> tuple[Evaluation, Numbers] | None:
         raise ValueError(f"{path} is no JSON ({error}); remove it, or make it again.") from error
     if EVALUATION not in numbers:
         return None
-    return config_json.from_json(numbers[EVALUATION], Evaluation), numbers
+    evaluation = config_json.from_json(numbers[EVALUATION], Evaluation)
+    return (evaluation, numbers) if evaluation.is_current(numbers) else None

@@ -18,6 +18,11 @@ def section(title: str, words: str, content: str, aside: str = "") -> str:
     return f"<section><header><h2>{html.escape(title)}</h2>{aside}</header>{words}{content}</section>"
 
 
+def words(text: str) -> str:
+    """A paragraph."""
+    return f'<p class="words">{html.escape(text)}</p>'
+
+
 def tile(number: str, text: str, verdict: str = "", good: bool = True) -> str:
     """A large number with a sentence below it, and how it compares with what is good."""
     badge = f'<span class="badge {"good" if good else "short"}">{html.escape(verdict)}</span>' if verdict else ""

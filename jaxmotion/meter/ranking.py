@@ -21,6 +21,7 @@ from rich.table import Table
 from scipy.stats import spearmanr
 
 from jaxmotion.foundation.config_json import Json, JsonValue
+from jaxmotion.video import cross_talk as axes
 from jaxmotion.video.motion_scale import AXES
 
 APART = 1.0
@@ -92,11 +93,10 @@ def cross_talk(numbers: Float[np.ndarray, "G V 2"], moved: int) -> dict[str, flo
 
     Returns:
         own: mean change of the moved axis from the slowest to the fastest clip. other: mean absolute change of the
-        other axis. ratio: the second over the first.
+        other axis. ratio: the second over the first. As for the dials of a run (`video.cross_talk`).
     """
-    change = numbers[:, -1] - numbers[:, 0]
-    own, other = float(change[:, moved].mean()), float(np.abs(change[:, 1 - moved]).mean())
-    return {"own": own, "other": other, "ratio": other / own if own > 0 else float("inf")}
+    talk = axes.cross_talk(numbers[..., moved], numbers[..., 1 - moved])
+    return {"own": talk.own, "other": talk.other, "ratio": float("inf") if talk.ratio is None else talk.ratio}
 
 
 def table(results: Mapping[str, Json], title: str) -> Table:

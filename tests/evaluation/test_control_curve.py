@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import json
 from collections.abc import Callable, Mapping, Sequence
@@ -12,9 +13,11 @@ import pytest
 from PIL import Image
 from rich.console import Console
 
-from jaxmotion.evaluation.control_curve import ControlCurve, Curves, Sweep, summarize
+from jaxmotion.evaluation.control_curve import ControlCurve, SweepSettings
+from jaxmotion.evaluation.curves import Curves, Sweep, summarize
 from jaxmotion.evaluation.evaluation import Numbers, Scene, comparison, read_numbers, write_numbers
 from jaxmotion.evaluation.measures import MEASURES, GeneratedClips, Measure
+from jaxmotion.foundation import config_json
 from jaxmotion.systems.control import Scalar
 
 LEVELS = tuple(range(1, 11))
@@ -156,6 +159,112 @@ def test_a_control_that_does_nothing_has_no_cross_talk() -> None:
     assert numbers["controls"]["a"]["measures"]["one"]["cross_talk"] == {"two": None}
 
 
+@pytest.mark.parametrize("sign", ["scene", "seed"])
+def test_leaks_that_cancel_are_caught(sign: str) -> None:
+    """`a` moves the second answer by half of what it moves its own, up in one scene or seed and down in the other."""
+
+    def leak(at: Mapping[str, float], scene: Scene, seed: int) -> tuple[float, float]:
+        up = scene.name == "cat" if sign == "scene" else seed == 0
+        return at["a"], at["b"] + (0.5 if up else -0.5) * (at["a"] - 5)
+
+    numbers, _ = of_two(leak)
+    assert numbers["controls"]["a"]["measures"]["one"]["cross_talk"] == {"two": pytest.approx(0.5)}
+    assert numbers["controls"]["a"]["measures"]["two"]["mean"] == pytest.approx([5.0] * 4)  # of which means see nothing
+    keys = {key.name: key for key in ControlCurve().key_numbers(numbers)}
+    assert (keys["cross-talk one"].value, keys["cross-talk one"].good) == (pytest.approx(0.5), False)
+
+
+def test_a_leak_that_comes_and_goes_is_caught() -> None:
+    numbers, _ = of_two(lambda at, scene, seed: (at["a"], at["b"] + 4.5 * (at["a"] == 7)))
+    assert numbers["controls"]["a"]["measures"]["one"]["cross_talk"] == {"two": pytest.approx(0.5)}
+
+
+def test_other_controls_are_held_where_they_say_or_the_config_says() -> None:
+    generate = Answer(lambda at, scene, seed: (at["a"], at["b"]), measured_by={"a": ("one",), "b": ("two",)})
+    generate.controls["b"] = Scalar(measures=("two",), held=1.0)
+    numbers = ControlCurve(values=(1, 10), seeds=(0,)).measure(generate, SCENES, 8.0)
+    assert numbers["controls"]["a"]["measures"]["two"]["mean"] == [1.0, 1.0]
+    assert numbers["controls"]["b"]["measures"]["one"]["mean"] == [5.0, 5.0]  # a says nothing: its default
+    assert (numbers["controls"]["a"]["held"], numbers["controls"]["b"]["held"]) == ({"b": 1.0}, {})
+    sweeps = {"a": SweepSettings(values=(2, 4, 6), held={"b": 3.0})}
+    curve = ControlCurve(values=(1, 10), seeds=(0,), sweeps=sweeps)
+    numbers = curve.measure(generate, SCENES, 8.0)
+    assert numbers["controls"]["a"]["measures"]["two"]["mean"] == [3.0] * 3
+    assert numbers["controls"]["b"]["values"] == [1, 10]
+    shorter = curve.with_changes({"values": (1, 5)})  # a command line's, for all controls
+    assert {name: each["values"] for name, each in shorter.measure(generate, SCENES, 8.0)["controls"].items()} == {
+        "a": [1, 5],
+        "b": [1, 5],
+    }
+    assert config_json.from_json(config_json.to_json(curve), ControlCurve) == curve
+
+
+def test_the_calibration_error_by_hand() -> None:
+    """The right ranks at the wrong scale: half of what is asked above 1."""
+    numbers = in_scores(lambda at, scene, seed: [1 + (at["level"] - 1) / 2 + (1 if scene.name == "cat" else -1)])
+    one = numbers["controls"]["level"]["measures"]["scored"]
+    asked = np.arange(1, 11)
+    apart = np.stack([1 + (asked - 1) / 2 + sign - asked for sign in (1, -1)])
+    assert one["spearman_per_scene"] == pytest.approx(1.0)
+    assert one["calibration_error"] == pytest.approx(np.abs(apart).mean())
+    assert one["error_by_value"] == pytest.approx(np.abs(apart).mean(0).tolist())
+    assert one["bias_by_value"] == pytest.approx(apart.mean(0).tolist())
+    keys = {key.name: key for key in ControlCurve().key_numbers(numbers)}
+    assert keys["error scored"].verdict == "above 1"
+    said = ControlCurve().section(numbers, Path())
+    assert "most at 10, where it is 4.5 too little" in said
+    assert '<td class="far">5.5</td>' in said
+
+
+def test_a_control_in_another_unit_has_no_calibration_error() -> None:
+    numbers = in_scores(lambda at, scene, seed: [at["level"]], unit="motion level")
+    assert numbers["controls"]["level"]["measures"]["scored"]["calibration_error"] is None
+    assert "is not defined: level is in motion level" in ControlCurve().section(numbers, Path())
+    assert not any(key.name.startswith("error") for key in ControlCurve().key_numbers(numbers))
+    assert in_scores(lambda at, scene, seed: [at["level"]], unit="score")["controls"]["level"]["measures"]["scored"][
+        "calibration_error"
+    ] == pytest.approx(0.0)
+
+
+def in_scores(motion: Motion, unit: str = "") -> Numbers:
+    """Numbers of one control `level` that is in the unit of its measure, unless it says another."""
+    MEASURES["scored"] = Measure("score", "score", answered(0), (1.0, 10.0))
+    generate = Answer(motion, measured_by={"level": ("scored",)})
+    generate.controls["level"] = Scalar(measures=("scored",), unit=unit)
+    try:
+        return ControlCurve(seeds=(0,)).measure(generate, SCENES, 8.0)
+    finally:
+        del MEASURES["scored"]
+
+
+def test_a_generator_brings_measures_of_its_own() -> None:
+    class Measuring(Answer):
+        def own_measures(self, scenes: Sequence[Scene]) -> Mapping[str, Mapping[str, Measure]]:
+            assert list(scenes) == SCENES
+            return {"level": {"own": Measure("its own", "level", answered(1), (1.0, 10.0))}}
+
+    generate = Measuring(lambda at, scene, seed: (2 * at["level"], at["level"]), measured_by={"level": ("one",)})
+    numbers = ControlCurve(seeds=(0,)).measure(generate, SCENES, 8.0)
+    assert numbers["controls"]["level"]["own"] == ["one", "own"]
+    assert numbers["controls"]["level"]["measures"]["own"]["calibration_error"] == 0.0
+
+
+@pytest.mark.parametrize(
+    ("control", "expected"),
+    [
+        (Scalar(low=1, high=3, default=2, integer=True), (1, 2, 3)),
+        (Scalar(low=0, high=1, default=0.5), tuple(np.linspace(0, 1, 10))),
+        (Scalar(), LEVELS),
+    ],
+)
+def test_values_are_such_as_the_control_takes(control: Scalar, expected: tuple[float, ...]) -> None:
+    generate = Answer(lambda at, scene, seed: [at["level"]], measured_by={"level": ("one",)})
+    generate.controls["level"] = dataclasses.replace(control, measures=("one",))
+    numbers = ControlCurve(seeds=(0,)).measure(generate, SCENES, 8.0)
+    assert numbers["controls"]["level"]["values"] == pytest.approx(expected)
+    assert all(control.check(value) == value for value in numbers["controls"]["level"]["values"])
+
+
 def test_a_config_chooses_controls_and_their_measures() -> None:
     generate = Answer(lambda at, scene, seed: (at["a"], at["b"]), measured_by={"a": ("one",), "b": ("two",)})
     numbers = ControlCurve({"a": ("two",)}, values=(1, 10), seeds=(0,)).measure(generate, SCENES, 8.0)
@@ -211,6 +320,15 @@ def test_written_numbers_table_and_plot(tmp_path: Path) -> None:
     assert orange[: len(orange) // 2].any()  # one curve in either half
     assert orange[len(orange) // 2 :].any()
     assert sorted(file.name for file in path.parent.iterdir()) == ["control.json", "control.png"]
+
+
+def test_numbers_without_errors_are_of_an_earlier_version(tmp_path: Path) -> None:
+    numbers = of_level(lambda at, scene, seed: [at["level"]])
+    path = write_numbers(tmp_path, "control", ControlCurve(), numbers)
+    assert read_numbers(path) is not None
+    del numbers["controls"]["level"]["measures"]["one"]["calibration_error"]
+    path.write_text(json.dumps({"evaluation": config_json.to_json(ControlCurve()), **numbers}))
+    assert read_numbers(path) is None
 
 
 def test_runs_side_by_side_have_one_column_for_each_key_number() -> None:

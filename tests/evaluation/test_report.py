@@ -14,7 +14,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxmotion.evaluation.control_curve import ControlCurve, Curves, Sweep, summarize
+from jaxmotion.evaluation.control_curve import ControlCurve
+from jaxmotion.evaluation.curves import Curves, Sweep, summarize
 from jaxmotion.evaluation.evaluation import Evaluation, KeyNumber, Numbers, write_numbers
 from jaxmotion.evaluation.measures import MEASURES
 from jaxmotion.evaluation.report import Panel, Row, write_report

@@ -103,7 +103,8 @@ class LivePhoto(VideoDiffusionSystem):
     @property
     def controls(self) -> Controls:
         """The motion level. Source: Sec. 3.4."""
-        return {LEVEL: Scalar(description="motion level, 1 (nearly still) to 10", integer=True, default=5)}
+        words = "motion level, 1 (nearly still) to 10"
+        return {LEVEL: Scalar(description=words, integer=True, default=5, unit=words)}
 
     def exports(self) -> Mapping[str, Exporter]:
         return EXPORTS

@@ -34,6 +34,7 @@ from jaxmotion.systems.precompute import Precompute, precompute_latents
 from jaxmotion.systems.pretrained import PretrainedSource
 from jaxmotion.systems.reference import first_frame
 from jaxmotion.systems.video_diffusion import VideoDiffusion, VideoDiffusionSystem
+from jaxmotion.video import motion_scale
 
 _CONTROLS = {
     OBJECT: "how fast the objects move, 1 (still) to 10",
@@ -47,6 +48,14 @@ MEASURED_BY = {
     INTENSITY: ("object_speed", "camera_speed"),
 }
 """Measures (`evaluation.measures`) of the motion that each score is meant to move."""
+UNITS = {
+    OBJECT: motion_scale.SCORE,
+    CAMERA: motion_scale.SCORE,
+    INTENSITY: "rank of an intensity among the training clips, 1 to 10",
+}
+HELD = {CAMERA: 1.0, OBJECT: 5.0}
+"""Scores while the other is swept for a control curve. Source: MotionStone, its qualitative sweeps: the camera's at an
+object score of 5, the object's at the lowest camera score."""
 
 
 def _separate_dropout(values: Json) -> Json:
@@ -104,7 +113,12 @@ class MotionStone(VideoDiffusionSystem):
     def controls(self) -> Controls:
         """The scores, 5 where nothing is said (Table 2, "w/o M")."""
         return {
-            score.entry: Scalar(description=_CONTROLS.get(score.entry, ""), measures=MEASURED_BY[score.entry])
+            score.entry: Scalar(
+                description=_CONTROLS.get(score.entry, ""),
+                measures=MEASURED_BY[score.entry],
+                unit=UNITS.get(score.entry, ""),
+                held=HELD.get(score.entry),
+            )
             for score in self.scores
         }
 
