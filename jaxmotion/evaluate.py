@@ -37,8 +37,12 @@ RUN = """Measures the evaluations of a run's config (`Experiment.evaluations`), 
 
 `control`, the control curve, is in every config unless it says otherwise: every scene is animated with each numeric
 control swept from low to high, with every seed. It says how well the measured motion follows the control (Spearman's
-rho), how still the lowest value is, and how much a control moves other motion than its own (cross-talk). Writes
-evaluate/NAME.json and evaluate/NAME.png in the run folder; `report` shows them."""
+rho), how still the lowest value is, how much a control moves other motion than its own in each scene (cross-talk), and,
+where control and measure share a unit, how far clips are from what was asked (calibration error). Writes
+evaluate/NAME.json and evaluate/NAME.png in the run folder; `report` shows them.
+
+On pictures (--images) nobody says where the objects are: then it is what moves by itself, and the motion meter is asked
+as well; --masks says it. Captions are read from the pictures' folder as from a folder of clips."""
 
 RANKING = """Puts clips in order with the motion meter and what one would use instead, and says how often that is right:
 on worlds with photographs and ways of motion that training never shows, or on pairs that people have judged.
@@ -131,7 +135,18 @@ def _add_run_folder(parser: argparse.ArgumentParser) -> None:
 
 def _add_scenes(parser: argparse.ArgumentParser) -> None:
     count = evaluate.COUNT
-    parser.add_argument("--images", type=Path, metavar="DIR", help="pictures to animate (default: held-out scenes)")
+    parser.add_argument(
+        "--images",
+        type=Path,
+        metavar="DIR",
+        help="pictures to animate, with captions beside them, such as captions.jsonl (default: held-out scenes)",
+    )
+    parser.add_argument(
+        "--masks",
+        type=Path,
+        metavar="DIR",
+        help="pictures that are not black on the objects, named as those of --images (default: what moves by itself)",
+    )
     parser.add_argument("--count", type=int, default=count, help=f"held-out scenes, without --images (default {count})")
 
 
@@ -161,14 +176,22 @@ def _changes(options: argparse.Namespace) -> dict[str, object]:
 def _evaluate(options: argparse.Namespace) -> None:
     """Measures evaluations of a run and prints a table of each."""
     run = open_run(options.run, options.weights)
-    found = evaluate.evaluate(run, options.names, images=options.images, count=options.count, changes=_changes(options))
+    found = evaluate.evaluate(
+        run,
+        options.names,
+        images=options.images,
+        masks=options.masks,
+        count=options.count,
+        changes=_changes(options),
+    )
     for name, numbers in found.items():
         _console(120).print(run.experiment.evaluations[name].table(numbers))
         print(numbers_path(options.run, name))
 
 
 def _report(options: argparse.Namespace) -> None:
-    print(evaluate.report(open_run(options.run, options.weights), options.images, count=options.count))
+    run = open_run(options.run, options.weights)
+    print(evaluate.report(run, options.images, masks=options.masks, count=options.count))
 
 
 def _ablate(options: argparse.Namespace) -> None:

@@ -8,35 +8,28 @@ import re
 import sys
 from collections.abc import Hashable, Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxmotion.data.source import Example
 from jaxmotion.evaluation.evaluation import Numbers, Scene, numbers_path, numeric_range, write_numbers
-from jaxmotion.evaluation.measures import MASKS, MEASURES, GeneratedClips
+from jaxmotion.evaluation.measures import MEASURES, GeneratedClips, Measure
 from jaxmotion.evaluation.report import Panel, Row, write_report
 from jaxmotion.foundation import config_json
 from jaxmotion.foundation.config_json import Json
-from jaxmotion.foundation.entries import VIDEO
 from jaxmotion.foundation.files import atomic_file, read_json
-from jaxmotion.foundation.text_files import escape
 from jaxmotion.runs.experiment import Experiment
+from jaxmotion.runs.measures import meter_measures, system_measures
+from jaxmotion.runs.rehearsal import rehearse
+from jaxmotion.runs.scenes import COUNT, evaluation_scenes, required_controls
 from jaxmotion.runs.train import train
 from jaxmotion.runs.trained import TrainedRun, open_run
-from jaxmotion.systems.control import Controls, ControlValues, describe, filename_suffix, sweeps
-from jaxmotion.video.clip_files import is_left_out
+from jaxmotion.systems.control import Control, Controls, ControlValues, describe, filename_suffix, sweeps
 from jaxmotion.video.encode import write_clip
-from jaxmotion.video.images import fit, load_photo
-from jaxmotion.video.synthetic.captions import CAPTION
-from jaxmotion.video.synthetic.photos import HELD_OUT, SKIMAGE_PHOTOS, SUFFIXES, read_photos
 
-COUNT = 6
-"""Scenes of an evaluation, unless it is said or a folder of pictures is given."""
 REPORT_SEED = 0
 """Seed of the clips of a report, unless it is said; one of those that evaluations use by default."""
-CLOSER = 0.65
-"""Height and width of each closer view of a photo, as a share of the one before."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,9 +48,7 @@ class RunGenerator:
         return self.run.experiment.system.controls
 
     def __call__(self, scene: Scene, values: Sequence[ControlValues], seed: int) -> UInt8[np.ndarray, "N T H W 3"]:
-        given = {
-            name: self.controls[name].from_example(name, scene.example) for name in _required_controls(self.controls)
-        }
+        given = {name: _value_of_scene(name, self.controls[name], scene) for name in required_controls(self.controls)}
         usual = {**self._defaults(), **given}
         keys = [_clip_key(scene, {**usual, **each}, seed) for each in values]
         if all(key in self._kept for key in keys):
@@ -66,6 +57,14 @@ class RunGenerator:
         shown = {_clip_key(scene, {**usual, **each}, REPORT_SEED) for each in sweeps(self.controls)} - {None}
         self._kept.update((key, clip.copy()) for key, clip in zip(keys, clips, strict=True) if key in shown)
         return clips
+
+    def own_measures(self, scenes: Sequence[Scene]) -> dict[str, dict[str, Measure]]:
+        """Returns measures that only a run can take (`evaluation.control_curve.MeasuresItself`), by control.
+
+        The motion meter is asked where nobody says where the objects are, beside the points that follow no camera.
+        """
+        unknown = any(scene.mask is None for scene in scenes)
+        return {**system_measures(self.run), **(meter_measures(self.run) if unknown else {})}
 
     def _defaults(self) -> ControlValues:
         """Values of the controls that have a default."""
@@ -77,6 +76,7 @@ def evaluate(
     names: Sequence[str] = (),
     *,
     images: Path | None = None,
+    masks: Path | None = None,
     count: int = COUNT,
     changes: Mapping[str, object] | None = None,
     generate: RunGenerator | None = None,
@@ -85,7 +85,8 @@ def evaluate(
 
     Args:
         names: which of `Experiment.evaluations`; all that the system's controls allow when empty.
-        images: a folder of pictures to animate, in place of held-out scenes.
+        images: a folder of pictures to animate, in place of held-out scenes; captions may lie beside them.
+        masks: a folder with masks of the objects on these pictures.
         count: number of held-out scenes.
         changes: fields to change in the evaluations that have them: {"seeds": (0,), "values": (1, 5, 10)}.
         generate: makes the clips; a report that is given the same one does not make its clips again.
@@ -108,93 +109,33 @@ def evaluate(
             continue
         if unmet:
             raise ValueError(f"{name} cannot be measured: {unmet}.")
-        entries = (*evaluation.entries(generate.controls), *_required_controls(generate.controls))
-        scenes = evaluation_scenes(run, entries, images, count)
+        entries = (*evaluation.entries(generate.controls), *required_controls(generate.controls))
+        scenes = evaluation_scenes(run.experiment, entries, images, count, masks)
         numbers = evaluation.measure(generate, scenes, run.experiment.data.fps)
-        numbers |= provenance(run.experiment, run.step, images, count)
+        numbers |= provenance(run.experiment, run.step, images, count, masks)
         path = write_numbers(run.directory, name, evaluation, numbers)
         found[name] = read_json(path)
     return found
 
 
-def provenance(experiment: Experiment, step: int, images: Path | None, count: int) -> Json:
+def provenance(experiment: Experiment, step: int, images: Path | None, count: int, masks: Path | None = None) -> Json:
     """Returns the conditions under which numbers were measured, by which they are known to be up to date."""
     config = config_json.to_json(experiment)
     return {
         "step": step,
         "images": None if images is None else str(images),
+        "masks": None if masks is None else str(masks),
         "count": count,
         "sampling": config["sampling"],
         "data": config["data"],
     }
 
 
-def evaluation_scenes(
-    run: TrainedRun, entries: Sequence[str], images: Path | None = None, count: int = COUNT
-) -> list[Scene]:
-    """Returns scenes that training never saw: held-out examples if `entries` of them are needed, otherwise photos.
-
-    Args:
-        entries: entries of examples that the scenes must have, such as `masks`.
-        images: a folder of pictures, which have no entries.
-
-    Raises:
-        ValueError: the data makes no held-out examples with these entries, and no folder is given.
-    """
-    if images is None and entries:
-        examples = run.experiment.data.held_out_examples(count, entries)
-        if examples is None:
-            raise ValueError(
-                f"The data of this run ({type(run.experiment.data).__name__}) makes no held-out examples with "
-                f"{', '.join(entries)}; give a folder of pictures (--images DIR)."
-            )
-        return [_scene(example) for example in examples]
-    photos = evaluation_photos(run, images, count)
-    return [Scene(name, picture, prompt) for name, (picture, prompt) in photos.items()]
-
-
-def evaluation_photos(
-    run: TrainedRun, images: Path | None = None, count: int = COUNT
-) -> dict[str, tuple[UInt8[np.ndarray, "H W 3"], str]]:
-    """Returns (picture, prompt) by name: pictures of a folder, or photos that training never saw.
-
-    Without a folder these are the held-out photos of scikit-image's wheel, of which no synthetic training clip is
-    made: each whole and in closer views, until there are `count`. Prompts are the experiment's, in turn.
-
-    Raises:
-        ValueError: no picture is in the folder.
-    """
-    size, prompts = run.experiment.system.size, run.experiment.prompts
-    if images is not None:
-        if not images.is_dir():
-            raise FileNotFoundError(f"There is no folder {images}; give a folder of pictures.")
-        there = sorted(path for path in images.iterdir() if path.suffix.lower() in SUFFIXES)
-        files = [path for path in there if not is_left_out(path.name)]
-        if not files:
-            raise ValueError(f"{images} holds no picture; looked for {', '.join(SUFFIXES)}.")
-        found = {escape(path.stem): load_photo(path, size) for path in files}
-    else:
-        whole = [photo.levels[0] for photo in read_photos(SKIMAGE_PHOTOS, HELD_OUT, "held_out", 1024).photos]
-        found = {}
-        for index in range(count):
-            times, which = divmod(index, len(HELD_OUT))
-            found[f"{HELD_OUT[which]} {times + 1}"] = fit(crop_closer(whole[which], times), size)
-    return {name: (picture, prompts[i % len(prompts)]) for i, (name, picture) in enumerate(found.items())}
-
-
-def crop_closer(picture: UInt8[np.ndarray, "H W 3"], times: int) -> UInt8[np.ndarray, "h w 3"]:
-    """Returns a closer view: `times` crops, each of 0.65 of the height and width, to the left and right in turn."""
-    for turn in range(times):
-        height, width = (round(CLOSER * side) for side in picture.shape[:2])
-        top, left = (picture.shape[0] - height) // 2, (picture.shape[1] - width) * (turn % 2)
-        picture = picture[top : top + height, left : left + width]
-    return picture
-
-
 def report(
     run: TrainedRun,
     images: Path | None = None,
     *,
+    masks: Path | None = None,
     count: int = COUNT,
     seed: int = REPORT_SEED,
     generate: RunGenerator | None = None,
@@ -208,7 +149,7 @@ def report(
     folder = run.directory / "samples"
     folder.mkdir(exist_ok=True)
     rows, generate = [], generate or RunGenerator(run)
-    for scene in _report_scenes(run, images, count):
+    for scene in _report_scenes(run, images, count, masks):
         clips = generate(scene, values, seed)
         speeds = MEASURES["flow"].compute(GeneratedClips(clips, fps))
         stem, panels = re.sub(r"\W", "_", scene.name), []
@@ -230,13 +171,15 @@ def ablate(
     """Trains experiments side by side and runs their evaluations; returns numbers by experiment and evaluation.
 
     Each has a run folder of its name, and `ablations.json` in the folder above holds all numbers. Training that is done
-    and numbers that are up to date are kept.
+    and numbers that are up to date are kept. An evaluation that an experiment does not allow, for it lacks the control,
+    is left out there. Before anything is trained, every evaluation is tried on still pictures.
 
     Raises:
-        ValueError: there is no experiment, or a folder holds a run of another one.
+        ValueError: there is no experiment, one cannot be evaluated, or a folder holds a run of another one.
     """
     if not experiments:
         raise ValueError("There is nothing to compare: the config file has no experiments.")
+    allowed = {name: rehearse(name, each, count=count, changes=changes or {}) for name, each in experiments.items()}
     found: dict[str, dict[str, Numbers]] = {}
     for name, experiment in experiments.items():
         folder = directory / name
@@ -244,9 +187,9 @@ def ablate(
         if result.stopped:
             raise ValueError(f"The training of {name} was stopped at step {result.step}; the same command goes on.")
         done = _up_to_date(experiment, folder, result.step, count, changes or {})
-        missing = [each for each in experiment.evaluations if each not in done]
+        missing = [each for each in allowed[name] if each not in done]
         fresh = evaluate(open_run(folder), missing, count=count, changes=changes) if missing else {}
-        found[name] = {each: {**done, **fresh}[each] for each in experiment.evaluations}
+        found[name] = {each: {**done, **fresh}[each] for each in allowed[name]}
     with atomic_file(directory / "ablations.json") as part:
         part.write_text(json.dumps(found, indent=2) + "\n", encoding="utf-8")
     return found
@@ -266,19 +209,26 @@ def _up_to_date(
     return found
 
 
-def _report_scenes(run: TrainedRun, images: Path | None, count: int) -> list[Scene]:
-    """Held-out examples where an evaluation needs them and the data makes them, otherwise photos."""
+def _report_scenes(run: TrainedRun, images: Path | None, count: int, masks: Path | None) -> list[Scene]:
+    """The scenes of the evaluations."""
     controls = run.experiment.system.controls
     wanted = [each.entries(controls) for each in run.experiment.evaluations.values() if not each.unmet(controls)]
-    entries = tuple(dict.fromkeys(entry for entries in [*wanted, _required_controls(controls)] for entry in entries))
-    if images is None and entries and run.experiment.data.held_out_examples(1, entries) is None:
-        entries = ()
-    return evaluation_scenes(run, entries, images, count)
+    entries = tuple(dict.fromkeys(entry for each in wanted for entry in each))
+    return evaluation_scenes(run.experiment, entries, images, count, masks)
 
 
-def _required_controls(controls: Controls) -> tuple[str, ...]:
-    """Names of the controls without a default, whose values come from examples."""
-    return tuple(name for name, control in controls.items() if control.default is None)
+def _value_of_scene(name: str, control: Control[Any], scene: Scene) -> object:
+    """Returns the value of a control without a default: that of the scene's example, else the middle of its range.
+
+    Raises:
+        ValueError: the scene has none, and there is no range.
+    """
+    value, extremes = control.from_example(name, scene.example), numeric_range(control)
+    if value is None and extremes is not None:
+        return control.check(sum(extremes) / 2 if isinstance(extremes[0], float) else sum(extremes) // 2)
+    if value is None:
+        raise ValueError(f"The control {name!r} has no default, and {scene.name!r} is no example that has a value.")
+    return value
 
 
 def _clip_key(scene: Scene, values: ControlValues, seed: int) -> Hashable:
@@ -286,12 +236,6 @@ def _clip_key(scene: Scene, values: ControlValues, seed: int) -> Hashable:
     if not all(isinstance(value, Hashable) for value in values.values()):
         return None
     return scene.picture.tobytes(), scene.prompt, frozenset(values.items()), seed
-
-
-def _scene(example: Example) -> Scene:
-    """The first frame of an example, and where its objects are if it says so."""
-    mask = example[MASKS].any(0)[0] if MASKS in example else None
-    return Scene(example["id"], example[VIDEO][0], example.get(CAPTION, ""), mask, example)
 
 
 def _heat(controls: Controls, values: ControlValues) -> float:

@@ -22,7 +22,7 @@ from jaxmotion.foundation.command_line import command
 from jaxmotion.foundation.errors import InUseError
 from jaxmotion.foundation.lock import sole_writer
 from jaxmotion.parallel.sharding import paths
-from jaxmotion.runs import evaluate, experiment, initial, train
+from jaxmotion.runs import evaluate, experiment, initial, scenes, train
 from jaxmotion.runs import trained as run
 from jaxmotion.systems.lora import LoRA, PretrainedLoRA
 from jaxmotion.training.restore import latest_step, restore_params
@@ -149,7 +149,10 @@ def test_control_and_report(trained: Path, monkeypatch: pytest.MonkeyPatch) -> N
     found = evaluate.evaluate(opened, ["control"], changes=changes, count=3, generate=generate)
     assert json.loads((trained / "evaluate" / "control.json").read_text()) == found["control"]
     level = found["control"]["controls"]["level"]
-    assert (level["values"], level["own"]) == ([1, 5, 10], ["ssim", "flow"])
+    assert (level["values"], level["own"]) == ([1, 5, 10], ["ssim", "flow", "level_of_clips"])
+    errors = {name: each["calibration_error"] for name, each in level["measures"].items()}
+    assert errors["ssim"] is errors["flow"] is None  # the level is not in their unit
+    assert 0 <= errors["level_of_clips"] <= 9
     assert found["control"]["clips"] == 9
     assert (trained / "evaluate" / "control.png").stat().st_size > 5000
     page = evaluate.report(opened, count=2).read_text()
@@ -229,7 +232,7 @@ def test_export_through_the_command_line(root: Path, trained: Path, photo: Path,
 def test_held_out_photos_are_never_in_the_training_split(trained: Path) -> None:
     opened = run.open_run(trained)
     seen = {photo.name for photo in opened.experiment.data.open().photos}  # pyright: ignore
-    shown = {name.split()[0] for name in evaluate.evaluation_photos(opened, count=6)}
+    shown = {name.split()[0] for name in scenes.evaluation_photos(opened.experiment, count=6)}
     assert shown
     assert not seen & shown
 

@@ -6,14 +6,18 @@ import dataclasses
 import json
 import shutil
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
+import numpy as np
 import pytest
+from PIL import Image
 
-from jaxmotion.runs import evaluate, experiment, train
+from jaxmotion.runs import evaluate, experiment, measures, scenes, train
 from jaxmotion.runs import trained as run
 from jaxmotion.sample import body as sample_body
 from jaxmotion.sampling.request import Request
+from jaxmotion.video.motion_scale import score
 
 pytest.importorskip("cv2")
 
@@ -92,11 +96,45 @@ def test_dials_are_turned_and_reported(trained: Path) -> None:
     assert json.loads((trained / "evaluate" / "control.json").read_text()) == numbers
     own = {name: curve["own"] for name, curve in numbers["controls"].items()}
     assert own == {"object": ["object_speed"], "camera": ["camera_speed"]}
+    assert numbers["controls"]["object"]["held"] == {"camera": 1.0}  # as in the paper
+    assert numbers["controls"]["camera"]["held"] == {"object": 5.0}
     assert numbers["clips"] == 2 * 2
     assert (trained / "evaluate" / "control.png").stat().st_size > 5000
     page = evaluate.report(opened, count=1).read_text()
     assert page.count("<video") == 5  # each dial at 1, 5 and 10, the other at 5
-    assert "Cross-talk is its change" in page
+    assert "Cross-talk is its change in each scene" in page
+    assert "Asked for object, clips are" in page
+
+
+def test_dials_are_turned_on_pictures(trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody says where their objects are: points that follow no camera, and the motion meter; or masks say it."""
+    estimate = SimpleNamespace(object_speed=0.1, camera_speed=0.2)
+    monkeypatch.setattr(measures, "packaged_meter", lambda: lambda clips: [estimate] * len(clips))
+    picture = np.random.default_rng(0).integers(0, 256, (40, 60, 3), np.uint8)
+    mask = np.zeros((40, 60, 3), np.uint8)
+    mask[10:30, 20:40] = 255
+    for name in ("pictures", "masks"):
+        (tmp_path / name).mkdir()
+    Image.fromarray(picture).save(tmp_path / "pictures" / "Cat.png")
+    Image.fromarray(mask).save(tmp_path / "masks" / "Cat.png")
+    row = {"file_name": "cat.png", "caption": "a cat that sleeps"}
+    (tmp_path / "pictures" / "captions.jsonl").write_text(json.dumps(row) + "\n")
+    opened = run.open_run(trained)
+    options = {"changes": {"values": (1, 10), "seeds": (0,)}, "images": tmp_path / "pictures"}
+    numbers = evaluate.evaluate(opened, **options)["control"]
+    own = {name: curve["own"] for name, curve in numbers["controls"].items()}
+    assert own == {"object": ["object_speed", "object_meter"], "camera": ["camera_speed", "camera_meter"]}
+    talk = numbers["controls"]["object"]["measures"]["object_meter"]["cross_talk"]
+    assert list(talk) == ["camera_meter"]  # each way of measuring by itself
+    metered = numbers["controls"]["object"]["measures"]["object_meter"]["mean"]
+    assert metered == pytest.approx([float(score(0.1))] * 2)
+    assert numbers["controls"]["object"]["measures"]["object_meter"]["calibration_error"] is not None
+    masked = evaluate.evaluate(opened, masks=tmp_path / "masks", **options)["control"]
+    assert masked["controls"]["object"]["own"] == ["object_speed"]
+    (scene,) = scenes.evaluation_scenes(opened.experiment, ("masks",), tmp_path / "pictures", 1, tmp_path / "masks")
+    assert scene.prompt == "a cat that sleeps"
+    assert scene.mask is not None
+    assert scene.mask.mean() == pytest.approx(0.25, abs=0.03)  # of the square that is cut out of the picture
 
 
 @pytest.mark.slow
