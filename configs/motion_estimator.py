@@ -63,7 +63,7 @@ r14 = dataclasses.replace(
     train=dataclasses.replace(small.train, steps=1200, learning_rate=2e-3, ema_decay=0.99, save_every=100),
     workers=1,
 )
-"""`r50` in a size that learns on two CPU cores within an hour."""
+"""`r50` in a size for two CPU cores: a second a step alone. Not trained to its end yet."""
 
 tiny = dataclasses.replace(
     small,

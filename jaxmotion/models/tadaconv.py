@@ -77,7 +77,7 @@ class TAda2DSizes:
 R50 = TAda2DSizes()
 """As published: 26,665,872 trained parameters. For published weights; `norm="group"` without."""
 R14 = TAda2DSizes(stem=Stem(16), stages=(Stage(1, 64), Stage(1, 128), Stage(1, 256), Stage(1, 256)), norm="group")
-"""R50 with a block in each stage and few features: learns on a CPU."""
+"""R50 with a block in each stage and few features, for CPUs."""
 SMALL = TAda2DSizes(
     stem=Stem(32, size=3, stride=1),
     stages=(Stage(1, 96), Stage(2, 192), Stage(2, 384, stride=1)),

@@ -80,9 +80,9 @@ def test_judged_pairs_and_pseudo_labels_train_it_further(trained, root, film, tm
     )
     (part,) = data.open().parts
     assert [weight for _, weight in part.mixed] == [1.0, 1.0, 2.0]
-    train = dataclasses.replace(tiny.train, steps=3, batch_size=4, save_every=3, log_every=1, warmup_steps=0)
+    settings = dataclasses.replace(tiny.train, steps=3, batch_size=4, save_every=3, log_every=1, warmup_steps=0)
     pretrained = {"run": PretrainedRun(str(trained))}
-    further = dataclasses.replace(tiny, data=data, train=train, pretrained=pretrained)
+    further = dataclasses.replace(tiny, data=data, train=settings, pretrained=pretrained)
     train.train(further, tmp_path / "run")
     rows = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert len(rows) == 3
