@@ -11,14 +11,14 @@ from jaxmotion.models import autoencoder_tiny
 from jaxmotion.models.autoencoder import TINY, AutoencoderKL, KLCodec
 from jaxmotion.models.autoencoder_tiny import TinyCodec
 from jaxmotion.models.space_to_depth import SpaceToDepth
+from tests.support.quick_keys import quick_key
 
 X = jax.random.uniform(jax.random.key(0), (2, 3, 16, 24, 3), minval=-1.0)
 CODECS = [SpaceToDepth(2), SpaceToDepth(4), SpaceToDepth(8), KLCodec(TINY), TinyCodec(autoencoder_tiny.TINY)]
 
 
 def fresh(codec):
-    """Random parameters, by the generator that compiles fastest."""
-    return jax.jit(codec.init)(jax.random.key(0, impl="unsafe_rbg"))
+    return jax.jit(codec.init)(quick_key(0))
 
 
 @pytest.mark.parametrize("codec", CODECS)

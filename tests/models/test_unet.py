@@ -15,6 +15,7 @@ from jaxmotion.models.animatediff import MotionModule
 from jaxmotion.models.stable_diffusion import TINY, stable_diffusion_unet, transformer_layers
 from jaxmotion.models.unet import UNetSizes
 from jaxmotion.nn.transformer import GatedCrossAttention
+from tests.support.quick_keys import quick_key
 
 SIZES = dataclasses.replace(TINY, features=(8, 16), heads=2, groups=4)
 ONE_STAGE = dataclasses.replace(SIZES, features=(8,), attention_stages=(True,))
@@ -45,6 +46,10 @@ def merged(fresh, pretrained):
     }
 
 
+def applied(network, params, zt, condition=TOLD):
+    return jax.jit(network.apply)({"params": params}, zt, TIME, condition)
+
+
 def relative_error(y, exact) -> float:
     return float(jnp.linalg.norm((y.astype(jnp.float32) - exact).ravel()) / jnp.linalg.norm(exact.ravel()))
 
@@ -60,15 +65,12 @@ def extended(sizes: UNetSizes, frames: int = 8):
 def test_fresh_content_attention_and_motion_modules_change_nothing():
     base, video = stable_diffusion_unet(ONE_STAGE), extended(ONE_STAGE)
     pretrained = random_params(base, ZT, TIME, TOLD)
-    fresh = video.init(jax.random.key(1), ZT, TIME, TOLD)["params"]
+    fresh = jax.jit(video.init)(quick_key(1), ZT, TIME, TOLD)["params"]
     added = jax.tree.structure(fresh).num_leaves - jax.tree.structure(pretrained).num_leaves
     per_content, per_motion = 8, 6 + 7 + 7 + 6  # norm 2, q k v, out 2, gate; norm, proj_in, proj_out; 2 attentions; mlp
     transformers, motions = 4, 4  # a block down, the middle, two blocks up
     assert added == transformers * per_content + motions * per_motion
-    np.testing.assert_array_equal(
-        video.apply({"params": merged(fresh, pretrained)}, ZT, TIME, TOLD),
-        base.apply({"params": pretrained}, ZT, TIME, TOLD),
-    )
+    np.testing.assert_array_equal(applied(video, merged(fresh, pretrained), ZT), applied(base, pretrained, ZT))
 
 
 def test_frames_of_the_image_network_do_not_see_each_other_and_motion_modules_let_them():
@@ -95,8 +97,8 @@ def test_two_first_convolutions_are_one_over_all_channels():
     joined = {k: v for k, v in params.items() if k != "conv_condition"}
     joined["conv_in"] = {"kernel": wide, "bias": params["conv_in"]["bias"]}
     np.testing.assert_allclose(
-        network.apply({"params": params}, ZT, TIME, told),
-        one.apply({"params": joined}, jnp.concatenate([ZT, first, second], -1), TIME, TOLD),
+        applied(network, params, ZT, told),
+        applied(one, joined, jnp.concatenate([ZT, first, second], -1)),
         rtol=1e-4,
         atol=1e-4,
     )
@@ -106,12 +108,9 @@ def test_fresh_condition_channels_change_nothing():
     sizes = dataclasses.replace(SIZES, condition_channels=3)
     network = stable_diffusion_unet(sizes)
     told = TOLD + Condition(channels=(draw(B, T, H, W, 3),))
-    params = network.init(jax.random.key(0), ZT, TIME, told)["params"]
+    params = jax.jit(network.init)(quick_key(0), ZT, TIME, told)["params"]
     base = {k: v for k, v in params.items() if k != "conv_condition"}
-    np.testing.assert_array_equal(
-        network.apply({"params": params}, ZT, TIME, told),
-        stable_diffusion_unet(SIZES).apply({"params": base}, ZT, TIME, TOLD),
-    )
+    np.testing.assert_array_equal(applied(network, params, ZT, told), applied(stable_diffusion_unet(SIZES), base, ZT))
 
 
 def test_condition_vectors_are_added_to_the_time_embedding():

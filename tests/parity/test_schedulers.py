@@ -4,6 +4,8 @@ The references keep their tables in float32 (a product of 1000 factors), ours ar
 1e-6 of itself. A step is held to 1e-5. Over a trajectory such differences add up: 1e-4.
 """
 
+import functools
+
 import diffusers
 import jax
 import jax.numpy as jnp
@@ -39,9 +41,21 @@ def noise(seed, shape=SHAPE):
     return np.random.default_rng(seed).normal(size=shape).astype(np.float32)
 
 
+@jax.jit
+def step_noise(key, i):
+    """What `sample` draws at step i."""
+    return jax.random.normal(jax.random.fold_in(key, i), SHAPE)
+
+
 def step_noises(key, steps):
-    """What `sample` draws."""
-    return [np.asarray(jax.random.normal(jax.random.fold_in(key, i), SHAPE)) for i in range(steps)]
+    return [np.asarray(step_noise(key, i)) for i in range(steps)]
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def our_step(prediction, row, z, said, last, noise=None):
+    """The latents after a step from z, and the z_0 that the network's output means."""
+    z0, eps = to_z0_and_eps(prediction, row.signal, row.sigma, z, said)
+    return step(row, z, z0, eps, last, noise), z0
 
 
 def close(ours, theirs, tolerance):
@@ -56,15 +70,14 @@ def rows(plan):
 def follow_reference(plan, prediction, reference, z, noises=None, **kwargs):
     """Steps the reference along its own trajectory, and at each of its points takes our step from the same input."""
     assert reference.timesteps.tolist() == plan.t.tolist()
-    z, last = torch.from_numpy(z), None
+    z, last = torch.from_numpy(z), np.zeros(SHAPE, np.float32)
     for i, row in enumerate(rows(plan)):
         said = torch_network(z, row.t)
         extra = {} if noises is None else {"variance_noise": torch.from_numpy(noises[i].copy())}
         after = reference.step(said, reference.timesteps[i], z, **extra, **kwargs).prev_sample
-        z0, eps = to_z0_and_eps(prediction, row.signal, row.sigma, jnp.asarray(z), jnp.asarray(said))
-        previous = jnp.zeros(SHAPE) if last is None else last
-        close(step(row, jnp.asarray(z), z0, eps, previous, None if noises is None else noises[i]), after, 1e-5)
-        z, last = after, z0
+        ours, last = our_step(prediction, row, z.numpy(), said.numpy(), last, None if noises is None else noises[i])
+        close(ours, after, 1e-5)
+        z = after
     return z
 
 
@@ -186,9 +199,8 @@ def test_dpm_of_cogvideox(scale, zero, steps, monkeypatch):
         place["step"] = i
         t = reference.timesteps[i]
         after, old_next = reference.step(torch_network(z, row.t), old, t, before, z)
-        z0, eps = to_z0_and_eps("v", row.signal, row.sigma, jnp.asarray(z), jnp.asarray(torch_network(z, row.t)))
-        last = jnp.zeros(SHAPE) if old is None else jnp.asarray(old)
-        close(step(row, jnp.asarray(z), z0, eps, last, noises[i]), after, 1e-5)
+        last = np.zeros(SHAPE, np.float32) if old is None else old.numpy()
+        close(our_step("v", row, z.numpy(), torch_network(z, row.t).numpy(), last, noises[i])[0], after, 1e-5)
         z, old, before = after, old_next, t
     close(sample(sampler, process, jax_network, jnp.asarray(noise(0)), key), z, 1e-4)
 

@@ -58,8 +58,14 @@ FOUR_CHANNELS = LivePhoto(
 DIFFUSED = Sampling(DDIM(3), guidance=3.0, initial_noise=PriorInversion(0.3, 0.1), inversion_steps=2)
 
 
+_SHAPES: dict[str, Any] = {}
+"""Shapes of parameters by the representation of their system: tracing them takes seconds."""
+
+
 def random_parameters(system: LivePhoto, seed: int = 0) -> dict[str, Any]:
     """Parameters of which none is zero or one, that keep activations near 1."""
+    if repr(system) not in _SHAPES:
+        _SHAPES[repr(system)] = jax.eval_shape(system.build().init, jax.random.key(0))
     rng = np.random.default_rng(seed)
 
     def fill(path: tuple, leaf: Any) -> np.ndarray:
@@ -68,7 +74,7 @@ def random_parameters(system: LivePhoto, seed: int = 0) -> dict[str, Any]:
             return 1 + 0.1 * noise
         return noise / np.sqrt(np.prod(leaf.shape[:-1])) if path[-1].key == "kernel" else 0.3 * noise
 
-    return jax.tree_util.tree_map_with_path(fill, jax.eval_shape(system.build().init, jax.random.key(0)))
+    return jax.tree_util.tree_map_with_path(fill, _SHAPES[repr(system)])
 
 
 @dataclasses.dataclass

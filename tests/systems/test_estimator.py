@@ -22,6 +22,7 @@ from jaxmotion.video.motion_fields import CHANNELS, camera_flow, fit_camera, mot
 from jaxmotion.video.patch_matching import cells
 from jaxmotion.weights.rules import to_torch
 from jaxmotion.weights.tables.tadaconv import TADA2D
+from tests.support.quick_keys import quick_key
 
 TINY = MotionEstimator(MotionEstimatorSizes(tadaconv.TINY, hidden=16), frames=4, size=(48, 64))
 DATA = ClutteredScenes(frames=4, size=(48, 64))
@@ -34,7 +35,7 @@ def task():
 
 @pytest.fixture(scope="module")
 def params(task):
-    return jax.jit(task.init)(jax.random.key(0, impl="unsafe_rbg"))  # compiled in half the time
+    return jax.jit(task.init)(quick_key(0))
 
 
 @pytest.fixture(scope="module")

@@ -28,6 +28,7 @@ from jaxmotion.systems.livephoto.prior import PriorInversion
 from jaxmotion.systems.livephoto.reweighting import ReweightedText
 from jaxmotion.systems.text import TextTokens
 from jaxmotion.systems.video_diffusion import VideoDiffusion
+from tests.support.quick_keys import quick_key
 
 EDGES = tuple(np.linspace(0.1, 0.8, 9).tolist())
 
@@ -49,7 +50,7 @@ def latents(model: VideoDiffusion) -> tuple[int, ...]:
 
 @pytest.fixture(scope="module")
 def params(tiny: VideoDiffusion) -> dict:
-    return jax.jit(tiny.init)(jax.random.key(0, impl="unsafe_rbg"))  # compiled in half the time
+    return jax.jit(tiny.init)(quick_key(0))
 
 
 @pytest.fixture(scope="module")

@@ -40,6 +40,7 @@ from jaxmotion.systems.reference import ReferenceLatent
 from jaxmotion.video import motion_scale
 from jaxmotion.video.canvas import lying_canvas
 from jaxmotion.video.synthetic.cluttered_scenes import SceneDistribution
+from tests.support.quick_keys import quick_key
 
 
 @pytest.fixture(scope="module")
@@ -62,7 +63,7 @@ def model(system):
 @pytest.fixture(scope="module")
 def params(model):
     """Random everywhere, also where a fresh one has zeros, but not in the scores' last layers."""
-    fresh = jax.jit(model.init)(jax.random.key(0, impl="unsafe_rbg"))  # compiled in half the time
+    fresh = jax.jit(model.init)(quick_key(0))
     keys = iter(jax.random.split(jax.random.key(1), 200))
     noisy = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(next(keys), x.shape), fresh["denoiser"])
     return {**fresh, "denoiser": noisy}
@@ -142,7 +143,7 @@ def test_the_picture_is_the_first_latent_and_the_rest_is_zero(model, params, bat
 def test_copies_of_the_first_latent_fill_a_clip_up():
     """CogVideoX1.5 takes latents two by two: 5 frames are 2 latents, 9 are 3 and a copy."""
     codec = CausalCodec(Autoencoder3DSizes(4, (4, 4, 4, 4), blocks_per_stage=1, groups=2))
-    params = {"codec": jax.jit(codec.init)(jax.random.key(0, impl="unsafe_rbg"))}
+    params = {"codec": jax.jit(codec.init)(quick_key(0))}
     video = np.random.default_rng(0).integers(0, 256, (1, 9, 8, 8, 3), np.uint8)
     latent_shape = LatentShape(codec, codec.num_latent_frames(9), 1, 1, frame_multiple=2)
     assert (latent_shape.frames, latent_shape.pad_frames) == (4, 1)
