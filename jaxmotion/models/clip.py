@@ -104,6 +104,8 @@ class CLIPSizes:
 
 TEXT_L14 = CLIPTextSizes()
 TEXT_B32 = CLIPTextSizes(features=512, heads=8, hidden=2048)
+TEXT_H14 = CLIPTextSizes(features=1024, depth=23, heads=16, hidden=4096, pad_token=0, activation="gelu")
+"""Of OpenCLIP, without its last layer, as Stable Diffusion 2 and ModelScope read it; padding is the first token."""
 FULL = TEXT_L14
 TINY = CLIPTextSizes(
     vocabulary=1024, length=16, features=64, depth=2, heads=4, hidden=128, start_token=1022, end_token=1023, spread=1.0

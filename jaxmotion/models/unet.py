@@ -31,6 +31,7 @@ class UNetSizes:
     blocks_per_stage: blocks of each stage on the way down; there is one more on the way up.
     attention_stages: whether the blocks of a stage have attention.
     heads: attention heads, in every stage.
+    head_features: features of a head, of networks whose stages have as many heads as fit; None: `heads` counts.
     groups: groups of the group norms.
     expansion: how many times wider the feedforward layers are inside.
     attention_kernel: which kernel computes attention (`nn/attention.py`).
@@ -48,18 +49,25 @@ class UNetSizes:
     expansion: int = 4
     attention_kernel: str = "auto"
     remat: str = "none"
+    head_features: int | None = None
 
     def __post_init__(self):
         if len(self.features) != len(self.attention_stages):
             raise ValueError(
                 f"{len(self.features)} stages have features, but attention_stages names {len(self.attention_stages)}."
             )
+        divisor = self.head_features or self.heads
+        what = "features of a head" if self.head_features else "heads"
         for features in self.features:
-            if features % self.groups or features % self.heads:
+            if features % self.groups or features % divisor:
                 raise ValueError(
-                    f"Each stage's features must be a multiple of the {self.groups} groups and the {self.heads} heads; "
+                    f"Each stage's features must be a multiple of the {self.groups} groups and the {divisor} {what}; "
                     f"got {features}."
                 )
+
+    def heads_of(self, stage: int) -> int:
+        """Returns the number of attention heads of a stage, counted from the finest."""
+        return self.features[stage] // self.head_features if self.head_features else self.heads
 
     @property
     def stride(self) -> int:
@@ -73,6 +81,7 @@ class UNet(nn.Module):
     blocks: what the blocks of each stage are made of. The first layer takes the features of its input, whatever their
         number, to those of the stage.
     middle: the layers between the way down and the way up.
+    first: the layers after the first convolution, whose result is the first skip.
 
     The first convolution is two parameters whose results are summed: `conv_in` over the channels of z_t, and
     `conv_condition` over those of the condition, which starts at zero and is not there when there are none. Together
@@ -82,6 +91,7 @@ class UNet(nn.Module):
     sizes: UNetSizes
     blocks: Blocks
     middle: Layers
+    first: Layers = ()
 
     @nn.compact
     def __call__(
@@ -98,6 +108,8 @@ class UNet(nn.Module):
             zeros = nn.initializers.zeros
             x = x + Conv(sizes.features[0], bias=False, kernel_init=zeros, name="conv_condition")(channels)
 
+        if self.first:
+            x = _laid_out(block(self.first, name="first")(x, context))
         skips = [x]
         last = len(sizes.features) - 1
         for stage in range(last + 1):

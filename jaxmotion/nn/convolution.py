@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxmotion.nn.chain import Context
 from jaxmotion.nn.correlation import correlate
-from jaxmotion.nn.linear import UNIFORM, Linear, barrier_on_cpu, multiply
+from jaxmotion.nn.linear import UNIFORM, ZEROS, Linear, barrier_on_cpu, multiply
 from jaxmotion.nn.low_rank import AdaptedKernel
 
 
@@ -120,6 +120,39 @@ class Conv(nn.Module):
             y = convolve(x.reshape(-1, *x.shape[2:]), kernel)
         y = y.reshape(*x.shape[:2], *y.shape[1:])
         return y if bias is None else y + bias
+
+
+class TemporalConv(nn.Module):
+    """Convolution of size 3 over the frames of each pixel; beyond the first and the last frame there are zeros."""
+
+    features: int
+    kernel_init: nn.initializers.Initializer = UNIFORM
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T H W C"]) -> Float[Array, "B T H W D"]:
+        padded = jnp.pad(x, ((0, 0), (1, 1), (0, 0), (0, 0), (0, 0)))
+        around = jnp.concatenate([padded[:, i : i + x.shape[1]] for i in range(3)], axis=-1)
+        return Linear(self.features, kernel_init=self.kernel_init, name="frames")(around)
+
+
+class TemporalResBlock(nn.Module):
+    """x + four times: norm over the clip, SiLU, convolution over time. The last starts at zero, so it changes nothing.
+
+    Source: the spatio-temporal block of ModelScope's text-to-video network (arXiv:2308.06571, Fig. 3) and its code.
+    """
+
+    groups: int = 32
+    epsilon: float = 1e-5
+    depth: int = 4
+
+    @nn.compact
+    def __call__(self, x: Float[Array, "B T H W C"], context: Context) -> Float[Array, "B T H W C"]:
+        h = x
+        for i in range(self.depth):
+            h = nn.silu(GroupNorm(self.groups, self.epsilon, axes=(-4, -3, -2), name=f"norm_{i}")(h))
+            last = i == self.depth - 1
+            h = TemporalConv(x.shape[-1], kernel_init=ZEROS if last else UNIFORM, name=f"conv_{i}")(h)
+        return x + h
 
 
 class ResBlock(nn.Module):

@@ -49,7 +49,8 @@ class Format:
     parts:       the rules of each part that it may hold.
     required:    names that every file of this format has, and by which it is told from the others.
     forbidden:   patterns of names that no file of this format has.
-    ignored:     patterns of names that are no parameters and are kept beside them.
+    ignored:     patterns of names that are no parameters and are kept beside them, and of parameters that a network
+                 may leave in the file, such as a last layer that nothing reads.
     axes:        how many axes tensors have, where two formats have the same names.
     networks:    by part, how the network is inferred; a part without it is taken to be complete.
     configs:     by part, the fields of the files beside it that decide what its network computes.
@@ -96,8 +97,15 @@ class Format:
 
     def knows(self, name: str) -> bool:
         """Returns whether a tensor of this name has a place in this format, as a parameter or beside them."""
-        known = name in MARKS or matches_any(self.ignored, name)
-        return known or any(parameter_paths_of(rules, name) for rules in self.parts.values())
+        return name in MARKS or self.is_parameter(name) or matches_any(self.ignored, name)
+
+    def is_parameter(self, name: str) -> bool:
+        """Returns whether a tensor of this name is a parameter of one of its parts."""
+        return any(parameter_paths_of(rules, name) for rules in self.parts.values())
+
+    def ignores(self, name: str) -> bool:
+        """Returns whether a tensor of this name is kept beside the parameters."""
+        return matches_any(self.ignored, name) and not self.is_parameter(name)
 
     def parts_of(self, tensors: Tensors) -> dict[str, Rules]:
         """Returns the parts that a checkpoint holds, with the rule of a widened first convolution if it has one."""
@@ -123,9 +131,9 @@ class Format:
         return _parameters_of_network(self.networks[part], tuple(seen.items()))
 
 
-def with_widened_input(rules: Rules, plain: int, wrapper: str = "") -> Rules:
+def with_widened_input(rules: Rules, plain: int, wrapper: str = "", name: str = INPUT_CONV) -> Rules:
     """Returns rules with z_t's input channels (`plain` many) and condition channels in one first convolution."""
-    name = wrapper + INPUT_CONV
+    name = wrapper + name
     joint = Rule(name, ("conv_in/kernel", "conv_condition/kernel"), split_input(plain))
     return (*(rule for rule in rules if rule.names != (name,)), joint)
 

@@ -46,6 +46,7 @@ _MERGE = "merge it into one (python -m jaxmotion.convert merge BASE THIS OUT), o
 _T5 = "take T5 v1.1, such as google/t5-v1_1-xxl or the text_encoder of CogVideoX"
 _LORA = r"(\.lora_(A|B)\.|lora_(up|down)\.|\.lora\.(up|down)\.|_lora\.(up|down)\.|lora_linear_layer)"
 _ADAPTER = r"^(adapter\.)?body\.\d+\.(resnets\.\d+\.)?block[12]\."
+_MODELSCOPE = r"^transformer_in\."
 _CODES = r"\.(qweight|absmax|quant_map|SCB|scale_weight|weight_scale)$|quant_state\.|^scaled_fp8$"
 
 KINDS = (
@@ -64,7 +65,7 @@ KINDS = (
             "of Stable Diffusion XL, which is not read", _SD15),
     Foreign(r"^cond_stage_model\.model\.transformer\.resblocks\.", "of Stable Diffusion 2, which is not read", _SD15),
     Foreign(r"^(down_blocks\.\d\.attentions\.0|model\.diffusion_model\.input_blocks\.\d+\.1)\.proj_in\.weight$",
-            "of Stable Diffusion 2, which is not read", _SD15, shape=(None, None)),
+            "of Stable Diffusion 2, which is not read", _SD15, shape=(None, None), unless=_MODELSCOPE),
     Foreign(r"(^|\.)joint_blocks\.\d+\.|^transformer_blocks\.\d+\.attn\.add_q_proj\.",
             "of Stable Diffusion 3 or FLUX, which are not read", _SD15),
     Foreign(r"(^|\.)double_blocks\.\d+\.|^single_transformer_blocks\.\d+\.",
@@ -72,7 +73,7 @@ KINDS = (
     Foreign(r"(^|\.)blocks\.\d+\.cross_attn\.k\.|^condition_embedder\.time_embedder\.", "of Wan, which is not read",
             _COGVIDEOX),
     Foreign(r"(^|\.)patchify_proj\.", "of LTX-Video, which is not read", _COGVIDEOX),
-    Foreign(r"temporal_attentions\.\d+\.", "of Hotshot-XL, which is not read", "take AnimateDiff's modules"),
+    Foreign(r"(^|\.)temporal_attentions\.\d+\.", "of Hotshot-XL, which is not read", "take AnimateDiff's modules"),
     Foreign(r"(^|\.)transformer\.layers\.\d+\.attention\.query_key_value\.",
             "CogVideoX in the names of SAT, which are not read", _COGVIDEOX),
     Foreign(r"^(first_stage_model\.)?encoder\.down\.\d+\.block\.\d+\.conv1\.conv\.",
@@ -80,7 +81,8 @@ KINDS = (
     Foreign(r"^encoder\.block\.0\.layer\.1\.DenseReluDense\.wi\.weight$", "of T5 1.0, which is not read", _T5),
     Foreign(r"encoder\.block\.1\.layer\.0\.SelfAttention\.relative_attention_bias\.", "of UMT5, not read", _T5),
     Foreign(r"^(model\.)?(transformer|visual\.transformer)\.resblocks\.\d+\.", "of OpenCLIP, which is not read",
-            "take CLIP in the names of transformers, such as openai/clip-vit-large-patch14"),
+            "take CLIP in the names of transformers, such as openai/clip-vit-large-patch14",
+            unless=r"^token_embedding\.weight$"),
     Foreign(r"^quantize\.embedding\.weight$", "an autoencoder with a codebook, which is not read",
             "take the vae of Stable Diffusion 1.5"),
     Foreign(r"^encoder\.conv_out\.weight$", "an autoencoder of 16 latent channels, as Stable Diffusion 3 and FLUX have",

@@ -23,7 +23,6 @@ from jaxmotion.weights.rules import (
     Rules,
     Shaped,
     Tensors,
-    matches_any,
     parameter_paths_of,
     parameters,
     paths_with_rules,
@@ -125,7 +124,7 @@ def read(
         mine = _tensors_of_part(part, rules, checkpoint, takes)
         try:
             expected = _expected_parameters(kind, part, mine, like, rules)
-            found = parameters(rules, mine, _join(part, rules, mine, expected, takes))
+            found = parameters(rules, mine, _join(part, rules, mine, expected, takes), kind.ignored)
         except ConversionError as error:
             problems.append(error)
         else:
@@ -142,7 +141,7 @@ def read(
 
 def buffers(checkpoint: Checkpoint, kind: Format) -> dict[str, LazyArray]:
     """Returns the tensors of a checkpoint that are no parameters, such as tables of positions."""
-    return {name: checkpoint[name] for name in checkpoint if name in MARKS or matches_any(kind.ignored, name)}
+    return {name: checkpoint[name] for name in checkpoint if name in MARKS or kind.ignores(name)}
 
 
 def write(params: Tensors, tables: Parts) -> dict[str, LazyArray]:

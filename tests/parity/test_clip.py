@@ -78,6 +78,45 @@ def test_the_empty_text_is_filled_with_the_padding_of_the_encoder():
     assert dataclasses.replace(TINY, length=4, pad_token=0).empty.tolist() == [start, end, 0, 0]
 
 
+class OpenCLIPText(torch.nn.Module):
+    """A text encoder in the names of OpenCLIP, of PyTorch's own attention, which reads its last layer but one."""
+
+    def __init__(self):
+        super().__init__()
+        self.token_embedding = torch.nn.Embedding(TINY.vocabulary, TINY.features)
+        self.positional_embedding = torch.nn.Parameter(torch.empty(TINY.length, TINY.features))
+        self.transformer = torch.nn.Module()
+        self.transformer.resblocks = torch.nn.ModuleList(self.block() for _ in range(TINY.depth + 1))
+        self.ln_final = torch.nn.LayerNorm(TINY.features)
+
+    def block(self):
+        wide, hidden = TINY.features, TINY.hidden
+        mlp = {"c_fc": torch.nn.Linear(wide, hidden), "gelu": torch.nn.GELU(), "c_proj": torch.nn.Linear(hidden, wide)}
+        attention = torch.nn.MultiheadAttention(wide, TINY.heads, batch_first=True)
+        parts = {"ln_1": torch.nn.LayerNorm(wide), "attn": attention, "ln_2": torch.nn.LayerNorm(wide)}
+        return torch.nn.ModuleDict({**parts, "mlp": torch.nn.ModuleDict(mlp)})
+
+    def forward(self, text):
+        x = self.token_embedding(text) + self.positional_embedding
+        after = torch.triu(torch.ones(len(x[0]), len(x[0]), dtype=torch.bool), 1)
+        for block in self.transformer.resblocks[:-1]:
+            h = block["ln_1"](x)
+            x = x + block["attn"](h, h, h, need_weights=False, attn_mask=after)[0]
+            h = block["ln_2"](x)
+            for layer in block["mlp"].values():
+                h = layer(h)
+            x = x + h
+        return self.ln_final(x)
+
+
+def test_the_text_encoder_of_open_clip_without_its_last_layer(randomise, weights, distance):
+    theirs = randomise(OpenCLIPText())
+    ours, text = CLIPText(dataclasses.replace(TINY, activation="gelu", pad_token=0)), texts()
+    last = f"transformer.resblocks.{TINY.depth}.*"
+    params = weights(rules.OPEN_CLIP_TEXT, theirs, ours, text, ignored=[last])
+    assert distance(jax.jit(ours.apply)({"params": params}, text), theirs(tokens(text))) < NETWORK
+
+
 def test_transformers_reads_the_public_names_of_a_text_encoder(randomise, shapes, through_files, tmp_path):
     theirs = randomise(CLIPTextModel(CLIPTextConfig(**TEXT)))
     params = through_files(rules.CLIP_TEXT_BARE, theirs, shapes(CLIPText(TINY), texts()))

@@ -56,6 +56,14 @@ def unet(**changes):
     )
 
 
+def unet3d():
+    return randomised(
+        diffusers.UNet3DConditionModel(
+            block_out_channels=FEATURES, attention_head_dim=4, norm_num_groups=4, cross_attention_dim=32
+        )
+    )
+
+
 def adapter(**changes):
     return randomised(
         diffusers.MotionAdapter(
@@ -219,6 +227,7 @@ def _named(golden: str, names: str, stem: str, *within: str) -> Callable[[Path],
 PUBLIC: dict[str, Callable[[Path], Path]] = {
     "diffusers-unet": _saved(unet),
     "diffusers-unet-motion": _saved(unet_motion),
+    "diffusers-unet3d": _saved(unet3d),
     "diffusers-motion": _saved(adapter),
     "diffusers-motion-input": _saved(lambda: adapter(conv_in_channels=10)),
     "animatediff": as_animatediff("", lambda: adapter(use_motion_mid_block=True)),

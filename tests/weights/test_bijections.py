@@ -7,9 +7,11 @@ from __future__ import annotations
 
 import dataclasses
 from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict
 
@@ -22,6 +24,7 @@ from jaxmotion.models import (
     clip,
     cogvideox,
     dinov2,
+    modelscope,
     stable_diffusion,
     t5,
 )
@@ -34,6 +37,8 @@ from jaxmotion.weights.tables.autoencoder_tiny import AUTOENCODER_TINY
 from jaxmotion.weights.tables.clip import CLIP, CLIP_TEXT, CLIP_TEXT_BARE, CLIP_VISION_BARE, CLIP_VISION_TOWER
 from jaxmotion.weights.tables.cogvideox import COGVIDEOX, COGVIDEOX_1_5
 from jaxmotion.weights.tables.dinov2 import DINOV2, DINOV2_GATED, DINOV2_GATED_IN_MEMORY, DINOV2_IN_MEMORY
+from jaxmotion.weights.tables.modelscope import UNET as UNET3D
+from jaxmotion.weights.tables.modelscope import own_names
 from jaxmotion.weights.tables.stable_diffusion import MOTION, MOTION_BUFFERS, UNET
 from jaxmotion.weights.tables.t5 import SHARED_AGAIN, T5, t5_config
 
@@ -99,6 +104,25 @@ def test_unet_of_clips(middle, channels, table):
     )
     buffers = check((*table, *MOTION), tensors, unet(middle, channels - 4), MOTION_BUFFERS)
     assert {name.rpartition(".")[2] for name in buffers} == {"pe"}
+
+
+def golden_names(which):
+    """Names and shapes of the tensors of the public code at its published size, kept with the parity tests."""
+    with np.load(Path(__file__).parents[1] / "parity" / "golden_smcd.npz") as arrays:
+        rows = [row.split() for row in arrays[which].tolist()]
+    return {name: jax.ShapeDtypeStruct(tuple(map(int, sizes)), jnp.float32) for name, *sizes in rows}
+
+
+def modelscope_unet():
+    zeros = lambda *shape: jax.ShapeDtypeStruct(shape, jnp.float32)  # noqa: E731
+    condition = Condition(tokens={"text": zeros(1, 2, 77, modelscope.CONTEXT_FEATURES)})
+    return ours(modelscope.modelscope_unet(modelscope.FULL), zeros(1, 2, 32, 32, 4), zeros(1), condition)
+
+
+def test_unet_of_modelscope():
+    like = modelscope_unet()
+    assert not check(UNET3D, theirs(diffusers.UNet3DConditionModel), like)
+    assert not check(own_names(modelscope.FULL), golden_names("full_names"), like)
 
 
 @pytest.mark.parametrize("middle", [False, True], ids=["v1 and v3", "v2"])

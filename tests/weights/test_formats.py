@@ -45,6 +45,8 @@ def public(tmp_path_factory) -> dict[str, Path]:
     }
     save_file(prefixed, folder / "clip-text.safetensors", {"format": "pt"})
     made["clip-text-bare"], made["clip-text"] = made["clip-text"], folder / "clip-text.safetensors"
+    made["modelscope-unet"] = other_names("diffusers-unet3d", "modelscope-unet", made, folder)
+    made["open-clip-text"] = other_names("clip-text", "open-clip-text", made, folder)
     for name in ("sd-single-file", "sd-single-file-bare", "ldm-vae"):
         tensors = latent_diffusion(name, made)
         save_file(tensors, folder / f"{name}.safetensors", {"format": "pt"})
@@ -59,6 +61,16 @@ SMALL = {"hidden_size": 32, "intermediate_size": 64, "num_hidden_layers": 2, "nu
 def in_memory(module, folder: Path) -> None:
     folder.mkdir()
     save_file({name: value.numpy() for name, value in module.state_dict().items()}, folder / "model.safetensors")
+
+
+def other_names(kind: str, name: str, made: dict[str, Path], folder: Path) -> Path:
+    """The file of a network in the names that another code gives it, which its parity test has compared."""
+    params = formats.read(open_tensors(made[kind]), BY_NAME[kind])
+    tensors = formats.write(params, BY_NAME[name].parts)
+    save_file(
+        {n: np.ascontiguousarray(t) for n, t in tensors.items()}, folder / f"{name}.safetensors", {"format": "pt"}
+    )
+    return folder / f"{name}.safetensors"
 
 
 def latent_diffusion(name: str, made: dict[str, Path]) -> dict[str, np.ndarray]:

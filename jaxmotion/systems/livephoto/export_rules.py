@@ -7,7 +7,7 @@ tree, because the content layers stand inside our denoiser and beside the public
 from __future__ import annotations
 
 from jaxmotion.weights.rules import Rule, linear, norm, under
-from jaxmotion.weights.tables.stable_diffusion import attention, feedforward
+from jaxmotion.weights.tables.attention import attention, feedforward
 
 _CONTENT_LAYER = (*norm("norm", "norm"), *attention("attention", "attention"), Rule("gate", "gate"))
 

@@ -10,7 +10,8 @@ import dataclasses
 from jaxmotion.weights.checkpoint_format import INPUT_CONV, Format
 from jaxmotion.weights.lora_names import LoRAPart
 from jaxmotion.weights.rules import linear, norm, under
-from jaxmotion.weights.tables.stable_diffusion import UNET, attention, feedforward, infer_unet
+from jaxmotion.weights.tables.attention import attention, feedforward
+from jaxmotion.weights.tables.stable_diffusion import UNET, infer_unet
 
 _MODULE = under(
     "temporal_transformer.",

@@ -9,13 +9,14 @@ from __future__ import annotations
 import math
 
 import jax.numpy as jnp
+import numpy as np
 
 from jaxmotion.foundation.config_json import Json
 from jaxmotion.models.clip import CLIPText, CLIPTextSizes, CLIPVision, CLIPVisionSizes
 from jaxmotion.weights.checkpoint_format import Format, Network, Shapes
 from jaxmotion.weights.config_fields import HEADER, UNSAID, ConfigField, ConfigTable, Value, attribute, fixed
 from jaxmotion.weights.lora_names import LoRAPart
-from jaxmotion.weights.rules import LINEAR, Rule, linear, norm, under
+from jaxmotion.weights.rules import LINEAR, Rule, Transform, linear, norm, under
 from jaxmotion.weights.tables.patches import PATCHES
 
 _LAYERS = under(
@@ -56,6 +57,43 @@ CLIP = (
     *under("", "image/", CLIP_VISION_TOWER),
     Rule("logit_scale", "logit_scale"),
 )
+
+
+def _joined(parts: int) -> Transform:
+    """Returns how a projection to queries, keys and values in one tensor there is three here."""
+
+    def split(x: np.ndarray) -> tuple[np.ndarray, ...]:
+        return tuple(np.split(x.T, parts, axis=-1))
+
+    return Transform(split, lambda *each: (np.concatenate(each, axis=-1).T,))
+
+
+def _paths(leaf: str) -> tuple[str, ...]:
+    return tuple(f"attention/{name}/{leaf}" for name in ("query", "key", "value"))
+
+
+OPEN_CLIP_TEXT = (
+    Rule("token_embedding.weight", "tokens"),
+    Rule("positional_embedding", "positions"),
+    *under(
+        "transformer.resblocks.{stack}.",
+        "stack/layers/",
+        (
+            *norm("ln_1", "norm_attention"),
+            Rule("attn.in_proj_weight", _paths("kernel"), _joined(3)),
+            Rule("attn.in_proj_bias", _paths("bias"), _joined(3)),
+            *linear("attn.out_proj", "attention/out"),
+            *norm("ln_2", "norm_mlp"),
+            *linear("mlp.c_fc", "mlp/linear_in"),
+            *linear("mlp.c_proj", "mlp/linear_out"),
+        ),
+    ),
+    *norm("ln_final", "norm_out"),
+)
+"""The text encoder in the names of OpenCLIP (`open_clip_pytorch_model.bin`), and of CLIP's own code."""
+
+LAST_OF_H14 = "transformer.resblocks.23.*"
+"""The last layer of ViT-H/14, which networks that read the one before it leave in the file."""
 
 BUFFERS = (
     "embeddings.position_ids",
@@ -146,6 +184,14 @@ FORMATS = (
         ignored=BUFFERS,
         networks={"text_encoder": infer_clip_text, "image_encoder": infer_clip_image},
         configs={"text_encoder": (TEXT_CONFIG,)},
+    ),
+    Format(
+        "open-clip-text",
+        "a text encoder of OpenCLIP, with or without the image encoder beside it",
+        {"text_encoder": OPEN_CLIP_TEXT},
+        ("token_embedding.weight", "positional_embedding", "transformer.resblocks.0.attn.in_proj_weight"),
+        ignored=("visual.*", "text_projection", "logit_scale", "attn_mask", LAST_OF_H14),
+        networks={"text_encoder": infer_clip_text},
     ),
 )
 

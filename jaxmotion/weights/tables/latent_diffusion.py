@@ -17,7 +17,7 @@ from jaxmotion.weights.tables.stable_diffusion import TRANSFORMER, infer_unet
 STAGES, BLOCKS = 4, 2
 ATTENTION = (True, True, True, False)
 
-_RESNET = (
+RESNET = (
     *norm("in_layers.0", "norm_in"),
     *conv("in_layers.2", "conv_in"),
     *linear("emb_layers.1", "time"),
@@ -29,7 +29,7 @@ _RESNET = (
 
 def _block(torch: str, path: str, attention: bool) -> tuple[Rule, ...]:
     transformer = under(f"{torch}1.", f"{path}transformer/", TRANSFORMER) if attention else ()
-    return (*under(f"{torch}0.", f"{path}resnet/", _RESNET), *transformer)
+    return (*under(f"{torch}0.", f"{path}resnet/", RESNET), *transformer)
 
 
 def _down() -> tuple[Rule, ...]:
@@ -60,9 +60,9 @@ LDM_UNET = (
     *linear("time_embed.0", "time_embedding/linear_in"),
     *linear("time_embed.2", "time_embedding/linear_out"),
     *_down(),
-    *under("middle_block.0.", "middle/resnet_in/", _RESNET),
+    *under("middle_block.0.", "middle/resnet_in/", RESNET),
     *under("middle_block.1.", "middle/transformer/", TRANSFORMER),
-    *under("middle_block.2.", "middle/resnet_out/", _RESNET),
+    *under("middle_block.2.", "middle/resnet_out/", RESNET),
     *_up(),
     *norm("out.0", "norm_out"),
     *conv("out.2", "conv_out"),

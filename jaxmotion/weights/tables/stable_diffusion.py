@@ -20,27 +20,13 @@ from jaxmotion.weights.checkpoint_format import INPUT_CONV, Format, Network, Sha
 from jaxmotion.weights.config_fields import ConfigField, ConfigTable, Value, attribute, fixed
 from jaxmotion.weights.diffusers_configs import config_of
 from jaxmotion.weights.lora_names import LoRAPart
-from jaxmotion.weights.rules import Rule, conv, linear, norm, pair, pointwise, under
+from jaxmotion.weights.rules import Rule, conv, linear, norm, pointwise, under
+from jaxmotion.weights.tables.attention import attention, feedforward
 from jaxmotion.weights.tables.process import PROCESS
 
 
-def attention(torch: str, path: str) -> tuple[Rule, ...]:
-    """An attention layer of diffusers."""
-    return (
-        *linear(f"{torch}.to_q", f"{path}/query"),
-        *linear(f"{torch}.to_k", f"{path}/key"),
-        *linear(f"{torch}.to_v", f"{path}/value"),
-        *linear(f"{torch}.to_out.0", f"{path}/out"),
-    )
-
-
-def feedforward(torch: str, path: str) -> tuple[Rule, ...]:
-    """A feedforward layer with GEGLU of diffusers."""
-    return (*pair(f"{torch}.net.0.proj", f"{path}/linear_in"), *linear(f"{torch}.net.2", f"{path}/linear_out"))
-
-
-def _block(first: str, second: str) -> tuple[Rule, ...]:
-    """A transformer block of two attentions and a feedforward layer."""
+def transformer_block(first: str, second: str) -> tuple[Rule, ...]:
+    """Returns the rules of a transformer block of two attentions and a feedforward layer."""
     return under(
         "transformer_blocks.0.",
         "block/",
@@ -66,13 +52,13 @@ RESNET = (
 TRANSFORMER = (
     *norm("norm", "norm"),
     *pointwise("proj_in", "proj_in"),
-    *_block("space", "text"),
+    *transformer_block("space", "text"),
     *pointwise("proj_out", "proj_out"),
 )
 MOTION_MODULE = (
     *norm("norm", "norm"),
     *linear("proj_in", "proj_in"),
-    *_block("time_0", "time_1"),
+    *transformer_block("time_0", "time_1"),
     *linear("proj_out", "proj_out"),
 )
 
@@ -206,7 +192,7 @@ FORMATS = (
         "a U-Net of Stable Diffusion 1.5 as diffusers saves it (UNet2DConditionModel)",
         {"denoiser": UNET},
         (INPUT_CONV, _RESNET),
-        forbidden=("*motion_modules*",),
+        forbidden=("*motion_modules*", "*temp_convs*"),
         networks={"denoiser": infer_unet},
         configs={"denoiser": (UNET_CONFIG, *PROCESS)},
     ),
